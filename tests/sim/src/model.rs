@@ -1,0 +1,564 @@
+//! The engine as a pure state machine: continuous batching in small steps of simulated time. No clock, no files and
+//! no processes in here, so that the process and the accelerated simulation are the same engine.
+//!
+//! In each step the card's time is divided: up to [`PREFILL_SHARE`] of it reads prompts (first come first served), the
+//! rest writes answers, one token for every running request in each iteration. An iteration reads all weights and the
+//! whole KV cache once, a prompt token costs two operations for each parameter. `gradient_checkpointing` makes both
+//! slower by [`CHECKPOINTING_COST`].
+//!
+//! KV is taken when tokens come. If the card has no more, the engine is out of memory: the process that runs it dies
+//! and everything it was serving is lost.
+
+use std::collections::VecDeque;
+
+use crate::config::Config;
+use crate::memory::{self, Allocator, Memory, OutOfMemory};
+use crate::workload::Arrival;
+
+/// Length of a step in seconds of the simulated world.
+pub const STEP_SECS: f64 = 0.05;
+/// The most requests that wait; one more is turned away, which counts as lost.
+pub const QUEUE_LIMIT: usize = 512;
+/// The most of the time that goes to reading prompts while answers are being written.
+pub const PREFILL_SHARE: f64 = 0.7;
+/// Operations a second that reading prompts reaches.
+const PREFILL_FLOPS: f64 = 1.4e14;
+/// Bytes a second at which weights and KV cache are read.
+const MEMORY_BANDWIDTH: f64 = 8.0e11;
+/// Seconds of an iteration that no reading explains: launches, sampling, scheduling.
+const ITERATION_SECS: f64 = 0.004;
+/// How much slower everything is with `gradient_checkpointing`.
+const CHECKPOINTING_COST: f64 = 0.1;
+
+/// A request on its way through the engine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Request {
+    /// Whose it is: `None` for the load, a number for a probe whose sender waits for the answer.
+    pub probe: Option<u64>,
+    /// When it was sent, in seconds of the simulated world.
+    pub arrived_secs: f64,
+    /// Tokens of the prompt.
+    pub input_tokens: u32,
+    /// Tokens of the answer.
+    pub output_tokens: u32,
+}
+
+impl From<&Arrival> for Request {
+    fn from(arrival: &Arrival) -> Self {
+        Self {
+            probe: None,
+            arrived_secs: arrival.at_secs,
+            input_tokens: arrival.input_tokens,
+            output_tokens: arrival.output_tokens,
+        }
+    }
+}
+
+/// A request that was answered in full.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Finished {
+    /// The request.
+    pub request: Request,
+    /// From its arrival to its first token, in seconds of the simulated world.
+    pub first_token_secs: f64,
+    /// Mean time from one token of the answer to the next; `None` when it had one token only.
+    pub per_token_secs: Option<f64>,
+}
+
+/// Whether the model is there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Phase {
+    /// The weights come in; requests in flight keep their KV cache and wait.
+    Loading {
+        /// Seconds of the simulated world until they are there.
+        left_secs: f64,
+    },
+    /// Requests are being served.
+    Serving,
+    /// There is no model; every request is turned away.
+    Unloaded,
+}
+
+/// What happened in one step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Step {
+    /// The memory held at its highest moment, before finished requests gave theirs back.
+    pub memory: Memory,
+    /// Requests answered.
+    pub finished: Vec<Finished>,
+    /// Requests turned away: too long, too many waiting, no model.
+    pub lost: Vec<Request>,
+    /// Share of the step in which the card worked, 0..1.
+    pub busy_ratio: f64,
+    /// Prompt tokens read.
+    pub prompt_tokens: f64,
+    /// Tokens of answers written.
+    pub generated_tokens: f64,
+}
+
+#[derive(Clone, Debug)]
+struct Running {
+    request: Request,
+    read_tokens: f64,
+    written_tokens: f64,
+    first_token_at_secs: Option<f64>,
+}
+
+impl Running {
+    fn unread_tokens(&self) -> f64 {
+        f64::from(self.request.input_tokens) - self.read_tokens
+    }
+
+    fn done(&self) -> bool {
+        self.written_tokens >= f64::from(self.request.output_tokens)
+    }
+}
+
+/// The engine's state.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    config: Config,
+    leak_bytes_per_request: u64,
+    phase: Phase,
+    waiting: VecDeque<Request>,
+    running: Vec<Running>,
+    leaked_bytes: u64,
+    allocator: Allocator,
+}
+
+impl Engine {
+    /// An engine that begins to load its model.
+    #[must_use]
+    pub fn new(config: Config, leak_bytes_per_request: u64) -> Self {
+        Self {
+            phase: Phase::Loading {
+                left_secs: config.load_secs,
+            },
+            config,
+            leak_bytes_per_request,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            leaked_bytes: 0,
+            allocator: Allocator::default(),
+        }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether the model is there.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Requests that run.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Requests that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Tokens in the KV cache.
+    #[must_use]
+    pub fn kv_tokens(&self) -> f64 {
+        self.running
+            .iter()
+            .map(|r| r.read_tokens + r.written_tokens)
+            .sum()
+    }
+
+    /// Drops the weights and loads them again under `config`. Requests in flight keep their KV cache, wait, and go on
+    /// when the model is back; the allocator's cache is given back.
+    pub fn reload(&mut self, config: Config) {
+        self.phase = Phase::Loading {
+            left_secs: config.load_secs,
+        };
+        self.config = config;
+        self.allocator.empty();
+    }
+
+    /// Drops the model and everything that it was serving; returns what was lost.
+    pub fn unload(&mut self) -> Vec<Request> {
+        self.phase = Phase::Unloaded;
+        self.allocator.empty();
+        let running = self.running.drain(..).map(|r| r.request);
+        running.chain(self.waiting.drain(..)).collect()
+    }
+
+    /// Goes on by [`STEP_SECS`] to `now_secs`, with the requests that arrived meanwhile. `limit_bytes` is the most
+    /// memory that the process can have on the card.
+    ///
+    /// # Errors
+    /// The memory needed does not fit; the engine is of no use then.
+    pub fn step(
+        &mut self,
+        now_secs: f64,
+        limit_bytes: u64,
+        arrivals: impl IntoIterator<Item = Request>,
+    ) -> Result<Step, OutOfMemory> {
+        let mut step = Step::default();
+        for request in arrivals {
+            step.lost.extend(self.turned_away(request));
+        }
+        match self.phase {
+            Phase::Loading { left_secs } => {
+                let left_secs = left_secs - STEP_SECS;
+                self.phase = if left_secs > 0.0 {
+                    Phase::Loading { left_secs }
+                } else {
+                    Phase::Serving
+                };
+            }
+            Phase::Serving => self.serve(now_secs, &mut step),
+            Phase::Unloaded => {}
+        }
+        step.memory = self.take_memory(limit_bytes)?;
+        let (done, running) = self.running.drain(..).partition(Running::done);
+        self.running = running;
+        self.leaked_bytes += self.leak_bytes_per_request * done.len() as u64;
+        step.finished = done.iter().map(|running| finished(running, now_secs)).collect();
+        Ok(step)
+    }
+
+    /// Lets a request in, or hands it back.
+    fn turned_away(&mut self, request: Request) -> Option<Request> {
+        let too_long = request.input_tokens >= self.config.context_length;
+        if too_long || self.phase == Phase::Unloaded || self.waiting.len() >= QUEUE_LIMIT {
+            return Some(request);
+        }
+        let room = self.config.context_length - request.input_tokens;
+        self.waiting.push_back(Request {
+            output_tokens: request.output_tokens.clamp(1, room),
+            ..request
+        });
+        None
+    }
+
+    fn serve(&mut self, now_secs: f64, step: &mut Step) {
+        let free = (self.config.max_batch_size as usize).saturating_sub(self.running.len());
+        let admitted = self
+            .waiting
+            .drain(..free.min(self.waiting.len()))
+            .map(|request| Running {
+                request,
+                read_tokens: 0.0,
+                written_tokens: 0.0,
+                first_token_at_secs: None,
+            });
+        self.running.extend(admitted);
+        let slower = if self.config.gradient_checkpointing {
+            1.0 + CHECKPOINTING_COST
+        } else {
+            1.0
+        };
+        let reading_secs = self.read_prompts(now_secs, slower, step);
+        let writing_secs = self.write_answers(STEP_SECS - reading_secs, slower, step);
+        // Writing leaves a part of the card idle while the batch is small.
+        let writing_load = (0.5 + self.running.len() as f64 / 64.0).min(1.0);
+        step.busy_ratio = (reading_secs + writing_secs * writing_load) / STEP_SECS;
+    }
+
+    /// Reads prompts, oldest first; returns the time it took.
+    fn read_prompts(&mut self, now_secs: f64, slower: f64, step: &mut Step) -> f64 {
+        let tokens_per_sec = PREFILL_FLOPS / (2e9 * self.config.model.parameters_billions) / slower;
+        let anyone_writes = self.running.iter().any(|r| r.first_token_at_secs.is_some());
+        let share = if anyone_writes { PREFILL_SHARE } else { 1.0 };
+        let budget = STEP_SECS * share * tokens_per_sec;
+        let mut left = budget;
+        for running in self
+            .running
+            .iter_mut()
+            .filter(|r| r.first_token_at_secs.is_none())
+        {
+            let read = running.unread_tokens().min(left);
+            running.read_tokens += read;
+            left -= read;
+            if running.unread_tokens() > 0.0 {
+                break;
+            }
+            running.first_token_at_secs = Some(now_secs);
+            running.written_tokens = 1.0;
+            step.generated_tokens += 1.0;
+        }
+        step.prompt_tokens += budget - left;
+        (budget - left) / tokens_per_sec
+    }
+
+    /// Writes answers for `secs`; returns the time used, which is all of it as long as there is anything to write.
+    fn write_answers(&mut self, secs: f64, slower: f64, step: &mut Step) -> f64 {
+        let held = memory::weights_bytes(&self.config) + memory::kv_bytes(&self.config, self.kv_tokens());
+        let iteration_secs = (ITERATION_SECS + held as f64 / MEMORY_BANDWIDTH) * slower;
+        let mut used_secs = 0.0;
+        for running in self
+            .running
+            .iter_mut()
+            .filter(|r| r.first_token_at_secs.is_some() && !r.done())
+        {
+            let left = f64::from(running.request.output_tokens) - running.written_tokens;
+            let written = (secs / iteration_secs).min(left);
+            running.written_tokens += written;
+            step.generated_tokens += written;
+            used_secs = secs.min(f64::max(used_secs, written * iteration_secs));
+        }
+        used_secs
+    }
+
+    fn take_memory(&mut self, limit_bytes: u64) -> Result<Memory, OutOfMemory> {
+        let tokens = self.kv_tokens();
+        let weights_bytes = match self.phase {
+            Phase::Serving => memory::weights_bytes(&self.config),
+            Phase::Loading { left_secs } => {
+                let loaded = 1.0 - (left_secs / self.config.load_secs).clamp(0.0, 1.0);
+                memory::to_bytes(memory::weights_bytes(&self.config) as f64 * loaded)
+            }
+            Phase::Unloaded => 0,
+        };
+        let mut memory = Memory {
+            context_bytes: memory::CONTEXT_BYTES,
+            weights_bytes,
+            kv_bytes: memory::kv_bytes(&self.config, tokens),
+            activation_bytes: match self.phase {
+                Phase::Serving => memory::activation_bytes(&self.config, tokens),
+                Phase::Loading { .. } | Phase::Unloaded => 0,
+            },
+            leaked_bytes: self.leaked_bytes,
+            allocator_slack_bytes: 0,
+        };
+        let fixed = memory.context_bytes + memory.weights_bytes;
+        let out_of_memory = |asked_bytes, in_use_bytes| OutOfMemory {
+            asked_bytes,
+            in_use_bytes,
+            limit_bytes,
+        };
+        let room = limit_bytes
+            .checked_sub(fixed)
+            .ok_or_else(|| out_of_memory(fixed - limit_bytes, limit_bytes))?;
+        let held_before = self.allocator.reserved_bytes();
+        let reserved = self
+            .allocator
+            .fit(memory.allocated_bytes(), room, STEP_SECS)
+            .map_err(|asked| out_of_memory(asked, fixed + held_before))?;
+        memory.allocator_slack_bytes = reserved - memory.allocated_bytes();
+        Ok(memory)
+    }
+}
+
+fn finished(running: &Running, now_secs: f64) -> Finished {
+    let request = running.request;
+    let first_token_at = running.first_token_at_secs.unwrap_or(now_secs);
+    let further = f64::from(request.output_tokens) - 1.0;
+    Finished {
+        request,
+        first_token_secs: first_token_at - request.arrived_secs,
+        per_token_secs: (further > 0.0).then(|| (now_secs - first_token_at) / further),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Format;
+    use proptest::prelude::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn config(more: &str) -> Config {
+        let config = Config::parse(&format!("model: {{name: a}}\n{more}"), Format::Yaml).expect("valid");
+        Config {
+            load_secs: 0.0,
+            ..config
+        }
+    }
+
+    fn request(input_tokens: u32, output_tokens: u32) -> Request {
+        Request {
+            probe: None,
+            arrived_secs: 0.0,
+            input_tokens,
+            output_tokens,
+        }
+    }
+
+    /// Steps until nothing is left to do; what finished, the highest memory, and the time then.
+    fn run(engine: &mut Engine, limit: u64) -> Result<(Vec<Finished>, u64, f64), OutOfMemory> {
+        let (mut all, mut peak, mut now) = (Vec::new(), 0, 0.0);
+        while engine.running() + engine.waiting() > 0 && now < 600.0 {
+            now += STEP_SECS;
+            let step = engine.step(now, limit, [])?;
+            peak = peak.max(step.memory.total_bytes());
+            all.extend(step.finished);
+        }
+        Ok((all, peak, now))
+    }
+
+    fn loaded(config: Config, requests: &[Request]) -> Engine {
+        let mut engine = Engine::new(config, 0);
+        engine
+            .step(0.0, 24 * GIB, requests.iter().copied())
+            .expect("fits");
+        assert_eq!(engine.phase(), Phase::Serving);
+        engine
+    }
+
+    #[test]
+    fn latencies_of_a_lone_request_are_plausible() {
+        let mut engine = loaded(config(""), &[request(1000, 200)]);
+        let (finished, ..) = run(&mut engine, 24 * GIB).expect("fits");
+        let first = finished[0].first_token_secs;
+        let per_token = finished[0].per_token_secs.expect("many tokens");
+        assert!((0.05..0.4).contains(&first), "{first}");
+        assert!((0.015..0.04).contains(&per_token), "{per_token}");
+    }
+
+    #[test]
+    fn memory_is_the_documented_formula() {
+        let mut engine = loaded(config(""), &[request(4000, 4000)]);
+        let step = engine.step(0.05, 24 * GIB, []).expect("fits");
+        let tokens = engine.kv_tokens();
+        assert!(tokens > 100.0);
+        assert_eq!(step.memory.context_bytes, memory::CONTEXT_BYTES);
+        assert_eq!(step.memory.weights_bytes, 16_000_000_000);
+        assert_eq!(step.memory.kv_bytes, memory::to_bytes(tokens * 131_072.0));
+        assert_eq!(
+            step.memory.activation_bytes,
+            memory::WORKSPACE_BYTES + memory::to_bytes(tokens * 8.0 * memory::ACTIVATION_BYTES)
+        );
+    }
+
+    #[test]
+    fn quantized_or_checkpointed_it_needs_less_for_the_same_requests() {
+        let requests = [request(3000, 300); 8];
+        let peak = |more| run(&mut loaded(config(more), &requests), 24 * GIB).map(|(_, peak, _)| peak);
+        let plain = peak("").expect("fits");
+        let checkpointed = peak("gradient_checkpointing: true").expect("fits");
+        let narrow_kv = peak("kv_bytes_per_token: 65536").expect("fits");
+        let small_batch = peak("max_batch_size: 2").expect("fits");
+        assert!(checkpointed < plain && narrow_kv < plain && small_batch < plain);
+    }
+
+    #[test]
+    fn checkpointing_costs_time() {
+        let secs = |more| {
+            run(&mut loaded(config(more), &[request(3000, 300); 8]), 24 * GIB)
+                .expect("fits")
+                .2
+        };
+        let (plain, slower) = (secs(""), secs("gradient_checkpointing: true"));
+        assert!(slower > plain * 1.05 && slower < plain * 1.2, "{plain} {slower}");
+    }
+
+    #[test]
+    fn kv_that_does_not_fit_is_out_of_memory() {
+        let mut engine = loaded(config(""), &[request(7000, 500); 40]);
+        let error = run(&mut engine, 20 * GIB).expect_err("too much");
+        assert!(
+            error.asked_bytes > 0 && error.in_use_bytes + error.asked_bytes > error.limit_bytes,
+            "{error:?}"
+        );
+        assert_eq!(error.limit_bytes, 20 * GIB);
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_are_out_of_memory() {
+        let mut engine = Engine::new(
+            Config {
+                load_secs: 1.0,
+                ..config("")
+            },
+            0,
+        );
+        let error = (0..30)
+            .find_map(|_| engine.step(0.0, 10 * GIB, []).err())
+            .expect("too large");
+        assert!(error.asked_bytes > 0, "{error:?}");
+    }
+
+    #[test]
+    fn a_reload_frees_the_weights_and_keeps_the_requests() {
+        let mut engine = loaded(config(""), &[request(2000, 2000); 4]);
+        let mut now = 0.0;
+        for _ in 0..100 {
+            now += STEP_SECS;
+            engine.step(now, 24 * GIB, []).expect("fits");
+        }
+        let before = engine.step(now, 24 * GIB, []).expect("fits").memory;
+        engine.reload(Config {
+            load_secs: 2.0,
+            ..config("")
+        });
+        let during = engine.step(now, 24 * GIB, []).expect("fits");
+        assert!(during.memory.weights_bytes < before.weights_bytes / 10);
+        assert_eq!(engine.running(), 4);
+        assert!(engine.kv_tokens() > 0.0 && during.busy_ratio == 0.0);
+        assert_eq!(run(&mut engine, 24 * GIB).expect("fits").0.len(), 4);
+    }
+
+    #[test]
+    fn without_a_model_everything_is_turned_away() {
+        let mut engine = loaded(config(""), &[request(100, 10); 3]);
+        assert_eq!(engine.unload().len(), 3);
+        let step = engine.step(1.0, 24 * GIB, [request(1, 1)]).expect("fits");
+        assert_eq!(step.lost.len(), 1);
+        assert_eq!(step.memory.total_bytes(), memory::CONTEXT_BYTES);
+    }
+
+    #[test]
+    fn context_and_queue_have_their_limits() {
+        let mut engine = loaded(config("context_length: 1000\nmax_batch_size: 1"), &[]);
+        let step = engine
+            .step(0.1, 24 * GIB, [request(1000, 1), request(990, 500)])
+            .expect("fits");
+        assert_eq!(step.lost, [request(1000, 1)]);
+        let (finished, ..) = run(&mut engine, 24 * GIB).expect("fits");
+        assert_eq!(finished[0].request.output_tokens, 10);
+        let step = engine
+            .step(9.0, 24 * GIB, vec![request(10, 10); QUEUE_LIMIT + 5])
+            .expect("fits");
+        assert_eq!(step.lost.len(), 5);
+    }
+
+    #[test]
+    fn a_leak_stays() {
+        let mut engine = Engine::new(config(""), GIB);
+        engine.step(0.0, 24 * GIB, [request(10, 10); 3]).expect("fits");
+        run(&mut engine, 24 * GIB).expect("fits");
+        assert_eq!(
+            engine.step(60.0, 24 * GIB, []).expect("fits").memory.leaked_bytes,
+            3 * GIB
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_is_lost_from_the_books(
+            sizes in prop::collection::vec((0_u32..12_000, 0_u32..2_000), 0..60),
+            batch in 1_u32..20,
+        ) {
+            let mut engine = Engine::new(config(&format!("max_batch_size: {batch}")), 0);
+            let (mut finished, mut lost, mut out_of_memory) = (0, 0, false);
+            let requests = sizes.iter().map(|(input, output)| request(*input, *output));
+            let mut arrivals: Vec<Request> = requests.collect();
+            for at in 1..4000_u32 {
+                match engine.step(f64::from(at) * STEP_SECS, 40 * GIB, arrivals.drain(..)) {
+                    Ok(step) => {
+                        prop_assert!(step.memory.total_bytes() <= 40 * GIB);
+                        prop_assert!((0.0..=1.0 + 1e-9).contains(&step.busy_ratio));
+                        finished += step.finished.len();
+                        lost += step.lost.len();
+                    }
+                    Err(_) => { out_of_memory = true; break }
+                }
+            }
+            prop_assert!(out_of_memory || finished + lost + engine.running() + engine.waiting() == sizes.len());
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! What becomes of a ladder's state when a transition ends, and when a person steps in.
+
+use std::time::Duration;
+
+use plimsoll_trace::{Stamp, Verdict};
+use thiserror::Error;
+
+use crate::edit::KeyPath;
+use crate::rule::Ladder;
+use crate::state::{BarReason, Barred, LadderState, Rung, StopReason, Stopped, UnderWay};
+use crate::transition::names;
+
+/// How far carrying out a transition came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Written and reloaded, and now being verified. The transition goes on.
+    Applied,
+    /// It stays. `effect_bytes` is the memory it was seen to free, if that could be measured.
+    Kept {
+        /// Bytes; negative when it took more.
+        effect_bytes: Option<i64>,
+    },
+    /// The former configuration is back and the engine serves it.
+    RolledBack,
+    /// Nothing was touched.
+    Refused,
+    /// The engine did not become healthy even on its former configuration.
+    Failed,
+    /// The daemon ended in the middle, and the former configuration is in force.
+    Interrupted,
+}
+
+/// A rule is not tried for this long after its first rollback; each further one doubles it.
+pub const FIRST_QUARANTINE: Duration = Duration::from_secs(3_600);
+/// The longest quarantine.
+pub const LONGEST_QUARANTINE: Duration = Duration::from_secs(86_400);
+/// A rule is not tried for this long after it was refused or interrupted; each further one doubles it.
+pub const FIRST_BACKOFF: Duration = Duration::from_secs(300);
+/// The longest back-off after refusals.
+pub const LONGEST_BACKOFF: Duration = Duration::from_secs(21_600);
+/// A rung that must be taken again this soon after it was let go is held twice as long.
+pub const SOON_AGAIN: Duration = Duration::from_secs(1_800);
+
+/// Learned effects are taken from this many observations, the newest.
+const EFFECTS_KEPT: usize = 9;
+/// 2^16 times any hold or back-off is beyond its cap.
+const MOST_DOUBLINGS: u32 = 16;
+
+/// Why a person's wish cannot be carried out now.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StartError {
+    /// The engine has no such rule.
+    #[error("there is no rule '{0}' on this engine's ladder")]
+    NoRule(String),
+    /// One transition per engine at a time.
+    #[error("'{0}' is being carried out on this engine; try again when it has ended")]
+    UnderWay(String),
+    /// All acting on this engine is suspended.
+    #[error("acting on this engine is suspended; lift that with `plimsoll resume` first")]
+    Stopped,
+    /// Keys of the rule belong to a person now.
+    #[error(
+        "a person changed keys of '{0}' in the engine's file; hand them back with `plimsoll resume` first"
+    )]
+    Suspended(String),
+    /// There is nothing to apply.
+    #[error("'{0}' proposes nothing at present")]
+    NotProposed(String),
+    /// There is nothing to take back.
+    #[error("'{0}' is not in force")]
+    NotOn(String),
+}
+
+impl LadderState {
+    /// Takes note of how far the transition of `rule` came. Anything about another rule than the one whose transition
+    /// is being carried out is ignored.
+    pub fn on_outcome(&mut self, rule: &str, outcome: Outcome, now: Stamp) {
+        let Some(under_way) = self.under_way.as_mut().filter(|under_way| under_way.rule == rule) else {
+            return;
+        };
+        if outcome == Outcome::Applied {
+            under_way.verifying = true;
+            return;
+        }
+        let Some(under_way) = self.under_way.take() else {
+            return;
+        };
+        if outcome != Outcome::Refused {
+            self.changed_at = Some(now);
+        }
+        match outcome {
+            Outcome::Applied => {}
+            Outcome::Kept { effect_bytes } if under_way.verdict == Verdict::Apply => {
+                self.take(&under_way, effect_bytes, now);
+            }
+            Outcome::Kept { .. } => self.let_go(&under_way, now),
+            Outcome::RolledBack => self.quarantine(rule, now),
+            Outcome::Failed => {
+                self.quarantine(rule, now);
+                self.stopped = Some(Stopped {
+                    why: StopReason::Failed,
+                    since: now,
+                });
+            }
+            Outcome::Refused => self.back_off(rule, BarReason::Refused, now),
+            Outcome::Interrupted => self.back_off(rule, BarReason::Interrupted, now),
+        }
+    }
+
+    fn take(&mut self, under_way: &UnderWay, measured_bytes: Option<i64>, now: Stamp) {
+        let (mut alone, mut top) = (under_way.rungs.len() == 1, true);
+        for name in under_way.rungs.iter().rev() {
+            let state = self.rule_mut(name);
+            (state.rollbacks, state.refusals, state.barred, state.calm) = (0, 0, None, None);
+            let again = state
+                .released
+                .is_some_and(|released| now.since(released) < SOON_AGAIN);
+            state.hold_doublings = if again {
+                (state.hold_doublings + 1).min(MOST_DOUBLINGS)
+            } else {
+                0
+            };
+            // What several rungs freed together says nothing certain about any one of them.
+            if let Some(bytes) = measured_bytes.filter(|_| alone) {
+                state.effects_bytes.push(bytes);
+                let surplus = state.effects_bytes.len().saturating_sub(EFFECTS_KEPT);
+                state.effects_bytes.drain(..surplus);
+            }
+            if state.suspended.is_empty() {
+                let measured_bytes = measured_bytes.filter(|_| top);
+                state.rung = Rung::On {
+                    since: now,
+                    measured_bytes,
+                    release_proposed: None,
+                };
+            }
+            (alone, top) = (false, false);
+        }
+    }
+
+    fn let_go(&mut self, under_way: &UnderWay, now: Stamp) {
+        for name in &under_way.rungs {
+            let state = self.rule_mut(name);
+            (state.rung, state.calm, state.released) = (Rung::Off, None, Some(now));
+            (state.rollbacks, state.refusals, state.barred) = (0, 0, None);
+            // A person's word stands at least until this pressure is over.
+            state.spent = under_way.verdict == Verdict::Revert;
+        }
+    }
+
+    fn quarantine(&mut self, rule: &str, now: Stamp) {
+        let state = self.rule_mut(rule);
+        let time = doubled(FIRST_QUARANTINE, state.rollbacks).min(LONGEST_QUARANTINE);
+        state.rollbacks = state.rollbacks.saturating_add(1);
+        state.bar(BarReason::RolledBack, now.plus(time));
+    }
+
+    fn back_off(&mut self, rule: &str, why: BarReason, now: Stamp) {
+        let state = self.rule_mut(rule);
+        let time = doubled(FIRST_BACKOFF, state.refusals).min(LONGEST_BACKOFF);
+        state.refusals = state.refusals.saturating_add(1);
+        state.bar(why, now.plus(time));
+    }
+
+    /// Begins what a person asked for: a proposed apply or release, or the revert of a rung that is in force. Returns
+    /// the rungs that are to be in force afterwards, lowest first.
+    ///
+    /// # Errors
+    /// [`StartError`] when it cannot be done now; nothing is changed then.
+    pub fn start(
+        &mut self,
+        ladder: &Ladder,
+        rule: &str,
+        verdict: Verdict,
+        now: Stamp,
+    ) -> Result<Vec<String>, StartError> {
+        if ladder.rule(rule).is_none() {
+            return Err(StartError::NoRule(rule.to_owned()));
+        }
+        if let Some(under_way) = &self.under_way {
+            return Err(StartError::UnderWay(under_way.rule.clone()));
+        }
+        if self.stopped.is_some() {
+            return Err(StartError::Stopped);
+        }
+        let state = self.rule_mut(rule);
+        if !state.suspended.is_empty() {
+            return Err(StartError::Suspended(rule.to_owned()));
+        }
+        match (verdict, &mut state.rung) {
+            (Verdict::Apply, rung @ Rung::Proposed { .. }) => *rung = Rung::Off,
+            (
+                Verdict::Release,
+                Rung::On {
+                    release_proposed: proposed @ Some(_),
+                    ..
+                },
+            ) => *proposed = None,
+            (Verdict::Revert, Rung::On { release_proposed, .. }) => *release_proposed = None,
+            (Verdict::Apply | Verdict::Release, _) => return Err(StartError::NotProposed(rule.to_owned())),
+            (Verdict::Revert, _) => return Err(StartError::NotOn(rule.to_owned())),
+        }
+        let rungs = vec![rule.to_owned()];
+        self.under_way = Some(UnderWay {
+            rule: rule.to_owned(),
+            verdict,
+            rungs,
+            since: now,
+            verifying: false,
+        });
+        Ok(names(ladder, |name| {
+            if name == rule {
+                verdict == Verdict::Apply
+            } else {
+                self.is_on(name)
+            }
+        }))
+    }
+
+    /// A person changed these keys in the engine's file: they are the person's now. The rules that set them do nothing
+    /// until [`resume`](Self::resume), and their rungs count as not taken. Returns the names of those rules.
+    pub fn suspend(&mut self, ladder: &Ladder, keys: &[KeyPath], now: Stamp) -> Vec<String> {
+        let mut suspended = Vec::new();
+        for rule in &ladder.rules {
+            let mut paths = rule.set.iter().map(|setting| &setting.path);
+            let touched: Vec<&KeyPath> = paths
+                .by_ref()
+                .filter(|path| keys.iter().any(|key| key.overlaps(path)))
+                .collect();
+            if touched.is_empty() {
+                continue;
+            }
+            let state = self.rule_mut(&rule.name);
+            for path in touched {
+                if !state.suspended.contains(path) {
+                    state.suspended.push(path.clone());
+                }
+            }
+            (state.rung, state.calm) = (Rung::Off, None);
+            suspended.push(rule.name.clone());
+        }
+        self.changed_at = Some(now);
+        suspended
+    }
+
+    /// Suspends all acting on this engine. What is being carried out is carried to its end; timers go on.
+    pub fn pause(&mut self, now: Stamp) {
+        self.stopped.get_or_insert(Stopped {
+            why: StopReason::Paused,
+            since: now,
+        });
+    }
+
+    /// Lets the rules act again: after a pause, after a failure, and on keys that a person had changed.
+    pub fn resume(&mut self) {
+        self.stopped = None;
+        self.rules.values_mut().for_each(|state| state.suspended.clear());
+    }
+
+    /// Ends a rule's quarantine or back-off.
+    pub fn lift(&mut self, rule: &str) {
+        if let Some(state) = self.rules.get_mut(rule) {
+            (state.barred, state.rollbacks, state.refusals, state.spent) = (None, 0, 0, false);
+        }
+    }
+}
+
+impl crate::state::RuleState {
+    fn bar(&mut self, why: BarReason, until: Stamp) {
+        self.barred = Some(Barred { why, until });
+        self.calm = None;
+    }
+}
+
+fn doubled(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1 << times.min(MOST_DOUBLINGS))
+}

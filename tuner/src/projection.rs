@@ -1,0 +1,186 @@
+//! What a clause sees now, and what it would see after a rung was taken or let go.
+
+use plimsoll_trace::Stamp;
+use serde::Serialize;
+
+use crate::condition::Clause;
+use crate::rule::Rule;
+use crate::signals::{Reading, Readings};
+use crate::state::{RuleState, Rung};
+
+/// Readings as they count for decisions.
+pub(crate) struct Sight<'a> {
+    pub(crate) readings: &'a Readings,
+    /// When the engine's configuration was last changed.
+    pub(crate) changed_at: Option<Stamp>,
+}
+
+impl Sight<'_> {
+    /// The clause's reading. One that was taken before the last change, or whose window reaches back before it, says
+    /// nothing about the present, and is unknown.
+    pub(crate) fn reading(&self, clause: &Clause) -> Option<Reading> {
+        self.readings.get(&clause.probe).filter(|reading| {
+            self.changed_at.is_none_or(|changed| {
+                reading.at.mono_ns > changed.mono_ns && reading.at.since(changed) >= clause.probe.window
+            })
+        })
+    }
+
+    /// The clause's value.
+    pub(crate) fn value(&self, clause: &Clause) -> Option<f64> {
+        self.reading(clause).map(|reading| reading.value)
+    }
+
+    /// The clause's value if `freed_bytes` more were free (less, when negative). Only memory can be projected: for any
+    /// other signal what a rung does to it is unknown.
+    ///
+    /// On several devices the whole effect is taken to fall on the one under most pressure, and a ratio is taken of
+    /// the smallest: too much is expected of a release, never too little.
+    pub(crate) fn after_freeing(&self, clause: &Clause, freed_bytes: i64) -> Option<f64> {
+        let value = self.value(clause)?;
+        let freed = freed_bytes as f64;
+        match &*clause.probe.signal {
+            "vram.used_bytes" | "run.vram_bytes" => Some((value - freed).max(0.0)),
+            "vram.free_bytes" => Some((value + freed).max(0.0)),
+            "vram.used_ratio" => {
+                let usable = self.readings.usable_bytes().filter(|usable| *usable > 0)?;
+                Some((value - freed / usable as f64).max(0.0))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where the figure for a rung's effect comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EffectSource {
+    /// The median of what was observed.
+    Learned,
+    /// What was observed this time, together with lower rungs that were taken along.
+    Measured,
+    /// The rule's `saves`.
+    Saves,
+}
+
+/// How much memory a rung frees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Effect {
+    /// Bytes; at least 0.
+    pub bytes: i64,
+    /// Where the figure comes from.
+    pub source: EffectSource,
+}
+
+/// How much memory a rung frees: the median of what was seen, else what was seen this time, else `saves`.
+pub(crate) fn effect(rule: &Rule, state: &RuleState) -> Option<Effect> {
+    let measured = match state.rung {
+        Rung::On { measured_bytes, .. } => measured_bytes,
+        _ => None,
+    };
+    let saves = || {
+        rule.saves_bytes
+            .map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
+    };
+    let (bytes, source) = median(&state.effects_bytes)
+        .map(|bytes| (bytes, EffectSource::Learned))
+        .or_else(|| measured.map(|bytes| (bytes, EffectSource::Measured)))
+        .or_else(|| saves().map(|bytes| (bytes, EffectSource::Saves)))?;
+    Some(Effect {
+        bytes: bytes.max(0),
+        source,
+    })
+}
+
+/// The median; of an even number of values the higher of the middle two, which is the cautious one for a release.
+fn median(values: &[i64]) -> Option<i64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::rule::tests::rule;
+
+    #[test]
+    fn effects_are_learned_then_measured_then_given() {
+        let mut rule =
+            rule("name='a'\nengine='e'\nwhen={signal='vram.used_ratio',enter=0.8}\nset={a=1}").unwrap();
+        let mut state = RuleState::default();
+        assert_eq!(effect(&rule, &state), None);
+        rule.saves_bytes = Some(5);
+        assert_eq!(
+            effect(&rule, &state),
+            Some(Effect {
+                bytes: 5,
+                source: EffectSource::Saves
+            })
+        );
+        state.rung = Rung::On {
+            since: Stamp::default(),
+            measured_bytes: Some(4),
+            release_proposed: None,
+        };
+        assert_eq!(
+            effect(&rule, &state),
+            Some(Effect {
+                bytes: 4,
+                source: EffectSource::Measured
+            })
+        );
+        state.effects_bytes = vec![9, 1, 7];
+        assert_eq!(
+            effect(&rule, &state),
+            Some(Effect {
+                bytes: 7,
+                source: EffectSource::Learned
+            })
+        );
+        state.effects_bytes = vec![-3];
+        assert_eq!(effect(&rule, &state).map(|effect| effect.bytes), Some(0));
+    }
+
+    #[test]
+    fn only_memory_is_projected_and_only_fresh_readings_count() {
+        for (signal, after) in [
+            ("vram.used_bytes", Some(100.0)),
+            ("run.vram_bytes", Some(100.0)),
+            ("vram.free_bytes", Some(20.0)),
+            ("vram.used_ratio", Some(60.2)),
+            ("engine.requests_waiting", None),
+        ] {
+            let ratio = if signal == "vram.used_ratio" {
+                "enter=1,exit=0"
+            } else {
+                "enter=9,exit=1"
+            };
+            let rule = rule(&format!(
+                "name='a'\nengine='e'\nwhen={{signal='{signal}',{ratio}}}\nset={{a=1}}"
+            ))
+            .unwrap();
+            let clause = &rule.when.clauses()[0];
+            let mut readings = Readings::unknown(Duration::from_secs(10));
+            readings.insert(
+                clause.probe.clone(),
+                Reading {
+                    value: 60.0,
+                    at: Stamp::at_secs(5),
+                },
+            );
+            readings.set_usable_bytes(Some(200));
+            let mut sight = Sight {
+                readings: &readings,
+                changed_at: None,
+            };
+            assert_eq!(sight.after_freeing(clause, -40), after, "{signal}");
+            sight.changed_at = Some(Stamp::at_secs(5));
+            assert_eq!(sight.value(clause), None);
+            sight.changed_at = Some(Stamp::at_secs(4));
+            assert_eq!(sight.value(clause), Some(60.0));
+        }
+    }
+}

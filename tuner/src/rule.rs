@@ -1,0 +1,374 @@
+//! Rules as the configuration writes them, checked and with their defaults filled in; and the ladder they form.
+
+use std::time::Duration;
+
+use plimsoll_trace::units::{Period, Size, UnitError};
+use plimsoll_trace::{Mode, signal};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::condition::{Condition, WhenConfig};
+use crate::edit::KeyPathError;
+use crate::setting;
+pub use crate::setting::{SetValue, Setting};
+
+/// What taking a rung costs the engine. It sets the defaults of `for`, `hold` and `calm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cost {
+    /// Nothing to speak of: the engine goes on serving.
+    Hot,
+    /// A short pause.
+    Reload,
+    /// Requests in flight are lost, and the engine is away for a while.
+    Restart,
+}
+
+impl Cost {
+    /// How long the condition must hold unless the rule says so.
+    ///
+    /// Demand rises by gigabytes within a second, so a hot action that waits comes too late; a restart that does not
+    /// wait costs more than it saves.
+    #[must_use]
+    pub const fn held_for(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Hot => 0,
+            Self::Reload => 15,
+            Self::Restart => 60,
+        })
+    }
+
+    /// How long a rung stays at least unless the rule says so.
+    #[must_use]
+    pub const fn hold(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Hot => 30,
+            Self::Reload => 300,
+            Self::Restart => 600,
+        })
+    }
+
+    /// How long the projected use must have stayed at `exit` before a release unless the rule says so.
+    #[must_use]
+    pub const fn calm(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Hot => 30,
+            Self::Reload => 120,
+            Self::Restart => 300,
+        })
+    }
+}
+
+/// A `[[rule]]` as the configuration writes it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// What people call it; unique among the engine's rules.
+    pub name: String,
+    /// The engine it belongs to.
+    pub engine: String,
+    /// What it may do; to observe, unless it says so.
+    #[serde(default = "observe")]
+    pub mode: Mode,
+    /// When it applies.
+    pub when: WhenConfig,
+    /// What it sets: key path = value, or { scale, min, max }.
+    pub set: Map<String, Value>,
+    /// How much memory it frees, as an estimate until that has been observed.
+    pub saves: Option<Size>,
+    /// What taking it costs; from the engine's reload unless given.
+    pub cost: Option<Cost>,
+    /// How long the condition must hold.
+    #[serde(rename = "for")]
+    pub held_for: Option<Period>,
+    /// How long it stays at least.
+    pub hold: Option<Period>,
+    /// How long the projected use must have stayed at `exit` before a release.
+    pub calm: Option<Period>,
+}
+
+fn observe() -> Mode {
+    Mode::Observe
+}
+
+/// A rule, checked: one rung of an engine's ladder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// What people call it.
+    pub name: String,
+    /// What it may do.
+    pub mode: Mode,
+    /// When it applies.
+    pub when: Condition,
+    /// What it sets; at least one value, no two of which overlap.
+    pub set: Vec<Setting>,
+    /// The estimate of the memory it frees, bytes.
+    pub saves_bytes: Option<u64>,
+    /// What taking it costs.
+    pub cost: Cost,
+    /// How long the condition must hold.
+    pub held_for: Duration,
+    /// How long it stays at least.
+    pub hold: Duration,
+    /// How long the projected use must have stayed at `exit` before a release.
+    pub calm: Duration,
+}
+
+/// The rules of one engine in file order: cheapest first, cumulative. Where two rungs set the same key, the later wins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ladder {
+    /// The engine's name.
+    pub engine: String,
+    /// The rungs, lowest first.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule that cannot be used. The text is a fragment that fits after "failed to read the configuration:".
+#[derive(Clone, Debug, PartialEq, Error)]
+#[error("rule '{rule}', {key}: {problem}")]
+pub struct RuleError {
+    /// The rule's name.
+    pub rule: String,
+    /// The key below the rule, such as `when.enter` or `set.model.quantization`.
+    pub key: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What can be wrong with a key of a rule.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum Problem {
+    /// A name that is no signal's.
+    #[error("there is no signal '{name}'{}", nearest.map(|name| format!("; did you mean '{name}'?")).unwrap_or_default())]
+    UnknownSignal {
+        /// What was written.
+        name: String,
+        /// The nearest name, if one is near.
+        nearest: Option<&'static str>,
+    },
+    /// A quantity that does not fit the signal.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// A ratio above 1 or below 0.
+    #[error("{0} is not between 0 and 1; write for example 0.8 or \"80%\"")]
+    NotARatio(f64),
+    /// nan or inf.
+    #[error("it is not a finite number")]
+    NotFinite,
+    /// No `exit`, and no default for it.
+    #[error("it must be given here: only a ratio of at least 15 % has a default")]
+    NoExit,
+    /// `enter` and `exit` are one line.
+    #[error("it equals `enter`; leave a gap, or the rule would come and go with every sample")]
+    NoGap,
+    /// A key that must be there.
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+    /// Neither one clause nor one list.
+    #[error("write one clause {{ signal, enter, exit }}, or {{ all = [clauses] }}, or {{ any = [clauses] }}")]
+    WhenForm,
+    /// A window, and nothing that looks at it.
+    #[error("only `stat = \"mean\"` and `stat = \"max\"` look at a window")]
+    WindowWithoutStat,
+    /// A stat that looks at a window, and none.
+    #[error("`stat` needs a window here, such as \"30s\"")]
+    NoWindow,
+    /// A window of no length, or too long.
+    #[error("a window is more than 0 and at most 10 min")]
+    Window,
+    /// An empty name, list or table.
+    #[error("it is empty")]
+    Empty,
+    /// A key path that cannot be read.
+    #[error(transparent)]
+    KeyPath(#[from] KeyPathError),
+    /// A TOML date.
+    #[error("a date cannot be set; write it as text")]
+    Date,
+    /// Two settings that touch each other.
+    #[error("the same rule sets '{0}' already")]
+    Overlap(String),
+    /// A scale that is none.
+    #[error("a scale is {{ scale, min, max }}: a factor above 0 and, if wanted, limits with min at most max")]
+    Scale,
+    /// Two rules of one name.
+    #[error("another rule of this engine has this name; rules are told apart by name")]
+    SameName,
+}
+
+impl Problem {
+    /// No signal of that name; the nearest is looked up.
+    pub(crate) fn unknown_signal(name: String) -> Self {
+        let nearest = signal::CATALOGUE
+            .iter()
+            .map(|known| (strsim::jaro_winkler(known.name, &name), known.name))
+            .filter(|(likeness, _)| *likeness > 0.85)
+            .max_by(|(a, _), (b, _)| a.total_cmp(b))
+            .map(|(_, name)| name);
+        Self::UnknownSignal { name, nearest }
+    }
+}
+
+impl RuleConfig {
+    /// Checks the rule and fills in its defaults; `reload_cost` is what the engine's reload costs.
+    ///
+    /// # Errors
+    /// [`RuleError`] with the first key that is wrong.
+    pub fn resolve(self, reload_cost: Cost) -> Result<Rule, RuleError> {
+        let name = self.name;
+        let fail = |(key, problem)| RuleError {
+            rule: name.clone(),
+            key,
+            problem,
+        };
+        if name.trim().is_empty() {
+            return Err(fail(("name".to_owned(), Problem::Empty)));
+        }
+        let when = self.when.resolve().map_err(fail)?;
+        let set = setting::resolve(self.set).map_err(fail)?;
+        let cost = self.cost.unwrap_or(reload_cost);
+        let or = |period: Option<Period>, default| period.map_or(default, |Period(duration)| duration);
+        Ok(Rule {
+            mode: self.mode,
+            when,
+            set,
+            saves_bytes: self.saves.map(|Size(bytes)| bytes),
+            cost,
+            held_for: or(self.held_for, cost.held_for()),
+            hold: or(self.hold, cost.hold()),
+            calm: or(self.calm, cost.calm()),
+            name,
+        })
+    }
+}
+
+impl Ladder {
+    /// The ladder of these rules, in this order.
+    ///
+    /// # Errors
+    /// [`RuleError`] when two rules have the same name.
+    pub fn new(engine: impl Into<String>, rules: Vec<Rule>) -> Result<Self, RuleError> {
+        let twice = rules.iter().enumerate().find(|(position, rule)| {
+            rules
+                .iter()
+                .take(*position)
+                .any(|earlier| earlier.name == rule.name)
+        });
+        match twice {
+            Some((_, rule)) => Err(RuleError {
+                rule: rule.name.clone(),
+                key: "name".to_owned(),
+                problem: Problem::SameName,
+            }),
+            None => Ok(Self {
+                engine: engine.into(),
+                rules,
+            }),
+        }
+    }
+
+    /// The rule of this name.
+    #[must_use]
+    pub fn rule(&self, name: &str) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.name == name)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A rule from TOML, as the daemon reads it.
+    pub(crate) fn rule(toml: &str) -> Result<Rule, String> {
+        let config: RuleConfig = toml_edit::de::from_str(toml).map_err(|error| error.to_string())?;
+        config.resolve(Cost::Reload).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_contracts_rules_are_read() {
+        let quantize = rule(
+            r#"name = "quantize"
+               engine = "deepseek"
+               mode = "act"
+               when = { signal = "vram.used_ratio", enter = "92%", exit = "75%" }
+               set  = { "model.quantization" = "int8" }
+               saves = "5GiB""#,
+        )
+        .unwrap();
+        assert_eq!(quantize.mode, Mode::Act);
+        assert_eq!(quantize.saves_bytes, Some(5 << 30));
+        assert_eq!(quantize.set[0].path.keys(), ["model", "quantization"]);
+        assert_eq!(
+            (quantize.cost, quantize.held_for),
+            (Cost::Reload, Duration::from_secs(15))
+        );
+
+        let kv = rule(
+            r#"name = "kv-fp8"
+               engine = "chat"
+               when = { all = [ { signal = "engine.kv_used_ratio", stat = "mean", window = "30s", enter = "95%", exit = "70%" },
+                                { signal = "engine.requests_waiting", enter = 4, exit = 1 } ] }
+               set  = { kv-cache-dtype = "fp8", chat.cache-type-k = "q8_0", max-num-seqs = { scale = 0.5, min = 16 } }
+               cost = "restart"
+               for = "30s"
+               calm = "7m""#,
+        )
+        .unwrap();
+        assert_eq!(kv.mode, Mode::Observe);
+        assert_eq!(kv.when.clauses().len(), 2);
+        assert_eq!(kv.set[1].path.keys(), ["chat", "cache-type-k"]);
+        assert_eq!(kv.held_for, Duration::from_secs(30));
+        assert_eq!(
+            (kv.hold, kv.calm),
+            (Duration::from_secs(600), Duration::from_secs(420))
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_rule_and_key() {
+        let base = "name = 'a'\nengine = 'e'\n";
+        for (rest, says) in [
+            (
+                "when = { signal = 'vram.used', enter = 0.8 }\nset = { a = 1 }",
+                "rule 'a', when.signal: there is no signal 'vram.used'; did you mean 'vram.used_ratio'?",
+            ),
+            (
+                "when = { signal = 'vram.used_ratio', enter = 0.8 }\nset = { a = inf }",
+                "rule 'a', set.a: it is not a finite number",
+            ),
+            (
+                "when = { signal = 'vram.used_ratio', enter = 0.8 }\nset = { a = 2026-01-01 }",
+                "rule 'a', set.a: a date cannot be set; write it as text",
+            ),
+            (
+                "when = { signal = 'vram.used_ratio', enter = nan }\nset = { a = 1 }",
+                "rule 'a', when.enter: it is not a finite number",
+            ),
+            (
+                "when = { signal = 'vram.used_ratio', enter = 0.8 }\nset = {}",
+                "rule 'a', set: it is empty",
+            ),
+        ] {
+            assert_eq!(rule(&format!("{base}{rest}")).unwrap_err(), says);
+        }
+        let unnamed = rule(
+            "name = ' '\nengine = 'e'\nwhen = { signal = 'vram.used_ratio', enter = 0.8 }\nset = { a = 1 }",
+        );
+        assert_eq!(unnamed.unwrap_err(), "rule ' ', name: it is empty");
+        let misspelt = rule(&format!(
+            "{base}when = {{ signal = 'vram.used_ratio', enter = 0.8 }}\nset = {{ a = 1 }}\nholds = '1m'"
+        ));
+        assert!(misspelt.unwrap_err().contains("unknown field `holds`"));
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        let one = rule(
+            "name = 'a'\nengine = 'e'\nwhen = { signal = 'vram.used_ratio', enter = 0.8 }\nset = { a = 1 }",
+        )
+        .unwrap();
+        let error = Ladder::new("e", vec![one.clone(), one]).unwrap_err();
+        assert_eq!((error.rule.as_str(), error.key.as_str()), ("a", "name"));
+    }
+}

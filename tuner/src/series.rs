@@ -1,0 +1,155 @@
+//! One signal's recent values.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use plimsoll_trace::Stamp;
+
+use crate::condition::Stat;
+use crate::signals::Reading;
+
+/// More values than this are never kept: ten minutes at the fastest sampling are 6,000.
+const MOST_POINTS: usize = 16_384;
+
+/// Recent values of one signal, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Series {
+    points: VecDeque<(Stamp, f64)>,
+    /// Whether the newest sample had a value.
+    known: bool,
+}
+
+impl Series {
+    /// Takes a sample; `None` is a sample that does not know the value. Keeps what a window of `keep` needs.
+    pub(crate) fn push(&mut self, at: Stamp, value: Option<f64>, keep: Duration) {
+        let value = value.filter(|value| value.is_finite());
+        self.known = value.is_some();
+        let in_order = self
+            .points
+            .back()
+            .is_none_or(|(last, _)| last.mono_ns < at.mono_ns);
+        if let Some(value) = value.filter(|_| in_order) {
+            self.points.push_back((at, value));
+        }
+        // The value that stood when the window began is kept as well.
+        while self.points.len() > MOST_POINTS
+            || self
+                .points
+                .get(1)
+                .is_some_and(|(next, _)| at.since(*next) >= keep)
+        {
+            self.points.pop_front();
+        }
+    }
+
+    /// The figure that `stat` asks for; `None` when the newest value is missing or older than `max_age`, or when less
+    /// than half of the window is covered by values. A value stands until the next one, but no longer than `max_age`.
+    pub(crate) fn read(
+        &self,
+        stat: Stat,
+        window: Duration,
+        max_age: Duration,
+        now: Stamp,
+    ) -> Option<Reading> {
+        let &(at, last) = self.points.back().filter(|_| self.known)?;
+        if now.since(at) > max_age {
+            return None;
+        }
+        let value = match stat {
+            Stat::Last => last,
+            Stat::Mean | Stat::Max => {
+                let mut covered_secs = 0.0;
+                let mut sum = 0.0;
+                let mut max = last;
+                for (position, &(from, value)) in self.points.iter().enumerate() {
+                    let until = self.points.get(position + 1).map_or(now, |(next, _)| *next);
+                    let stood = until.since(from).min(max_age);
+                    // The part of [from, from + stood] that lies within the window, which is [now - window, now].
+                    let inside = (window + stood)
+                        .saturating_sub(now.since(from))
+                        .min(stood)
+                        .as_secs_f64();
+                    if inside > 0.0 {
+                        covered_secs += inside;
+                        sum += value * inside;
+                        max = max.max(value);
+                    }
+                }
+                if covered_secs * 2.0 < window.as_secs_f64() {
+                    return None;
+                }
+                if stat == Stat::Max {
+                    max
+                } else {
+                    sum / covered_secs
+                }
+            }
+        };
+        Some(Reading { value, at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGE: Duration = Duration::from_secs(10);
+
+    fn series(points: &[(i64, Option<f64>)]) -> Series {
+        let mut series = Series::default();
+        for &(secs, value) in points {
+            series.push(Stamp::at_secs(secs), value, Duration::from_secs(30));
+        }
+        series
+    }
+
+    fn read(series: &Series, stat: Stat, now: i64) -> Option<f64> {
+        series
+            .read(stat, Duration::from_secs(20), AGE, Stamp::at_secs(now))
+            .map(|reading| reading.value)
+    }
+
+    #[test]
+    fn the_newest_value_ages() {
+        let s = series(&[(0, Some(1.0)), (5, Some(2.0))]);
+        assert_eq!(read(&s, Stat::Last, 15), Some(2.0));
+        assert_eq!(read(&s, Stat::Last, 16), None);
+    }
+
+    #[test]
+    fn a_sample_without_a_value_is_unknown_at_once() {
+        let mut s = series(&[(0, Some(1.0)), (1, None)]);
+        assert_eq!(read(&s, Stat::Last, 1), None);
+        s.push(Stamp::at_secs(2), Some(f64::NAN), AGE);
+        assert_eq!(read(&s, Stat::Last, 2), None);
+        s.push(Stamp::at_secs(3), Some(4.0), AGE);
+        assert_eq!(read(&s, Stat::Last, 3), Some(4.0));
+    }
+
+    #[test]
+    fn the_mean_weighs_by_time_and_not_by_samples() {
+        // 10 s at 0, then a burst of samples within 10 s at 1: the mean is a half, not nearly 1.
+        let mut points: Vec<_> = [(0, 0.0), (5, 0.0), (10, 1.0)]
+            .map(|(at, value)| (at, Some(value)))
+            .to_vec();
+        points.extend((11..=20).map(|at| (at, Some(1.0))));
+        assert_eq!(read(&series(&points), Stat::Mean, 20), Some(0.5));
+        assert_eq!(read(&series(&points), Stat::Max, 20), Some(1.0));
+    }
+
+    #[test]
+    fn a_window_needs_half_its_time_covered() {
+        let s = series(&[(0, Some(1.0)), (5, Some(1.0))]);
+        assert_eq!(read(&s, Stat::Mean, 9), None);
+        assert_eq!(read(&s, Stat::Mean, 10), Some(1.0));
+        // A value before a long gap covers no more than its maximum age.
+        let gap = series(&[(0, Some(9.0)), (29, Some(1.0))]);
+        assert_eq!(read(&gap, Stat::Max, 30), None);
+    }
+
+    #[test]
+    fn old_values_are_let_go() {
+        let points: Vec<_> = (0..1000).map(|at| (at, Some(1.0))).collect();
+        assert!(series(&points).points.len() <= 32);
+    }
+}

@@ -1,0 +1,462 @@
+//! The recent values of all signals, and what of them an engine's rules can see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_trace::{Batch, DeviceId, DeviceSample, HostSample, Record, RunId, Stamp, signal};
+use serde::{Deserialize, Serialize};
+
+use crate::condition::Stat;
+use crate::rule::Ladder;
+use crate::series::Series;
+
+/// The longest window that a rule may ask for.
+pub const LONGEST_WINDOW: Duration = Duration::from_secs(600);
+
+/// What a clause reads: a signal, and how.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Probe {
+    /// The signal's name.
+    pub signal: Arc<str>,
+    /// The newest value, or a figure over a window.
+    pub stat: Stat,
+    /// The window's length; zero for the newest value.
+    pub window: Duration,
+}
+
+/// A known value.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// In the signal's unit; finite.
+    pub value: f64,
+    /// When the newest sample in it was taken.
+    pub at: Stamp,
+}
+
+/// Everything an evaluation sees of the world. What is not in it is unknown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Readings {
+    values: BTreeMap<Probe, Reading>,
+    usable_bytes: Option<u64>,
+    max_age: Duration,
+}
+
+impl Readings {
+    /// No reading at all. `max_age` is how long a value stands for the present; time between two evaluations that lie
+    /// further apart is unknown time.
+    #[must_use]
+    pub const fn unknown(max_age: Duration) -> Self {
+        Self {
+            values: BTreeMap::new(),
+            usable_bytes: None,
+            max_age,
+        }
+    }
+
+    /// Adds a reading; one that is not finite stays unknown.
+    pub fn insert(&mut self, probe: Probe, reading: Reading) {
+        if reading.value.is_finite() {
+            self.values.insert(probe, reading);
+        }
+    }
+
+    /// Says how much memory the engine's smallest device can give to processes: total less reserved.
+    pub fn set_usable_bytes(&mut self, bytes: Option<u64>) {
+        self.usable_bytes = bytes;
+    }
+
+    /// The reading of a probe; `None` is unknown.
+    #[must_use]
+    pub fn get(&self, probe: &Probe) -> Option<Reading> {
+        self.values.get(probe).copied()
+    }
+
+    /// How much memory the engine's smallest device can give to processes, bytes.
+    #[must_use]
+    pub const fn usable_bytes(&self) -> Option<u64> {
+        self.usable_bytes
+    }
+
+    /// How long a value stands for the present.
+    #[must_use]
+    pub const fn max_age(&self) -> Duration {
+        self.max_age
+    }
+}
+
+/// Which part of the world belongs to an engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineView {
+    /// The devices it runs on. With none, device signals are unknown.
+    pub devices: Vec<DeviceId>,
+    /// Its present run. With none, run and engine signals are unknown.
+    pub run: Option<RunId>,
+}
+
+/// The recent values of all signals, fed with every batch.
+///
+/// A batch that has a sample of a device is taken to list all processes on that device: one that is no longer listed
+/// holds nothing any more.
+#[derive(Debug)]
+pub struct Signals {
+    max_age: Duration,
+    windows: BTreeMap<Arc<str>, Duration>,
+    devices: BTreeMap<DeviceId, Device>,
+    runs: BTreeMap<RunId, BTreeMap<Arc<str>, Series>>,
+    host: BTreeMap<&'static str, Series>,
+}
+
+#[derive(Debug, Default)]
+struct Device {
+    usable_bytes: Option<u64>,
+    series: BTreeMap<&'static str, Series>,
+    held: Vec<(RunId, Option<u64>)>,
+}
+
+/// Signals for which the lowest of several devices speaks; for the others it is the highest.
+const LOWEST_SPEAKS: [&str; 2] = ["vram.free_bytes", "vram.full_in_secs"];
+
+/// NVML's reasons for lowered clocks that mean heat or power: software power cap, hardware slowdown, software and
+/// hardware thermal slowdown, power brake. Idle, application clocks and sync boost are not among them.
+const HEAT_OR_POWER: u64 = 0x04 | 0x08 | 0x20 | 0x40 | 0x80;
+
+impl Signals {
+    /// Nothing known yet. A value is unknown after [`signal::MAX_AGE`], or after three sampling intervals if that is
+    /// longer.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        Self {
+            max_age: signal::MAX_AGE.max(interval.saturating_mul(3)),
+            windows: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            host: BTreeMap::new(),
+        }
+    }
+
+    /// Says which rules will be asked about, so that as much is kept as their windows need and no more.
+    pub fn watch<'a>(&mut self, ladders: impl IntoIterator<Item = &'a Ladder>) {
+        self.windows.clear();
+        for clause in ladders
+            .into_iter()
+            .flat_map(|ladder| &ladder.rules)
+            .flat_map(|rule| rule.when.clauses())
+        {
+            let longest = self.windows.entry(Arc::clone(&clause.probe.signal)).or_default();
+            *longest = (*longest).max(clause.probe.window);
+        }
+    }
+
+    /// Takes in what was observed at one instant.
+    pub fn update(&mut self, batch: &Batch) {
+        let mut held_changed = false;
+        for record in &batch.records {
+            match record {
+                Record::Device(sample) => {
+                    self.device(sample, batch.at);
+                    held_changed = true;
+                }
+                Record::Host(sample) => self.host(sample, batch.at),
+                Record::Engine(sample) => {
+                    let keep = self.windows.get(&sample.signal).copied().unwrap_or_default();
+                    let series = self.runs.entry(sample.run).or_default();
+                    series.entry(Arc::clone(&sample.signal)).or_default().push(
+                        batch.at,
+                        Some(sample.value),
+                        keep,
+                    );
+                }
+                Record::RunEnd(end) => {
+                    self.runs.remove(&end.id);
+                    self.devices
+                        .values_mut()
+                        .for_each(|device| device.held.retain(|(run, _)| *run != end.id));
+                }
+                _ => {}
+            }
+        }
+        for record in &batch.records {
+            if let Record::Process(sample) = record
+                && let Some(run) = sample.run
+                && let Some(device) = self.devices.get_mut(&sample.device)
+            {
+                device.held.push((run, sample.used_bytes));
+            }
+        }
+        if held_changed {
+            self.sum_runs(batch.at);
+        }
+    }
+
+    fn device(&mut self, sample: &DeviceSample, at: Stamp) {
+        let device = self.devices.entry(Arc::clone(&sample.device)).or_default();
+        device.held.clear();
+        device.usable_bytes = sample
+            .total_bytes
+            .and_then(|total| total.checked_sub(sample.reserved_bytes.unwrap_or(0)));
+        let throttled = sample
+            .throttle_reasons
+            .map(|reasons| f64::from(u8::from(reasons & HEAT_OR_POWER != 0)));
+        for (name, value) in [
+            ("vram.used_bytes", sample.used_bytes.map(|bytes| bytes as f64)),
+            ("vram.free_bytes", sample.free_bytes.map(|bytes| bytes as f64)),
+            ("vram.used_ratio", sample.used_ratio()),
+            ("gpu.busy_ratio", sample.gpu_busy_ratio),
+            ("gpu.power_watts", sample.power_watts),
+            ("gpu.temperature_celsius", sample.temperature_celsius),
+            ("gpu.throttled", throttled),
+        ] {
+            let keep = self.windows.get(name).copied().unwrap_or_default();
+            device.series.entry(name).or_default().push(at, value, keep);
+        }
+    }
+
+    fn host(&mut self, sample: &HostSample, at: Stamp) {
+        for (name, value) in [
+            ("host.memory_available_bytes", sample.memory_available_bytes),
+            ("host.swap_used_bytes", sample.swap_used_bytes),
+        ] {
+            let keep = self.windows.get(name).copied().unwrap_or_default();
+            self.host
+                .entry(name)
+                .or_default()
+                .push(at, value.map(|bytes| bytes as f64), keep);
+        }
+    }
+
+    /// Sums what each run holds on all devices. Unknown while one of its processes is, or while it has none.
+    fn sum_runs(&mut self, at: Stamp) {
+        const NAME: &str = "run.vram_bytes";
+        let keep = self.windows.get(NAME).copied().unwrap_or_default();
+        let mut sums: BTreeMap<RunId, Option<u64>> = BTreeMap::new();
+        for (run, used) in self.devices.values().flat_map(|device| &device.held) {
+            let sum = sums.entry(*run).or_insert(Some(0));
+            *sum = sum.zip(*used).and_then(|(sum, used)| sum.checked_add(used));
+        }
+        for run in sums.keys() {
+            self.runs.entry(*run).or_default();
+        }
+        for (run, signals) in &mut self.runs {
+            let sum = sums.get(run).copied().flatten();
+            if sum.is_some() || signals.contains_key(NAME) {
+                signals
+                    .entry(Arc::from(NAME))
+                    .or_default()
+                    .push(at, sum.map(|bytes| bytes as f64), keep);
+            }
+        }
+    }
+
+    /// What the rules of one engine see now.
+    #[must_use]
+    pub fn readings(&self, ladder: &Ladder, view: &EngineView, now: Stamp) -> Readings {
+        let mut readings = Readings::unknown(self.max_age);
+        for clause in ladder.rules.iter().flat_map(|rule| rule.when.clauses()) {
+            if readings.get(&clause.probe).is_none()
+                && let Some(reading) = self.read(&clause.probe, view, now)
+            {
+                readings.insert(clause.probe.clone(), reading);
+            }
+        }
+        let usable: Option<Vec<u64>> = view
+            .devices
+            .iter()
+            .map(|device| self.devices.get(device).and_then(|device| device.usable_bytes))
+            .collect();
+        readings.set_usable_bytes(usable.and_then(|bytes| bytes.into_iter().min()));
+        readings
+    }
+
+    fn read(&self, probe: &Probe, view: &EngineView, now: Stamp) -> Option<Reading> {
+        let read = |series: &Series| series.read(probe.stat, probe.window, self.max_age, now);
+        let name: &str = &probe.signal;
+        match signal::find(name)?.source {
+            signal::Source::Device => {
+                // A device that does not answer may be the one under most pressure, so all must be known.
+                let known: Option<Vec<Reading>> = view
+                    .devices
+                    .iter()
+                    .map(|device| read(self.devices.get(device)?.series.get(name)?))
+                    .collect();
+                let pressure = |reading: &Reading| {
+                    if LOWEST_SPEAKS.contains(&name) {
+                        -reading.value
+                    } else {
+                        reading.value
+                    }
+                };
+                known?
+                    .into_iter()
+                    .max_by(|a, b| pressure(a).total_cmp(&pressure(b)))
+            }
+            signal::Source::Host => read(self.host.get(name)?),
+            signal::Source::Run | signal::Source::Engine | signal::Source::Agent => {
+                read(self.runs.get(&view.run?)?.get(name)?)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_trace::{EngineSample, ProcessSample, RunEnd, RunOutcome};
+
+    use super::*;
+    use crate::rule::tests::rule;
+
+    fn ladder(signals: &[&str]) -> Ladder {
+        let rules = signals.iter().map(|signal| {
+            rule(&format!(
+                "name = '{signal}'\nengine = 'e'\nwhen = {{ signal = '{signal}', enter = 1, exit = 0 }}\nset = {{ a = 1 }}"
+            ))
+            .unwrap()
+        });
+        Ladder::new("e", rules.collect()).unwrap()
+    }
+
+    fn sample(device: &str, used: Option<u64>) -> Record {
+        let mut sample = DeviceSample::unknown(device.into());
+        (sample.used_bytes, sample.total_bytes, sample.reserved_bytes) = (used, Some(110), Some(10));
+        sample.free_bytes = used.map(|used| 100 - used);
+        Record::Device(sample)
+    }
+
+    fn process(device: &str, pid: u32, used: Option<u64>) -> Record {
+        Record::Process(ProcessSample {
+            device: device.into(),
+            pid,
+            run: Some(RunId(7)),
+            used_bytes: used,
+            sm_busy_ratio: None,
+            process: None,
+            container: None,
+        })
+    }
+
+    fn value(signals: &Signals, signal: &str, now: i64) -> Option<f64> {
+        let view = EngineView {
+            devices: vec!["a".into(), "b".into()],
+            run: Some(RunId(7)),
+        };
+        let ladder = ladder(&[signal]);
+        let readings = signals.readings(&ladder, &view, Stamp::at_secs(now));
+        readings
+            .get(&ladder.rules[0].when.clauses()[0].probe)
+            .map(|reading| reading.value)
+    }
+
+    fn feed(signals: &mut Signals, at: i64, records: Vec<Record>) {
+        signals.update(&Batch {
+            at: Stamp::at_secs(at),
+            records,
+        });
+    }
+
+    #[test]
+    fn the_device_under_most_pressure_speaks() {
+        let mut signals = Signals::new(Duration::from_secs(1));
+        feed(
+            &mut signals,
+            1,
+            vec![sample("a", Some(80)), sample("b", Some(30))],
+        );
+        assert_eq!(value(&signals, "vram.used_ratio", 1), Some(0.8));
+        assert_eq!(value(&signals, "vram.free_bytes", 1), Some(20.0));
+        assert_eq!(value(&signals, "vram.used_bytes", 1), Some(80.0));
+        assert_eq!(value(&signals, "gpu.throttled", 1), None);
+        feed(&mut signals, 2, vec![sample("a", Some(80)), sample("b", None)]);
+        assert_eq!(
+            value(&signals, "vram.used_ratio", 2),
+            None,
+            "b may be fuller than a"
+        );
+    }
+
+    #[test]
+    fn values_age() {
+        let mut signals = Signals::new(Duration::from_secs(1));
+        feed(
+            &mut signals,
+            1,
+            vec![sample("a", Some(80)), sample("b", Some(30))],
+        );
+        assert_eq!(value(&signals, "vram.used_bytes", 11), Some(80.0));
+        assert_eq!(value(&signals, "vram.used_bytes", 12), None);
+        let mut slow = Signals::new(Duration::from_secs(60));
+        feed(&mut slow, 1, vec![sample("a", Some(80)), sample("b", Some(30))]);
+        assert_eq!(value(&slow, "vram.used_bytes", 181), Some(80.0));
+    }
+
+    #[test]
+    fn a_run_is_the_sum_of_its_processes() {
+        let mut signals = Signals::new(Duration::from_secs(1));
+        let both = || vec![sample("a", Some(80)), sample("b", Some(30))];
+        feed(&mut signals, 1, both());
+        assert_eq!(
+            value(&signals, "run.vram_bytes", 1),
+            None,
+            "no process is not zero"
+        );
+        let list = |extra: Vec<Record>| both().into_iter().chain(extra).collect::<Vec<_>>();
+        feed(
+            &mut signals,
+            2,
+            list(vec![
+                process("a", 1, Some(40)),
+                process("b", 1, Some(2)),
+                process("b", 2, Some(3)),
+            ]),
+        );
+        assert_eq!(value(&signals, "run.vram_bytes", 2), Some(45.0));
+        feed(
+            &mut signals,
+            3,
+            list(vec![process("a", 1, Some(40)), process("b", 1, None)]),
+        );
+        assert_eq!(
+            value(&signals, "run.vram_bytes", 3),
+            None,
+            "one unknown process makes the sum unknown"
+        );
+        feed(&mut signals, 4, list(vec![process("a", 1, Some(40))]));
+        assert_eq!(
+            value(&signals, "run.vram_bytes", 4),
+            Some(40.0),
+            "processes that are gone hold nothing"
+        );
+    }
+
+    #[test]
+    fn engine_values_belong_to_a_run() {
+        let mut signals = Signals::new(Duration::from_secs(1));
+        let sample = EngineSample {
+            run: RunId(7),
+            signal: "engine.requests_waiting".into(),
+            value: 4.0,
+        };
+        feed(&mut signals, 1, vec![Record::Engine(sample)]);
+        assert_eq!(value(&signals, "engine.requests_waiting", 1), Some(4.0));
+        let end = RunEnd {
+            id: RunId(7),
+            exit_code: None,
+            outcome: RunOutcome::Lost,
+        };
+        feed(&mut signals, 2, vec![Record::RunEnd(end)]);
+        assert_eq!(value(&signals, "engine.requests_waiting", 2), None);
+    }
+
+    #[test]
+    fn throttled_is_heat_or_power_only() {
+        let mut signals = Signals::new(Duration::from_secs(1));
+        for (reasons, expected) in [(0x01, 0.0), (0x20, 1.0)] {
+            let records = ["a", "b"].map(|name| {
+                let mut sample = DeviceSample::unknown(name.into());
+                sample.throttle_reasons = Some(reasons);
+                Record::Device(sample)
+            });
+            feed(&mut signals, reasons as i64, records.to_vec());
+            assert_eq!(value(&signals, "gpu.throttled", reasons as i64), Some(expected));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Who a pid is: name and container, read from `/proc` at most once a second.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_trace::Stamp;
+
+use crate::proc;
+
+/// How long an answer of `/proc` is believed.
+const BELIEVED: Duration = Duration::from_secs(1);
+/// A pid that nobody asked about for so long is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// A process as people know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// In clock ticks since boot; with the pid this is the process's identity.
+    started_ticks: u64,
+    pub(super) name: Option<Arc<str>>,
+    pub(super) container: Option<Arc<str>>,
+}
+
+/// What `/proc` says about a pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who<'a> {
+    /// It runs.
+    Known(&'a Identity),
+    /// It ran a moment ago; the driver still lists it.
+    Gone,
+    /// Nobody: the driver named a pid that was never seen, as a bad record or another pid namespace does.
+    Nobody,
+}
+
+#[derive(Debug)]
+struct Entry {
+    identity: Option<Identity>,
+    ran: bool,
+    checked: Stamp,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Identities {
+    entries: HashMap<u32, Entry>,
+    pruned: Stamp,
+}
+
+impl Identities {
+    /// Who `pid` is at `at`.
+    pub(super) fn of(&mut self, pid: u32, at: Stamp) -> Who<'_> {
+        if pid == 0 || pid == u32::MAX {
+            return Who::Nobody;
+        }
+        let entry = self.entries.entry(pid).or_insert_with(|| Entry::read(pid, at));
+        if at.since(entry.checked) >= BELIEVED {
+            entry.check(pid, at);
+        }
+        match &entry.identity {
+            Some(identity) => Who::Known(identity),
+            None if entry.ran => Who::Gone,
+            None => Who::Nobody,
+        }
+    }
+
+    /// Whether a driver's record with this pid can be true.
+    pub(super) fn believable(&mut self, pid: u32, at: Stamp) -> bool {
+        self.of(pid, at) != Who::Nobody
+    }
+
+    /// Forgets who was not asked about for a while.
+    pub(super) fn prune(&mut self, at: Stamp) {
+        if at.since(self.pruned) >= FORGOTTEN {
+            self.entries
+                .retain(|_, entry| at.since(entry.checked) < FORGOTTEN);
+            self.pruned = at;
+        }
+    }
+}
+
+impl Entry {
+    fn read(pid: u32, at: Stamp) -> Self {
+        let identity = proc::stat(pid).map(|stat| Identity {
+            started_ticks: stat.started_ticks,
+            name: proc::read(pid, "comm").ok().map(|name| name.trim_end().into()),
+            container: proc::container_of(pid),
+        });
+        Self {
+            ran: identity.is_some(),
+            identity,
+            checked: at,
+        }
+    }
+
+    fn check(&mut self, pid: u32, at: Stamp) {
+        self.checked = at;
+        match (proc::stat(pid), &self.identity) {
+            (Some(stat), Some(identity)) if stat.started_ticks == identity.started_ticks => {}
+            (Some(_), _) => *self = Self::read(pid, at),
+            (None, _) => self.identity = None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_this_process_and_believes_it_for_a_second() {
+        let (mut identities, own) = (Identities::default(), std::process::id());
+        let comm = std::fs::read_to_string("/proc/self/comm").expect("comm");
+        let Who::Known(identity) = identities.of(own, Stamp::at_secs(1)) else {
+            panic!("this process runs");
+        };
+        assert_eq!(identity.name.as_deref(), Some(comm.trim_end()));
+        assert_eq!(identity.container, proc::container_of(own));
+        let name = identity.name.clone().expect("name");
+        let Who::Known(again) = identities.of(own, Stamp::at_secs(5)) else {
+            panic!("this process runs");
+        };
+        assert!(
+            Arc::ptr_eq(&name, again.name.as_ref().expect("name")),
+            "read once"
+        );
+    }
+
+    #[test]
+    fn tells_nobody_from_one_who_just_left() {
+        let mut identities = Identities::default();
+        for pid in [0, u32::MAX, 1 << 23] {
+            assert_eq!(identities.of(pid, Stamp::at_secs(1)), Who::Nobody);
+        }
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep");
+        let pid = child.id();
+        assert!(identities.believable(pid, Stamp::at_secs(1)));
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        assert!(
+            matches!(identities.of(pid, Stamp::at_secs(1)), Who::Known(_)),
+            "believed for a second"
+        );
+        assert_eq!(identities.of(pid, Stamp::at_secs(2)), Who::Gone);
+        identities.prune(Stamp::at_secs(100));
+        assert_eq!(identities.of(pid, Stamp::at_secs(100)), Who::Nobody);
+    }
+}

@@ -1,0 +1,209 @@
+//! The thread that samples: start the driver, live with it, back off, start again.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{io, mem};
+
+use nvml_wrapper::Nvml;
+use plimsoll_trace::{Batch, Record, Stamp};
+
+use super::NvmlOptions;
+use super::activity::Activity;
+use super::gpu::{Caches, Reading};
+use super::ledger::Ledger;
+use super::life::{self, Again, End};
+use super::refusal::Missing;
+use super::tally::Tally;
+use crate::Deliver;
+
+/// What a sampling thread shares with whoever ticks it.
+pub(super) struct World {
+    pub(super) options: NvmlOptions,
+    pub(super) activity: Activity,
+    deliver: Deliver,
+    ledger: Arc<Mutex<Ledger>>,
+    /// What was read of the present tick. Should the thread hang, somebody else delivers it.
+    batch: Mutex<Batch>,
+}
+
+/// A sampling thread as seen from outside. It ends when this is dropped and it is not inside a call.
+pub(super) struct Worker {
+    pub(super) world: Arc<World>,
+    inbox: SyncSender<Stamp>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts a thread. `leftover` is what a hung one could not deliver; `ended` is dropped when the thread has left the
+    /// driver.
+    pub(super) fn spawn(
+        options: &NvmlOptions,
+        deliver: &Deliver,
+        ledger: &Arc<Mutex<Ledger>>,
+        leftover: Batch,
+        ended: Sender<()>,
+    ) -> io::Result<Self> {
+        let world = Arc::new(World {
+            options: options.clone(),
+            activity: Activity::new(),
+            deliver: deliver.clone(),
+            ledger: ledger.clone(),
+            batch: Mutex::new(leftover),
+        });
+        // Room for one tick: whether one may be put there is decided by `Activity::begin_tick`.
+        let (inbox, ticks) = sync_channel(1);
+        let inside = world.clone();
+        let thread = thread::Builder::new()
+            .name("plimsoll-nvml".to_owned())
+            .spawn(move || {
+                run(&inside, &ticks);
+                drop(ended);
+            })?;
+        Ok(Self { world, inbox, thread })
+    }
+
+    /// Hands a tick over; false if the former one is not answered yet.
+    pub(super) fn tick(&self, at: Stamp) -> bool {
+        self.world.activity.begin_tick() && self.inbox.try_send(at).is_ok()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+impl World {
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was read so far of a tick that is not delivered yet.
+    pub(super) fn take_batch(&self) -> Batch {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        mem::replace(&mut *batch, Batch::new(Stamp::default()))
+    }
+
+    /// Begins the batch of the tick `at`.
+    pub(super) fn begin_batch(&self, at: Stamp) {
+        *self.batch.lock().unwrap_or_else(PoisonError::into_inner) = Batch::new(at);
+    }
+
+    /// Adds what was read of the device at `index`.
+    pub(super) fn add_to_batch(&self, index: u32, readings: Vec<Reading>) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = batch.at;
+        let mut ledger = self.ledger();
+        for reading in readings {
+            ledger.sampled(&reading.info, index, &reading.sample, at, &mut batch.records);
+            batch.records.push(Record::Device(reading.sample));
+            batch
+                .records
+                .extend(reading.processes.into_iter().map(Record::Process));
+        }
+    }
+
+    /// Delivers the batch with `more`, the news and what was lost. An empty batch is nobody's concern.
+    pub(super) fn deliver_batch(&self, more: Vec<Record>, tally: &mut Tally) {
+        let mut batch = self.take_batch();
+        batch.records.extend(more);
+        let mut ledger = self.ledger();
+        tally.add("busy", mem::take(&mut ledger.missed_ticks));
+        batch
+            .records
+            .extend(ledger.take_news().into_iter().map(Record::Event));
+        drop(ledger);
+        tally.report(batch.at, &mut batch.records);
+        self.deliver(batch);
+    }
+
+    fn deliver(&self, batch: Batch) {
+        if !batch.records.is_empty() {
+            (self.deliver)(batch);
+        }
+    }
+}
+
+fn run(world: &World, inbox: &Receiver<Stamp>) {
+    world.deliver(world.take_batch());
+    let options = &world.options;
+    let mut caches = Caches::default();
+    let mut again: Option<Again> = None;
+    // Starts in a row that failed, and lives in a row that ended early.
+    let (mut failures, mut short_lives) = (0, 0);
+    loop {
+        let (began, former) = (Instant::now(), again.take());
+        let end = match world
+            .activity
+            .at_driver(|| Nvml::builder().lib_path(options.library.as_os_str()).init())
+        {
+            Ok(nvml) => {
+                let end = life::live(&nvml, world, &mut caches, inbox, former);
+                // Shutting down may hang like any other call.
+                world.activity.at_driver(|| drop(nvml));
+                end
+            }
+            Err(error) => End::Missing(Missing::of(&error)),
+        };
+        let (unanswered, pause) = match end {
+            End::Closed => return,
+            End::Recovered(index) => {
+                world.ledger().released(index);
+                return;
+            }
+            End::Missing(missing) => {
+                world.ledger().driver_missing(missing, &options.library);
+                failures += 1;
+                (former.and_then(|former| former.tick), options.pause(failures - 1))
+            }
+            // The ledger paces these.
+            End::Again(next @ Again { tick: None, .. }) => {
+                again = Some(next);
+                continue;
+            }
+            End::Again(next) => {
+                failures = 0;
+                short_lives = if began.elapsed() < options.retry_max {
+                    short_lives + 1
+                } else {
+                    0
+                };
+                if short_lives < 2 {
+                    again = Some(next);
+                    continue;
+                }
+                again = Some(Again { tick: None, ..next });
+                (next.tick, options.pause(short_lives - 2))
+            }
+        };
+        if let Some(at) = unanswered {
+            skip(world, at, &mut caches.tally);
+        }
+        if rest(world, inbox, pause, &mut caches.tally).is_err() {
+            return;
+        }
+    }
+}
+
+/// Nobody wants samples any more.
+struct Closed;
+
+/// Waits for `pause`, and lets ticks go by meanwhile.
+fn rest(world: &World, inbox: &Receiver<Stamp>, pause: Duration, tally: &mut Tally) -> Result<(), Closed> {
+    let began = Instant::now();
+    loop {
+        match inbox.recv_timeout(pause.saturating_sub(began.elapsed())) {
+            Ok(at) => skip(world, at, tally),
+            Err(RecvTimeoutError::Timeout) => return Ok(()),
+            Err(RecvTimeoutError::Disconnected) => return Err(Closed),
+        }
+    }
+}
+
+/// Answers a tick without a driver: with the news, if there are any.
+fn skip(world: &World, at: Stamp, tally: &mut Tally) {
+    world.begin_batch(at);
+    world.deliver_batch(Vec::new(), tally);
+    world.activity.end_tick();
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::thread::futex;
 
 use crate::gpu::Gpu;
-use crate::layout::XIDS;
+use crate::layout::{XIDS, place_in};
 
 /// An Xid error of one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +28,6 @@ fn tag(sequence: u64) -> u64 {
     (sequence + 1) << 40
 }
 
-fn place_of(sequence: u64) -> usize {
-    (sequence % XIDS as u64) as usize
-}
-
 const TAG_MASK: u64 = !0 << 40;
 
 impl Gpu {
@@ -40,7 +36,7 @@ impl Gpu {
         let layout = self.layout();
         loop {
             let sequence = layout.xid_head.load(SeqCst);
-            let place = &layout.xids[place_of(sequence)];
+            let place = &layout.xids[place_in(XIDS, sequence)];
             let old = place.load(SeqCst);
             // Only over the entry of a whole round ago: a writer that slept for long must not undo a later one.
             let round_ago = sequence.checked_sub(XIDS as u64).map_or(0, tag);
@@ -70,7 +66,7 @@ impl Gpu {
         let layout = self.layout();
         let oldest = layout.xid_head.load(SeqCst).saturating_sub(XIDS as u64 - 1);
         *cursor = (*cursor).max(oldest);
-        let word = layout.xids[place_of(*cursor)].load(SeqCst);
+        let word = layout.xids[place_in(XIDS, *cursor)].load(SeqCst);
         if word & TAG_MASK != tag(*cursor) {
             return None;
         }

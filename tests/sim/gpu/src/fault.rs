@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use crate::gpu::{Gpu, GpuError};
-use crate::layout::{COUNTERS, ClaimState, ClaimWord, FAULTS, FaultSlot};
+use crate::layout::{COUNTERS, ClaimState, ClaimWord, FAULTS, FaultSlot, place_in};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +22,17 @@ pub enum FaultKind {
     AllOnes,
     /// The memory of each listed process is not available (`NVML_VALUE_NOT_AVAILABLE`).
     UnknownProcessMemory,
-    /// Each call that fills a process list finds this many processes more than the one before it. They have made-up pids.
+    /// Each call for a process list, with a buffer or without, finds this many processes more than the one before it.
+    /// They have pids beyond any real one.
     GrowingList(u32),
-    /// A process list asked for with a null buffer answers SUCCESS instead of INSUFFICIENT_SIZE, with the count.
+    /// A list asked for with a null buffer answers SUCCESS instead of INSUFFICIENT_SIZE, with the count; process
+    /// utilisation without news answers SUCCESS and no sample instead of NOT_FOUND.
     CountIsSuccess,
     /// Process lists are written as records of 32 bytes under the name of the version with 24, as drivers 535.43 to
     /// 535.86 did, but only as many as fit into the caller's buffer.
     LongRecords,
+    /// Process utilisation answers samples of an hour ago again, whatever stamp the caller has seen.
+    StaleStamps,
 }
 
 /// A fault to inject.
@@ -109,6 +113,8 @@ pub struct Fired {
     pub count_is_success: bool,
     /// See [`FaultKind::LongRecords`].
     pub long_records: bool,
+    /// See [`FaultKind::StaleStamps`].
+    pub stale_stamps: bool,
 }
 
 const EVERY_FUNCTION: &str = "*";
@@ -214,7 +220,7 @@ impl Gpu {
 
     /// Counters are found by hash from its own place on; one that is taken is never given back.
     fn counter(&self, function: Function, take: bool) -> Option<&std::sync::atomic::AtomicU64> {
-        let start = (function.0 % COUNTERS as u64) as usize;
+        let start = place_in(COUNTERS, function.0);
         for step in 0..COUNTERS {
             let counter = &self.layout().counters[(start + step) % COUNTERS];
             let mut owner = counter.function.load(SeqCst);
@@ -273,6 +279,7 @@ impl Fired {
             }
             FaultKind::CountIsSuccess => self.count_is_success = true,
             FaultKind::LongRecords => self.long_records = true,
+            FaultKind::StaleStamps => self.stale_stamps = true,
         }
     }
 }
@@ -289,6 +296,7 @@ fn encode(kind: FaultKind) -> (u32, u64) {
         FaultKind::GrowingList(by) => (7, by.into()),
         FaultKind::CountIsSuccess => (8, 0),
         FaultKind::LongRecords => (9, 0),
+        FaultKind::StaleStamps => (10, 0),
     }
 }
 
@@ -304,6 +312,7 @@ fn decode(kind: u32, value: u64) -> Option<FaultKind> {
         7 => FaultKind::GrowingList(number),
         8 => FaultKind::CountIsSuccess,
         9 => FaultKind::LongRecords,
+        10 => FaultKind::StaleStamps,
         _ => return None,
     })
 }

@@ -266,6 +266,7 @@ impl Gpu {
             .device_count
             .store(u32::try_from(devices.len()).unwrap_or_default(), SeqCst);
         layout.driver_generation.store(1, SeqCst);
+        layout.driver_version.set("580.95.05");
         layout
             .size_bytes
             .store(u32::try_from(size_of::<Layout>()).unwrap_or_default(), SeqCst);
@@ -335,6 +336,16 @@ impl Gpu {
     /// Which life of the driver this is.
     pub fn driver_generation(&self) -> u32 {
         self.layout().driver_generation.load(SeqCst)
+    }
+
+    /// Version of the driver, such as `580.95.05`.
+    pub fn driver_version(&self) -> String {
+        self.layout().driver_version.get()
+    }
+
+    /// Sets [`Gpu::driver_version`], cut to 95 bytes.
+    pub fn set_driver_version(&self, version: &str) {
+        self.layout().driver_version.set(version);
     }
 
     /// Calls of `nvmlInit*` that no `nvmlShutdown` has answered yet, over all processes. What a killed process left

@@ -32,6 +32,7 @@ pub(crate) struct Layout {
     pub(crate) slots_reached: AtomicU32,
     pub(crate) faults_reached: AtomicU32,
     pub(crate) xid_head: AtomicU64,
+    pub(crate) driver_version: Text,
     pub(crate) devices: [Device; DEVICES],
     pub(crate) slots: [Slot; SLOTS],
     pub(crate) xids: [AtomicU64; XIDS],
@@ -178,7 +179,17 @@ impl Claim {
     }
 }
 
-/// A text that is written once, before anybody else knows the file. Ends at the first NUL.
+/// The place of the `number`-th entry in a table that is used round and round.
+pub(crate) const fn place_in(places: usize, number: u64) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the remainder is smaller than a usize"
+    )]
+    let place = (number % places as u64) as usize;
+    place
+}
+
+/// A text that is rarely written; who reads it at that moment may see a mixture. Ends at the first NUL.
 #[repr(C)]
 pub(crate) struct Text([AtomicU8; TEXT]);
 

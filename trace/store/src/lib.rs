@@ -1,1 +1,35 @@
-//! Under construction.
+//! Traces in SQLite.
+//!
+//! One process writes a store ([`Store`], [`Writer`]), any number read it at the same time ([`Reader`], or any SQLite
+//! client): it is a plain database in write-ahead-log mode. Its views are a public interface and document themselves
+//! (`SELECT * FROM columns`); its tables, whose names begin with an underscore, are private.
+//!
+//! - A record that was committed survives a crash of the process and of the machine.
+//! - Writing never blocks the one who writes, and never takes unbounded memory. What had to be dropped is counted in
+//!   the view `losses`.
+//! - Raw values are stored, ratios and rates are derived on read. NULL is unknown, never zero.
+//! - A file that is damaged, of another program or of a newer version is refused and left as it is.
+//! - SQL from outside ([`Reader::console`]) can read this database and do nothing else, within limits.
+
+mod authorizer;
+mod changes;
+mod console;
+mod error;
+mod ledger;
+mod lock;
+mod query_error;
+mod queue;
+mod reader;
+mod retention;
+mod rows;
+mod schema;
+mod value;
+mod writer;
+
+pub use console::{Answer, Limits};
+pub use error::StoreError;
+pub use query_error::{Limit, Place, QueryError};
+pub use reader::{OpenRun, Reader, Unfinished};
+pub use schema::DEFAULT_PATH;
+pub use value::{Table, Value};
+pub use writer::{Store, StoreOptions, Writer};

@@ -1,0 +1,248 @@
+//! SQLite's authorizer and limits on a connection's raw handle, which the driver does not offer: the fence around
+//! other people's SQL. A read-only connection alone still attaches other files, copies itself with VACUUM INTO and
+//! makes temporary tables.
+#![expect(
+    unsafe_code,
+    reason = "the authorizer, the limits and the place of an error are C functions of SQLite"
+)]
+
+use std::{
+    ffi::{CStr, c_char, c_int, c_void},
+    ptr,
+};
+
+use libsqlite3_sys as ffi;
+use sqlx::sqlite::LockedSqliteHandle;
+
+/// The longest text or blob that a query may make, bytes.
+pub(crate) const MAX_LENGTH: usize = 8 << 20;
+
+/// Why a query will not be run.
+pub(crate) enum Refusal {
+    /// SQLite's primary result code, its message, and the byte it is about.
+    Sqlite {
+        code: i32,
+        message: String,
+        offset: Option<usize>,
+    },
+    /// What was tried.
+    Forbidden(String),
+}
+
+/// What a connection may do at most, whatever its SQL says.
+const LIMITS: [(c_int, c_int); 4] = [
+    (ffi::SQLITE_LIMIT_ATTACHED, 0),
+    #[expect(clippy::cast_possible_truncation, reason = "8 MiB")]
+    (ffi::SQLITE_LIMIT_LENGTH, MAX_LENGTH as c_int),
+    // A row has at most this many values of that length.
+    (ffi::SQLITE_LIMIT_COLUMN, 256),
+    // Matching takes time exponential in the wildcards, and cannot be interrupted.
+    (ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 512),
+];
+
+/// Confines a connection to reading, for good, and compiles a query under that rule. Gives the names of the columns
+/// it will return.
+pub(crate) fn confine(handle: &mut LockedSqliteHandle<'_>, sql: &str) -> Result<Vec<String>, Refusal> {
+    let db = handle.as_raw_handle().as_ptr();
+    for (limit, value) in LIMITS {
+        // SAFETY: `db` is open, and the locked handle keeps the driver's thread from using it meanwhile.
+        unsafe { ffi::sqlite3_limit(db, limit, value) };
+    }
+    let mut denied: Option<String> = None;
+    // SAFETY: as above. SQLite keeps the pointer to `denied` until the second call replaces it, below and before
+    // `denied` goes away, and uses it only inside calls that `compile` makes, on this thread.
+    unsafe { ffi::sqlite3_set_authorizer(db, Some(authorize), ptr::from_mut(&mut denied).cast()) };
+    let compiled = compile(db, sql);
+    // SAFETY: as above; a null pointer is what `authorize` expects when nobody asks for the reason.
+    unsafe { ffi::sqlite3_set_authorizer(db, Some(authorize), ptr::null_mut()) };
+    match denied {
+        Some(what) => Err(Refusal::Forbidden(what)),
+        None => compiled,
+    }
+}
+
+/// Compiles what must be a single statement.
+fn compile(db: *mut ffi::sqlite3, sql: &str) -> Result<Vec<String>, Refusal> {
+    let syntax = |message: &str, offset| {
+        Err(Refusal::Sqlite {
+            code: ffi::SQLITE_ERROR,
+            message: message.to_owned(),
+            offset,
+        })
+    };
+    if let Some(offset) = sql.find('\0') {
+        return syntax("the query contains a NUL character", Some(offset));
+    }
+    let mut columns = None;
+    let mut start = 0;
+    while let Some(rest) = sql.get(start..).filter(|rest| !rest.is_empty()) {
+        let (statement, length) = prepare(db, rest).map_err(|refusal| match refusal {
+            Refusal::Sqlite {
+                code,
+                message,
+                offset,
+            } => Refusal::Sqlite {
+                code,
+                message,
+                offset: offset.map(|offset| start + offset),
+            },
+            forbidden @ Refusal::Forbidden(_) => forbidden,
+        })?;
+        if let Some(statement) = statement {
+            if columns.is_some() {
+                return Err(Refusal::Forbidden("more than one statement".to_owned()));
+            }
+            if !statement.only_reads() {
+                return Err(Refusal::Forbidden("a statement that writes".to_owned()));
+            }
+            columns = Some(statement.columns());
+        }
+        if length == 0 {
+            break;
+        }
+        start += length;
+    }
+    columns.map_or_else(|| syntax("the query is empty", None), Ok)
+}
+
+/// Compiles the first statement of a text; there is none when the text is a comment or a semicolon. Also gives the
+/// bytes that were read.
+fn prepare(db: *mut ffi::sqlite3, sql: &str) -> Result<(Option<Statement>, usize), Refusal> {
+    let Ok(length) = c_int::try_from(sql.len()) else {
+        return Err(Refusal::Sqlite {
+            code: ffi::SQLITE_TOOBIG,
+            message: "the query is too long".to_owned(),
+            offset: None,
+        });
+    };
+    let (mut statement, mut tail) = (ptr::null_mut(), ptr::null());
+    // SAFETY: `db` is open and not in use elsewhere; `sql` has `length` readable bytes, and SQLite reads no further;
+    // both results are written before they are read.
+    let code = unsafe {
+        ffi::sqlite3_prepare_v2(db, sql.as_ptr().cast(), length, &raw mut statement, &raw mut tail)
+    };
+    if code != ffi::SQLITE_OK {
+        // SAFETY: the error belongs to the call just made. The message is a NUL-terminated text that stays valid
+        // until the next call on `db`, and is copied before that.
+        let (offset, message) = unsafe { (ffi::sqlite3_error_offset(db), copied(ffi::sqlite3_errmsg(db))) };
+        return Err(Refusal::Sqlite {
+            code: code & 0xff,
+            message: message.unwrap_or_default(),
+            offset: usize::try_from(offset).ok(),
+        });
+    }
+    let read = (tail as usize)
+        .saturating_sub(sql.as_ptr() as usize)
+        .min(sql.len());
+    Ok(((!statement.is_null()).then_some(Statement(statement)), read))
+}
+
+/// A compiled statement, released when it is dropped.
+struct Statement(*mut ffi::sqlite3_stmt);
+
+impl Statement {
+    fn only_reads(&self) -> bool {
+        // SAFETY: the statement is compiled and not yet released.
+        unsafe { ffi::sqlite3_stmt_readonly(self.0) != 0 }
+    }
+
+    fn columns(&self) -> Vec<String> {
+        // SAFETY: as above.
+        let count = unsafe { ffi::sqlite3_column_count(self.0) };
+        (0..count)
+            .map(|column| {
+                // SAFETY: as above; the column exists, and its name stays valid until the statement is released.
+                unsafe { copied(ffi::sqlite3_column_name(self.0, column)) }.unwrap_or_default()
+            })
+            .collect()
+    }
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        // SAFETY: the statement is released once, here. The result repeats an earlier error and says nothing new.
+        unsafe { ffi::sqlite3_finalize(self.0) };
+    }
+}
+
+/// # Safety
+/// `text` is null or points to a NUL-terminated text that stays valid during the call.
+unsafe fn copied(text: *const c_char) -> Option<String> {
+    // SAFETY: by the condition above.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+/// SQLite asks this for everything that a statement would do, while it compiles it.
+unsafe extern "C" fn authorize(
+    denied: *mut c_void,
+    action: c_int,
+    first: *const c_char,
+    second: *const c_char,
+    _schema: *const c_char,
+    _inside: *const c_char,
+) -> c_int {
+    // SAFETY: SQLite passes null or NUL-terminated texts that outlive this call.
+    let (first, second) = unsafe { (copied(first), copied(second)) };
+    let Some(what) = forbidden(action, first.as_deref(), second.as_deref()) else {
+        return ffi::SQLITE_OK;
+    };
+    // SAFETY: `denied` is null, or the pointer that `confine` passed, which is valid and used by nobody else for as
+    // long as SQLite has it.
+    if let Some(denied) = unsafe { denied.cast::<Option<String>>().as_mut() } {
+        denied.get_or_insert(what);
+    }
+    ffi::SQLITE_DENY
+}
+
+/// What a query may not do, in words; `None` for what it may.
+fn forbidden(action: c_int, first: Option<&str>, second: Option<&str>) -> Option<String> {
+    let name = first.unwrap_or_default();
+    Some(match action {
+        ffi::SQLITE_SELECT | ffi::SQLITE_READ | ffi::SQLITE_RECURSIVE => return None,
+        // Here the name is the second argument.
+        ffi::SQLITE_FUNCTION => match second.unwrap_or_default() {
+            name if name.eq_ignore_ascii_case("load_extension") => "load_extension()".to_owned(),
+            _ => return None,
+        },
+        ffi::SQLITE_PRAGMA => {
+            if is_harmless(name, second.is_some()) {
+                return None;
+            }
+            format!("PRAGMA {name}")
+        }
+        ffi::SQLITE_ATTACH => "ATTACH".to_owned(),
+        ffi::SQLITE_DETACH => "DETACH".to_owned(),
+        ffi::SQLITE_TRANSACTION | ffi::SQLITE_SAVEPOINT => "a transaction".to_owned(),
+        ffi::SQLITE_INSERT | ffi::SQLITE_UPDATE | ffi::SQLITE_DELETE
+            if matches!(name, "sqlite_master" | "sqlite_temp_master") =>
+        {
+            "changing the schema".to_owned()
+        }
+        ffi::SQLITE_INSERT => format!("INSERT into {name}"),
+        ffi::SQLITE_UPDATE => format!("UPDATE of {name}"),
+        ffi::SQLITE_DELETE => format!("DELETE from {name}"),
+        ffi::SQLITE_ANALYZE | ffi::SQLITE_REINDEX => "changing an index".to_owned(),
+        _ => "changing the schema".to_owned(),
+    })
+}
+
+/// Pragmas that only describe the database.
+fn is_harmless(pragma: &str, has_argument: bool) -> bool {
+    const ABOUT: [&str; 7] = [
+        "table_info",
+        "table_xinfo",
+        "table_list",
+        "index_list",
+        "index_info",
+        "index_xinfo",
+        "foreign_key_list",
+    ];
+    const PLAIN: [&str; 4] = [
+        "database_list",
+        "collation_list",
+        "function_list",
+        "compile_options",
+    ];
+    let is_in = |list: &[&str]| list.iter().any(|name| name.eq_ignore_ascii_case(pragma));
+    is_in(&ABOUT) || (!has_argument && is_in(&PLAIN))
+}

@@ -1,0 +1,295 @@
+//! The writer's own side of the store: what waits, and how it reaches the disk.
+//!
+//! One connection, one transaction per commit, plain statements. sqlx's own `Transaction` is not used, because one
+//! ROLLBACK that SQLite has already done by itself (disk full) makes it refuse every later BEGIN.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use plimsoll_trace::{DeviceId, Loss, Record};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use crate::{
+    StoreError,
+    changes::ProcessChanges,
+    error::sqlite_code,
+    queue::{self, Item},
+    rows,
+};
+
+/// SQLite's result codes after which the connection is as good as before: somebody else writes, or the disk is full.
+const BUSY: i32 = 5;
+const FULL: i32 = 13;
+/// Names of processes, containers and signals that are remembered; more than a host has at a time.
+const NAMES: usize = 4_096;
+
+pub(crate) struct Ledger {
+    options: SqliteConnectOptions,
+    connection: Option<SqliteConnection>,
+    dictionary: Dictionary,
+    changes: ProcessChanges,
+    pending: VecDeque<Item>,
+    capacity: usize,
+    lost: Lost,
+    newest_ns: i64,
+}
+
+/// Records that are dropped and not yet stored as losses.
+#[derive(Default)]
+struct Lost {
+    queue_full: u64,
+    not_stored: u64,
+}
+
+/// Numbers that the database gave to devices and names, as far as they are committed.
+#[derive(Default)]
+struct Dictionary {
+    devices: HashMap<DeviceId, i64>,
+    names: HashMap<Arc<str>, i64>,
+}
+
+impl Ledger {
+    pub(crate) fn new(options: SqliteConnectOptions, connection: SqliteConnection, capacity: usize) -> Self {
+        Self {
+            options,
+            connection: Some(connection),
+            dictionary: Dictionary::default(),
+            changes: ProcessChanges::default(),
+            pending: VecDeque::new(),
+            capacity,
+            lost: Lost::default(),
+            newest_ns: i64::MIN,
+        }
+    }
+
+    /// The latest instant that any record came from.
+    pub(crate) fn newest_ns(&self) -> i64 {
+        self.newest_ns
+    }
+
+    /// The connection, while it is in order.
+    pub(crate) fn connection(&mut self) -> Option<&mut SqliteConnection> {
+        self.connection.as_mut()
+    }
+
+    /// Takes over what came in.
+    pub(crate) fn accept(&mut self, items: VecDeque<Item>, lost: u64) {
+        self.lost.queue_full += lost;
+        for item in items {
+            self.newest_ns = self.newest_ns.max(item.at_ns);
+            self.changes.filter(item, &mut self.pending);
+        }
+        self.changes.instant_over();
+    }
+
+    /// Stores everything that waits, durably.
+    ///
+    /// # Errors
+    /// When nothing was stored. Records that somebody waits for are then withdrawn, because they will hear of the
+    /// error; the others stay for the next time, as many as there is room for.
+    pub(crate) async fn commit(&mut self) -> Result<(), StoreError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => match SqliteConnection::connect_with(&self.options).await {
+                Ok(connection) => connection,
+                Err(error) => return Err(self.keep(error)),
+            },
+        };
+        match self.transact(&mut connection).await {
+            Ok(peaks) => {
+                self.connection = Some(connection);
+                for (run, bytes) in peaks {
+                    self.changes.peak_is_stored(run, bytes);
+                }
+                for item in self.pending.drain(..) {
+                    if let Record::RunEnd(end) = item.record {
+                        self.changes.run_is_over(end.id);
+                    }
+                }
+                self.lost = Lost::default();
+                Ok(())
+            }
+            Err(error) => {
+                // SQLite may have rolled back by itself already; then this has nothing to do, which is no news.
+                let rolled_back = sqlx::raw_sql("ROLLBACK").execute(&mut connection).await;
+                tracing::trace!(?rolled_back, "a commit failed");
+                if matches!(sqlite_code(&error), Some(BUSY | FULL)) {
+                    self.connection = Some(connection);
+                }
+                Err(self.keep(error))
+            }
+        }
+    }
+
+    /// Closes the connection; the last one to close brings the write-ahead log into the database.
+    pub(crate) async fn close(self) -> Result<(), StoreError> {
+        match self.connection {
+            Some(connection) => connection
+                .close()
+                .await
+                .map_err(StoreError::sql("closing the store")),
+            None => Ok(()),
+        }
+    }
+
+    async fn transact(
+        &mut self,
+        connection: &mut SqliteConnection,
+    ) -> Result<Vec<(plimsoll_trace::RunId, u64)>, sqlx::Error> {
+        let peaks = self.changes.unstored_peaks();
+        let losses = self.lost.as_losses();
+        if self.pending.is_empty() && losses.is_empty() {
+            return Ok(Vec::new());
+        }
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        self.store_pending(connection).await?;
+        let mut stored = Vec::new();
+        for (run, bytes) in peaks {
+            if rows::run_peak(run, bytes)
+                .execute(&mut *connection)
+                .await?
+                .rows_affected()
+                > 0
+            {
+                stored.push((run, bytes));
+            }
+        }
+        for loss in &losses {
+            rows::loss(self.newest_ns, loss).execute(&mut *connection).await?;
+        }
+        sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
+        Ok(stored)
+    }
+
+    async fn store_pending(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        let dictionary = &mut self.dictionary;
+        let (mut devices, mut processes, mut engines) = (Vec::new(), Vec::new(), Vec::new());
+        for Item { at_ns, record, .. } in &self.pending {
+            let at_ns = *at_ns;
+            let query = match record {
+                Record::Device(sample) => {
+                    let device = dictionary.device(connection, &sample.device).await?;
+                    devices.push(rows::DeviceRow {
+                        at_ns,
+                        device,
+                        sample,
+                    });
+                    continue;
+                }
+                Record::Process(sample) => {
+                    processes.push(rows::ProcessRow {
+                        at_ns,
+                        device: dictionary.device(connection, &sample.device).await?,
+                        process: dictionary.name(connection, sample.process.as_ref()).await?,
+                        container: dictionary.name(connection, sample.container.as_ref()).await?,
+                        sample,
+                    });
+                    continue;
+                }
+                Record::Engine(sample) => {
+                    if let Some(signal) = dictionary.name(connection, Some(&sample.signal)).await? {
+                        engines.push(rows::EngineRow {
+                            at_ns,
+                            signal,
+                            sample,
+                        });
+                    }
+                    continue;
+                }
+                Record::Event(event) => {
+                    let device = match &event.device {
+                        Some(device) => Some(dictionary.device(connection, device).await?),
+                        None => None,
+                    };
+                    rows::event(at_ns, device, event)
+                }
+                Record::Host(sample) => rows::host(at_ns, sample),
+                Record::DeviceInfo(info) => rows::device_info(info),
+                Record::Loss(loss) => rows::loss(at_ns, loss),
+                Record::RunStart(run) => rows::run_start(at_ns, run),
+                Record::RunEnd(end) => rows::run_end(at_ns, end),
+                Record::Decision(decision) => rows::decision(decision),
+                Record::ConfigChange(change) => rows::config_change(change),
+                Record::EngineMemo(memo) => rows::engine_memo(memo),
+            };
+            query.execute(&mut *connection).await?;
+        }
+        rows::store_devices(connection, &devices).await?;
+        rows::store_processes(connection, &processes).await?;
+        rows::store_engines(connection, &engines).await
+    }
+
+    /// After a failed commit: what is kept for the next, and what is given up and counted.
+    fn keep(&mut self, error: sqlx::Error) -> StoreError {
+        // Numbers that were given out inside the transaction are void.
+        self.dictionary = Dictionary::default();
+        self.pending.retain(|item| item.ticket.is_none());
+        if self.pending.len() > self.capacity {
+            self.lost.not_stored += queue::evict(&mut self.pending, self.capacity - self.capacity / 8);
+            self.changes.forget_what_is_stored();
+        }
+        StoreError::sql("storing records")(error)
+    }
+}
+
+impl Lost {
+    fn as_losses(&self) -> Vec<Loss> {
+        [("queue_full", self.queue_full), ("not_stored", self.not_stored)]
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| Loss::new("store", reason, count))
+            .collect()
+    }
+}
+
+impl Dictionary {
+    async fn device(
+        &mut self,
+        connection: &mut SqliteConnection,
+        device: &DeviceId,
+    ) -> Result<i64, sqlx::Error> {
+        if let Some(id) = self.devices.get(device) {
+            return Ok(*id);
+        }
+        sqlx::query("INSERT INTO _device (uuid) VALUES (?) ON CONFLICT DO NOTHING")
+            .bind(&**device)
+            .execute(&mut *connection)
+            .await?;
+        let id = sqlx::query_scalar("SELECT id FROM _device WHERE uuid = ?")
+            .bind(&**device)
+            .fetch_one(&mut *connection)
+            .await?;
+        self.devices.insert(device.clone(), id);
+        Ok(id)
+    }
+
+    async fn name(
+        &mut self,
+        connection: &mut SqliteConnection,
+        name: Option<&Arc<str>>,
+    ) -> Result<Option<i64>, sqlx::Error> {
+        let Some(name) = name else { return Ok(None) };
+        if let Some(id) = self.names.get(name) {
+            return Ok(Some(*id));
+        }
+        sqlx::query("INSERT INTO _name (text) VALUES (?) ON CONFLICT DO NOTHING")
+            .bind(&**name)
+            .execute(&mut *connection)
+            .await?;
+        let id = sqlx::query_scalar("SELECT id FROM _name WHERE text = ?")
+            .bind(&**name)
+            .fetch_one(&mut *connection)
+            .await?;
+        if self.names.len() >= NAMES {
+            self.names.clear();
+        }
+        self.names.insert(name.clone(), id);
+        Ok(Some(id))
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -1,0 +1,134 @@
+//! Forgetting: samples that are older than they are kept for, and the oldest ones when the store grows too large.
+//!
+//! Rows go a minute at a time, on the writer's connection, so that no commit waits long behind it.
+
+use std::{path::Path, time::Duration};
+
+use sqlx::SqliteConnection;
+
+/// How long things are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    /// Samples.
+    pub(crate) raw: Duration,
+    /// Events, losses, and settled decisions with the files they changed. Runs are kept for ever.
+    pub(crate) history: Duration,
+    /// Database and write-ahead log together, bytes.
+    pub(crate) max_size_bytes: u64,
+}
+
+/// How much of the oldest samples goes in one step.
+const STEP_NS: i64 = 60_000_000_000;
+/// Free pages that are given back to the file system in one step.
+const FREE_PAGES: &str = "PRAGMA incremental_vacuum(2000)";
+
+/// Deletes one step's worth of what has become too old; says whether more is left to do.
+pub(crate) async fn prune(
+    connection: &mut SqliteConnection,
+    now_ns: i64,
+    keep: &Keep,
+) -> Result<bool, sqlx::Error> {
+    let cutoff_ns = before(now_ns, keep.raw);
+    let Some(oldest_ns) = oldest(connection)
+        .await?
+        .filter(|oldest_ns| *oldest_ns < cutoff_ns)
+    else {
+        prune_history(connection, before(now_ns, keep.history)).await?;
+        return Ok(false);
+    };
+    let until_ns = oldest_ns.saturating_add(STEP_NS).min(cutoff_ns);
+    delete_samples(connection, until_ns).await?;
+    Ok(until_ns < cutoff_ns)
+}
+
+/// What had to go because the store was too large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Trimmed {
+    /// Rows.
+    pub(crate) rows: u64,
+    /// Nothing older than this is left, ns since the Unix epoch.
+    pub(crate) until_ns: i64,
+}
+
+/// One step towards the size limit: free pages go first, then the oldest minute of samples. `None` when the store is
+/// small enough, or cannot become smaller this way.
+pub(crate) async fn trim(
+    connection: &mut SqliteConnection,
+    path: &Path,
+    keep: &Keep,
+) -> Result<Option<Trimmed>, sqlx::Error> {
+    if size_bytes(path) <= keep.max_size_bytes {
+        return Ok(None);
+    }
+    sqlx::raw_sql(FREE_PAGES).execute(&mut *connection).await?;
+    // Pages that were given back leave the file when the log is written into it.
+    sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)")
+        .execute(&mut *connection)
+        .await?;
+    let Some(oldest_ns) = oldest(connection).await? else {
+        return Ok(None);
+    };
+    if size_bytes(path) <= keep.max_size_bytes {
+        return Ok(None);
+    }
+    let until_ns = oldest_ns.saturating_add(STEP_NS);
+    let rows = delete_samples(connection, until_ns).await?;
+    Ok(Some(Trimmed { rows, until_ns }))
+}
+
+/// Database and write-ahead log.
+fn size_bytes(path: &Path) -> u64 {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    [path, Path::new(&log)]
+        .iter()
+        .filter_map(|file| std::fs::metadata(file).ok())
+        .map(|data| data.len())
+        .sum()
+}
+
+fn before(now_ns: i64, age: Duration) -> i64 {
+    now_ns.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX))
+}
+
+async fn oldest(connection: &mut SqliteConnection) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT min(at_ns) FROM (
+             SELECT min(at_ns) AS at_ns FROM _device_raw UNION ALL SELECT min(at_ns) FROM _process_raw
+             UNION ALL SELECT min(at_ns) FROM _host_raw UNION ALL SELECT min(at_ns) FROM _engine_raw)",
+    )
+    .fetch_one(connection)
+    .await
+}
+
+async fn delete_samples(connection: &mut SqliteConnection, until_ns: i64) -> Result<u64, sqlx::Error> {
+    let mut rows = 0;
+    for sql in [
+        "DELETE FROM _device_raw WHERE at_ns < ?",
+        "DELETE FROM _process_raw WHERE at_ns < ?",
+        "DELETE FROM _host_raw WHERE at_ns < ?",
+        "DELETE FROM _engine_raw WHERE at_ns < ?",
+    ] {
+        rows += sqlx::query(sql)
+            .bind(until_ns)
+            .execute(&mut *connection)
+            .await?
+            .rows_affected();
+    }
+    Ok(rows)
+}
+
+/// Decisions that are not settled stay, and so do the newest of each kind: the next number follows from them.
+async fn prune_history(connection: &mut SqliteConnection, until_ns: i64) -> Result<(), sqlx::Error> {
+    for sql in [
+        "DELETE FROM _event WHERE at_ns < ?",
+        "DELETE FROM _loss WHERE at_ns < ?",
+        "DELETE FROM _decision WHERE at_ns < ? AND outcome NOT IN ('applying', 'applied')
+             AND id < (SELECT max(id) FROM _decision)",
+        "DELETE FROM _config_change WHERE at_ns < ? AND id < (SELECT max(id) FROM _config_change)
+             AND decision_id NOT IN (SELECT id FROM _decision)",
+    ] {
+        sqlx::query(sql).bind(until_ns).execute(&mut *connection).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,378 @@
+//! The memory timeline as one self-contained SVG: no script, no font, no address; the same bytes for the same data.
+
+mod axis;
+mod backend;
+mod busy;
+mod element;
+mod glyph;
+mod ink;
+mod lane;
+mod look;
+mod marks;
+mod metadata;
+mod plan;
+mod rules;
+mod stack;
+mod stretch;
+
+use jiff::tz::TimeZone;
+use plimsoll_trace::units::{show_bytes, show_duration};
+use plotters::coord::ranged1d::Ranged as _;
+use plotters::drawing::IntoDrawingArea as _;
+use thiserror::Error;
+
+pub use ink::Theme;
+
+use crate::instant::{Clock, format_in, full};
+use crate::text;
+use crate::timeline::{DeviceTrack, OwnerName, Timeline};
+use axis::TimeAxis;
+use backend::{Anchor, Paint, Setting, Svg};
+use element::{Canvas, Fault, Figure, draw, rectangle, write};
+use ink::Ink;
+use lane::{QUIET, Scene};
+use look::Looks;
+use plan::{FACTS, LANE_WIDTH, LEFT, LEGEND, MARGIN, RIGHT, STRIP, SWATCH, TITLE, VERDICT, WIDTH};
+use stack::Stack;
+
+/// A picture larger than this is drawn again in wider columns.
+const BUDGET_BYTES: usize = 145_000;
+
+/// A picture that could not be drawn. The text fits after "failed to draw the timeline:".
+#[derive(Debug, Error)]
+#[error("the drawing library refused")]
+pub struct DrawError(#[source] Fault);
+
+/// Draws a timeline, with times in `zone`.
+///
+/// Every pixel column keeps its lowest and highest reading. Where that would make the picture larger than 145 kB,
+/// columns become two, four or eight pixels wide.
+///
+/// # Errors
+/// [`DrawError`] when the drawing library refuses the layout, which no data is known to cause.
+pub fn svg(timeline: &Timeline, theme: Theme, zone: &TimeZone) -> Result<String, DrawError> {
+    let mut picture = String::new();
+    for pixels in [1, 2, 4, 8] {
+        picture = render(timeline, theme, zone, pixels).map_err(DrawError)?;
+        if picture.len() <= BUDGET_BYTES {
+            break;
+        }
+    }
+    Ok(picture)
+}
+
+fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64) -> Result<String, Fault> {
+    let (from_ns, to_ns) = (
+        timeline.from_ns,
+        timeline.to_ns.max(timeline.from_ns.saturating_add(1)),
+    );
+    let clock = Clock::of(timeline, zone);
+    let looks = Looks::of(timeline);
+    let marks = marks::sorted(&timeline.marks, from_ns, to_ns);
+    let time = TimeAxis::new(from_ns, to_ns, &clock, 10);
+    let span = to_ns.saturating_sub(from_ns);
+    let scene = Scene {
+        clock: &clock,
+        looks: &looks,
+        time: &time,
+        from_ns,
+        to_ns,
+        column_ns: (span / i64::from(LANE_WIDTH))
+            .saturating_mul(column_pixels)
+            .max(1),
+    };
+    let verdict = timeline.verdict(zone);
+
+    let stacks: Vec<Stack<'_>> = timeline
+        .devices
+        .iter()
+        .map(|track| stack::build(track, from_ns, to_ns, scene.column_ns))
+        .collect();
+    let facts = facts(timeline, zone);
+    let legend = legend(timeline, &stacks, &looks);
+    let texts: Vec<String> = legend.iter().map(|(_, text)| text.clone()).collect();
+    let legend_top = 80 + 18 * i32::try_from(facts.len()).unwrap_or(0);
+    let (entries, legend_end) = plan::flow(&texts, legend_top);
+    let strip = if marks.is_empty() { 14 } else { STRIP + 8 };
+    let top = legend_end + strip;
+    let (boxes, lanes_end) = plan::lanes(timeline.devices.len(), top);
+    let key_top = lanes_end + 20;
+    let height = key_top + marks::key_height(&marks) + 30;
+
+    let mut body = String::new();
+    {
+        let size = (
+            u32::try_from(WIDTH).unwrap_or(0),
+            u32::try_from(height).unwrap_or(0),
+        );
+        let canvas = Svg::new(&mut body, size, theme).into_drawing_area();
+        header(&canvas, timeline, &verdict, &facts)?;
+        for (entry, (paint, _)) in entries.iter().zip(&legend) {
+            let corner = (entry.x, entry.y - SWATCH + 2);
+            let swatch = rectangle(corner, (corner.0 + SWATCH, corner.1 + SWATCH));
+            let paint = paint.clone().outlined(Ink::Edge, 1, "");
+            draw(&canvas, &Figure::of(None, paint, vec![swatch], true))?;
+            write(&canvas, (entry.x + SWATCH + 6, entry.y), &entry.text, LEGEND)?;
+        }
+        let mut peaks = Vec::new();
+        for (index, track) in timeline.devices.iter().enumerate() {
+            let (Some(stack), Some(place)) = (stacks.get(index), boxes.get(index)) else {
+                continue;
+            };
+            peaks.extend(lane::draw(&canvas, &place.memory, track, stack, &scene)?);
+            let times = (index + 1 == boxes.len()).then_some(&clock);
+            busy::draw(&canvas, &place.busy, track, &scene, times)?;
+        }
+        if let (Some(first), Some(last)) = (boxes.first(), boxes.last()) {
+            let column = |at_ns: i64| time.map(&at_ns, (LEFT, WIDTH - RIGHT - 1));
+            let upper = first.caption.map_or(first.memory.top, |y| y - 12);
+            let rows = (upper, last.busy.top + last.busy.height);
+            marks::strip(&canvas, &marks, &clock, &column, rows)?;
+        }
+        // What the markers' lines must not run through is written last.
+        for peak in &peaks {
+            canvas.draw(peak)?;
+        }
+        for (index, (track, place)) in timeline.devices.iter().zip(&boxes).enumerate() {
+            if let Some(y) = place.caption {
+                caption(&canvas, index, track, y, &clock)?;
+            }
+            if !place.busy.compact {
+                let setting = Setting { halo: true, ..QUIET };
+                write(&canvas, (LEFT, place.busy.top - 5), "GPU busy", setting)?;
+            }
+        }
+        let setting = Setting {
+            anchor: Anchor::Middle,
+            ..QUIET
+        };
+        write(
+            &canvas,
+            (LEFT + LANE_WIDTH / 2, lanes_end + 4),
+            &time_caption(timeline, &clock),
+            setting,
+        )?;
+        marks::key(&canvas, &marks, &clock, key_top)?;
+        let notes = "1 GiB = 1024 MiB = 1,073,741,824 bytes. Hatched: not known. Grey: no samples.";
+        write(&canvas, (MARGIN, height - 12), notes, QUIET)?;
+    }
+    Ok(document(
+        timeline,
+        theme,
+        &looks,
+        height,
+        &verdict,
+        &metadata::json(timeline, &marks, &verdict),
+        &body,
+    ))
+}
+
+fn document(
+    timeline: &Timeline,
+    theme: Theme,
+    looks: &Looks,
+    height: i32,
+    verdict: &str,
+    metadata: &str,
+    body: &str,
+) -> String {
+    let (title_id, description_id) = (looks.id("t"), looks.id("d"));
+    let name = text::escape(&heading(timeline));
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"plimsoll\" role=\"img\" \
+         aria-labelledby=\"{title_id} {description_id}\" width=\"{WIDTH}\" height=\"{height}\" \
+         viewBox=\"0 0 {WIDTH} {height}\" font-family=\"system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',\
+         'DejaVu Sans',sans-serif\">\n<title id=\"{title_id}\">{name}</title>\n\
+         <desc id=\"{description_id}\">{}</desc>\n<metadata>{}</metadata>\n<style>\n",
+        text::escape(verdict),
+        text::escape(metadata),
+    );
+    out.push_str(&ink::style_sheet(theme));
+    out.push_str("</style>\n");
+    out.push_str(&looks.definitions(timeline, theme));
+    let mut ground = Svg::new(&mut out, (0, 0), theme);
+    ground.path(
+        &[&rectangle((0, 0), (WIDTH, height))],
+        true,
+        &Paint::fill(Ink::Background),
+    );
+    out.push_str(body);
+    out.push_str("</svg>\n");
+    out
+}
+
+fn heading(timeline: &Timeline) -> String {
+    format!("GPU memory of {}", timeline.title.name)
+}
+
+fn header(canvas: &Canvas<'_>, timeline: &Timeline, verdict: &str, facts: &[String]) -> Result<(), Fault> {
+    let title = &timeline.title;
+    let run = [title.run_id.map(|id| format!("run {id}")), title.outcome.clone()];
+    let run: Vec<String> = run.into_iter().flatten().collect();
+    let run = run.join(" · ");
+    let room = WIDTH - 2 * MARGIN - text::width(&run, 12, false) - 20;
+    write(
+        canvas,
+        (MARGIN, 30),
+        &text::fit(&heading(timeline), 18, true, room),
+        TITLE,
+    )?;
+    let at_end = Setting {
+        anchor: Anchor::End,
+        ..FACTS
+    };
+    write(canvas, (WIDTH - MARGIN, 30), &run, at_end)?;
+    write(
+        canvas,
+        (MARGIN, 52),
+        &text::fit(verdict, 14, false, WIDTH - 2 * MARGIN),
+        VERDICT,
+    )?;
+    for (fact, row) in facts.iter().zip(0..) {
+        write(
+            canvas,
+            (MARGIN, 72 + 18 * row),
+            &text::fit(fact, 12, false, WIDTH - 2 * MARGIN),
+            FACTS,
+        )?;
+    }
+    Ok(())
+}
+
+/// What is known about who, where and when, one line each.
+fn facts(timeline: &Timeline, zone: &TimeZone) -> Vec<String> {
+    let title = &timeline.title;
+    let mut who: Vec<String> = Vec::new();
+    who.extend(title.engine.as_ref().map(|engine| format!("engine {engine}")));
+    who.extend(title.model.clone());
+    if let [only] = timeline.devices.as_slice() {
+        who.push(match &only.name {
+            Some(name) => format!("{name} ({})", only.uuid),
+            None => only.uuid.clone(),
+        });
+    }
+    let mut drivers: Vec<&String> = timeline
+        .devices
+        .iter()
+        .filter_map(|device| device.driver.as_ref())
+        .collect();
+    drivers.dedup();
+    if let [driver] = drivers.as_slice() {
+        who.push(format!("driver {driver}"));
+    }
+    who.extend(title.host.as_ref().map(|host| format!("host {host}")));
+    let length = u64::try_from(timeline.to_ns.saturating_sub(timeline.from_ns)).unwrap_or(0);
+    let when = format!(
+        "{} to {} · {}",
+        full(timeline.from_ns, zone),
+        full(timeline.to_ns, zone),
+        show_duration(std::time::Duration::from_nanos(length))
+    );
+    let who = who.join(" · ");
+    if who.is_empty() {
+        vec![when]
+    } else {
+        vec![who, when]
+    }
+}
+
+/// Swatches: each process of a single device, or each process name where there are several devices.
+fn legend(timeline: &Timeline, stacks: &[Stack<'_>], looks: &Looks) -> Vec<(Paint, String)> {
+    let mut entries: Vec<(Paint, String)> = Vec::new();
+    if let ([track], [stack]) = (timeline.devices.as_slice(), stacks) {
+        entries.extend(stack.layers.iter().map(|layer| {
+            let most = match (layer.peak(), layer.name()) {
+                (Some((_, most)), Some(_)) => format!(", at most {}", show_bytes(most)),
+                _ => String::new(),
+            };
+            (
+                looks.paint(layer, track),
+                format!("{}{most}", lane::layer_name(layer)),
+            )
+        }));
+    } else {
+        let names = stack::names(&timeline.devices);
+        entries.extend(names.into_iter().map(|name| {
+            let shown = if name.is_empty() {
+                "unnamed process".to_owned()
+            } else {
+                name.clone()
+            };
+            (looks.paint_of_name(&name), shown)
+        }));
+        let owners = timeline.devices.iter().flat_map(|track| &track.owners);
+        if owners
+            .into_iter()
+            .any(|owner| owner.name == OwnerName::OtherProcesses)
+        {
+            entries.push((Paint::fill(Ink::OtherProcesses), "other processes".to_owned()));
+        }
+    }
+    entries.push((looks.unattributed(), "unattributed".to_owned()));
+    if stacks.iter().any(Stack::is_over) {
+        entries.push((looks.over(), "claimed beyond the device's use".to_owned()));
+    }
+    if stacks.iter().any(|stack| !stack.unknown.is_empty()) {
+        entries.push((looks.unknown(), "unknown".to_owned()));
+    }
+    if timeline.devices.iter().any(|track| !track.busy.is_empty()) {
+        entries.push((Paint::fill(Ink::Busy), "GPU busy".to_owned()));
+    }
+    entries
+}
+
+/// The line above a lane when there are several devices.
+fn caption(
+    canvas: &Canvas<'_>,
+    index: usize,
+    track: &DeviceTrack,
+    y: i32,
+    clock: &Clock,
+) -> Result<(), Fault> {
+    let peak = match (track.peak, track.usable_bytes()) {
+        (Some(peak), Some(usable)) => format!(
+            "peak {} of {} at {}",
+            show_bytes(peak.used_bytes),
+            show_bytes(usable),
+            clock.label(peak.at_ns)
+        ),
+        (Some(peak), None) => format!(
+            "peak {} at {}",
+            show_bytes(peak.used_bytes),
+            clock.label(peak.at_ns)
+        ),
+        (None, _) => "unknown".to_owned(),
+    };
+    let quiet = Setting { halo: true, ..QUIET };
+    let strong = Setting {
+        ink: Ink::Text,
+        bold: true,
+        ..quiet
+    };
+    let right = LEFT + LANE_WIDTH;
+    let number = format!("GPU {index}");
+    write(canvas, (LEFT, y), &number, strong)?;
+    let at_end = Setting {
+        anchor: Anchor::End,
+        ..strong
+    };
+    write(canvas, (right, y), &peak, at_end)?;
+    let start = LEFT + text::width(&number, 11, true) + 8;
+    let room = right - text::width(&peak, 11, true) - 16 - start;
+    let name = format!(
+        "{} {}",
+        track.name.as_deref().unwrap_or("unnamed device"),
+        track.uuid
+    );
+    write(canvas, (start, y), &text::fit(&name, 11, false, room), quiet)
+}
+
+fn time_caption(timeline: &Timeline, clock: &Clock) -> String {
+    match clock.zero_ns {
+        Some(zero) => format!("minutes:seconds since {}", full(zero, &clock.zone)),
+        None => format!(
+            "local time from {}",
+            format_in(timeline.from_ns, &clock.zone, "%Y-%m-%d, UTC%:z")
+        ),
+    }
+}

@@ -1,0 +1,144 @@
+//! Where everything goes, in pixels. The picture is 1000 wide; its height follows from what is in it.
+
+use super::backend::{Anchor, Setting};
+use super::ink::Ink;
+use crate::text;
+
+pub(super) const WIDTH: i32 = 1000;
+/// Left of the lanes: value labels.
+pub(super) const LEFT: i32 = 64;
+/// Right of the lanes: names of lines.
+pub(super) const RIGHT: i32 = 176;
+/// Between text and the picture's edge.
+pub(super) const MARGIN: i32 = 16;
+/// How wide a lane is.
+pub(super) const LANE_WIDTH: i32 = WIDTH - LEFT - RIGHT;
+/// The strip of markers above the first lane.
+pub(super) const STRIP: i32 = 34;
+const CAPTION: i32 = 18;
+const TIME_LABELS: i32 = 22;
+
+/// One lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LaneBox {
+    pub(super) top: i32,
+    pub(super) height: i32,
+    /// Kept free above the capacity line.
+    pub(super) headroom: i32,
+    pub(super) value_ticks: u64,
+    /// Whether it is too low for more than the most needed labels.
+    pub(super) compact: bool,
+}
+
+/// The lanes of one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DeviceBox {
+    /// Baseline of the caption, where several devices need one.
+    pub(super) caption: Option<i32>,
+    pub(super) memory: LaneBox,
+    pub(super) busy: LaneBox,
+}
+
+/// Lays out the lanes of `devices` below `top`; answers them and where the last one's time labels end.
+pub(super) fn lanes(devices: usize, top: i32) -> (Vec<DeviceBox>, i32) {
+    let (memory, busy, headroom, value_ticks) = match devices {
+        0 | 1 => (300, 54, 34, 8),
+        2 | 3 => (150, 36, 26, 5),
+        _ => (78, 18, 5, 2),
+    };
+    let compact = devices > 3;
+    let gap = if compact { 2 } else { 18 };
+    let mut y = top;
+    let mut boxes = Vec::with_capacity(devices);
+    for _ in 0..devices {
+        let caption = (devices > 1).then(|| {
+            y += CAPTION;
+            y - 5
+        });
+        let lane = |top, height, headroom| LaneBox {
+            top,
+            height,
+            headroom,
+            value_ticks,
+            compact,
+        };
+        boxes.push(DeviceBox {
+            caption,
+            memory: lane(y, memory, headroom),
+            busy: lane(y + memory + gap, busy, 0),
+        });
+        y += memory + gap + busy + if compact { 6 } else { 10 };
+    }
+    (boxes, y + TIME_LABELS)
+}
+
+/// One entry of a legend with its place: the swatch's left edge and the baseline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) x: i32,
+    pub(super) y: i32,
+    pub(super) text: String,
+}
+
+pub(super) const SWATCH: i32 = 12;
+
+/// Sets entries side by side, in as many rows as they need; answers them and the baseline of the last row.
+pub(super) fn flow(texts: &[String], y: i32) -> (Vec<Entry>, i32) {
+    let (mut x, mut y) = (MARGIN, y);
+    let mut entries = Vec::with_capacity(texts.len());
+    for words in texts {
+        let words = text::fit(words, 12, false, 300).into_owned();
+        let room = SWATCH + 6 + text::width(&words, 12, false);
+        if x > MARGIN && x + room > WIDTH - MARGIN {
+            (x, y) = (MARGIN, y + 19);
+        }
+        entries.push(Entry { x, y, text: words });
+        x += room + 18;
+    }
+    (entries, y)
+}
+
+pub(super) const TITLE: Setting = setting(Ink::Text, 18, true);
+pub(super) const VERDICT: Setting = setting(Ink::Text, 14, false);
+pub(super) const FACTS: Setting = setting(Ink::Dim, 12, false);
+pub(super) const LEGEND: Setting = setting(Ink::Text, 12, false);
+
+const fn setting(ink: Ink, size: u32, bold: bool) -> Setting {
+    Setting {
+        ink,
+        size,
+        bold,
+        anchor: Anchor::Start,
+        halo: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_never_overlap() {
+        for devices in 1..=16 {
+            let (boxes, end) = lanes(devices, 100);
+            let mut floor = 100;
+            for device in boxes {
+                assert!(device.memory.top >= floor);
+                assert!(device.busy.top >= device.memory.top + device.memory.height);
+                floor = device.busy.top + device.busy.height;
+            }
+            assert!(end > floor);
+        }
+    }
+
+    #[test]
+    fn a_legend_wraps_before_the_edge() {
+        let texts: Vec<String> = (0..20).map(|n| format!("process number {n}")).collect();
+        let (entries, last) = flow(&texts, 100);
+        assert_eq!(entries.last().map(|entry| entry.y), Some(last));
+        assert!(last > 100);
+        for entry in entries {
+            assert!(entry.x + SWATCH + 6 + text::width(&entry.text, 12, false) <= WIDTH - MARGIN);
+        }
+    }
+}

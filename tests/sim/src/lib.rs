@@ -2,14 +2,26 @@
 //!
 //! [`model`] is the engine as a pure state machine over [`memory`]'s formula. [`accelerated`] runs it without processes,
 //! [`run_engine`] runs it as a process that takes its memory on the simulated GPU. [`scenario`] and [`workload`] say
-//! what clients ask of it, [`demo`] is the load that `plimsoll demo` shows, and [`supervisor`] starts a dead engine
+//! what clients ask of it, [`demo`] is the load that `plimsoll demo` shows, and [`Supervisor`] starts a dead engine
 //! again as a service manager would.
 
 pub mod accelerated;
+mod args;
+mod card;
 pub mod config;
 pub mod demo;
+mod http;
+mod journal;
 pub mod memory;
+mod metrics;
 pub mod model;
+mod process;
 mod random;
 pub mod scenario;
+mod server;
+mod supervisor;
 pub mod workload;
+
+pub use args::{EngineArgs, ReloadFault};
+pub use process::run_engine;
+pub use supervisor::Supervisor;

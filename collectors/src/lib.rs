@@ -3,13 +3,23 @@
 //! A [`Collector`] is told the time and answers later, from its own thread, with a batch of records through its
 //! [`Deliver`]. Nothing here knows an async runtime or a store, and nothing here decides.
 
+mod host;
 mod nvml;
+mod pace;
+mod proc;
+mod processes;
 
 use std::sync::Arc;
 
 use plimsoll_trace::{Batch, Stamp};
 
-pub use nvml::NvmlOptions;
+pub use host::Host;
+pub use nvml::{Nvml, NvmlOptions};
+pub use proc::{catches_signal, container_of};
+pub use processes::{
+    DeliverTable, EngineProcesses, Exit, ExitHint, Match, MatchError, Pattern, ProcessId, ProcessTable,
+    Processes, Watch, children_of,
+};
 
 /// Where a collector puts what it observed. Called from the collector's own threads; it must not block for long,
 /// because the source is not sampled meanwhile.

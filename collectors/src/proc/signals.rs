@@ -20,7 +20,8 @@ mod tests {
 
     #[test]
     fn signal_n_is_bit_n_minus_1() {
-        let status = "Name:\tSigCgt: ffff\nSigIgn:\tffffffffffffffff\nSigCgt:\t8000000000014a01\nCapInh:\t0\n";
+        let status =
+            "Name:\tSigCgt: ffff\nSigIgn:\tffffffffffffffff\nSigCgt:\t8000000000014a01\nCapInh:\t0\n";
         let mask = caught(status).expect("mask");
         for (signal, expected) in [
             (1, Some(true)),
@@ -40,7 +41,13 @@ mod tests {
 
     #[test]
     fn no_mask_is_unknown() {
-        for status in ["", "SigCgt:", "SigCgt:\tx\n", "SigCgt:\t10000000000000000\n", "sigcgt:\t1\n"] {
+        for status in [
+            "",
+            "SigCgt:",
+            "SigCgt:\tx\n",
+            "SigCgt:\t10000000000000000\n",
+            "sigcgt:\t1\n",
+        ] {
             assert_eq!(caught(status), None, "{status}");
         }
     }

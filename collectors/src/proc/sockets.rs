@@ -1,45 +1,44 @@
 //! Who listens on a TCP port: `/proc/net/tcp{,6}` knows the socket's inode, `/proc/PID/fd` who holds it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::path_of;
 
 /// The state of a listening socket (`TCP_LISTEN`).
 const LISTENING: &str = "0A";
 
-/// The inodes of the sockets that listen on `port`, in this network namespace. Empty when nobody does.
-pub(crate) fn listening(port: u16) -> BTreeSet<u64> {
-    ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|table| std::fs::read(table).ok())
-        .flat_map(|text| {
-            let text = String::from_utf8_lossy(&text);
-            text.lines()
-                .filter_map(|line| inode(line, port))
-                .collect::<Vec<_>>()
-        })
-        .collect()
+/// The sockets that listen on one of the ports in this network namespace: inode and port. The kernel walks its table of
+/// all connections for this, also where there are none, which takes milliseconds on a large machine.
+pub(crate) fn listening(ports: &BTreeSet<u16>) -> BTreeMap<u64, u16> {
+    let mut found = BTreeMap::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = std::fs::read(table).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let listeners = text.lines().filter_map(listener);
+        found.extend(listeners.filter(|(_, port)| ports.contains(port)));
+    }
+    found
 }
 
-/// The socket's inode, if the line is of one that listens on `port`.
-fn inode(line: &str, port: u16) -> Option<u64> {
+/// The inode and the port, if the line is of a socket that listens.
+fn listener(line: &str) -> Option<(u64, u16)> {
     // "sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …", an address is HEX:PORT in hex.
     let mut fields = line.split_ascii_whitespace();
-    let (_, local) = fields.nth(1)?.rsplit_once(':')?;
-    let matches = u16::from_str_radix(local, 16).ok()? == port && fields.nth(1)? == LISTENING;
-    matches.then(|| fields.nth(5)?.parse().ok()).flatten()
+    let (_, port) = fields.nth(1)?.rsplit_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let is_listening = fields.nth(1)? == LISTENING;
+    let inode = fields.nth(5)?.parse().ok()?;
+    is_listening.then_some((inode, port))
 }
 
-/// Whether the process holds one of these sockets. `false` also when its files may not be looked at.
-pub(crate) fn holds(pid: u32, inodes: &BTreeSet<u64>) -> bool {
-    let Ok(files) = std::fs::read_dir(path_of(pid, "fd")) else {
-        return false;
-    };
-    files
+/// The inodes of all sockets that the process holds; none when its files may not be looked at.
+pub(crate) fn held_by(pid: u32) -> impl Iterator<Item = u64> {
+    let files = std::fs::read_dir(path_of(pid, "fd"))
+        .into_iter()
         .flatten()
-        .filter_map(|file| std::fs::read_link(file.path()).ok())
-        .filter_map(|target| socket(target.to_str()?))
-        .any(|inode| inodes.contains(&inode))
+        .flatten();
+    let links = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+    links.filter_map(|link| socket(link.to_str()?))
 }
 
 /// The inode in a link such as `socket:[4711]`.
@@ -61,30 +60,31 @@ mod tests {
                     0000000000000000 100 0 0 10 0";
         let six = "   1: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A \
                    00000000:00000000 00:00000000 00000000     0        0 4711 1 0000000000000000 100 0 0 10 0";
-        assert_eq!(inode(four, 8080), Some(31_337));
-        assert_eq!(inode(six, 8080), Some(4_711));
-        assert_eq!(inode(four, 8081), None);
-        assert_eq!(inode(&four.replace(" 0A ", " 01 "), 8080), None, "a connection is not a listener");
+        assert_eq!(listener(four), Some((31_337, 8080)));
+        assert_eq!(listener(six), Some((4_711, 8080)));
+        assert_eq!(listener(&four.replace(" 0A ", " 01 ")), None, "a connection");
         let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
-        assert_eq!(inode(head, 8080), None);
+        assert_eq!(listener(head), None);
     }
 
     #[test]
     fn finds_the_own_listener() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = listener.local_addr().expect("address").port();
-        let inodes = listening(port);
-        assert_eq!(inodes.len(), 1);
-        assert!(holds(std::process::id(), &inodes));
-        assert!(!holds(std::process::id(), &BTreeSet::new()));
+        let found = listening(&BTreeSet::from([port]));
+        assert_eq!(found.values().collect::<Vec<_>>(), [&port]);
+        let own = |inode: &u64| held_by(std::process::id()).any(|held| held == *inode);
+        assert!(found.keys().all(own));
         drop(listener);
-        assert!(!holds(std::process::id(), &inodes));
+        assert!(!found.keys().any(own));
+        assert_eq!(listening(&BTreeSet::new()).len(), 0);
+        assert_eq!(held_by(1 << 23).count(), 0);
     }
 
     proptest! {
         #[test]
-        fn nothing_panics(text in "[0-9A-F: ]{0,120}|.{0,60}", port: u16) {
-            let _ = (inode(&text, port).is_some(), socket(&text).is_some());
+        fn nothing_panics(text in "[0-9A-F: ]{0,120}|.{0,60}") {
+            let _ = (listener(&text), socket(&text));
         }
     }
 }

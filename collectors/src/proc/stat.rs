@@ -45,10 +45,7 @@ pub(crate) fn parse(line: &str) -> Option<Stat> {
     let flags: u64 = fields.nth(2)?.parse().ok()?;
     let threads = fields.nth(10)?.parse().ok()?;
     let started_ticks = fields.nth(1)?.parse().ok()?;
-    let exit_status = fields
-        .nth(29)
-        .and_then(|status| status.parse().ok())
-        .unwrap_or(0);
+    let exit_status = fields.nth(29).and_then(|status| status.parse().ok()).unwrap_or(0);
     Some(Stat {
         state,
         parent,
@@ -80,9 +77,22 @@ mod tests {
 
     #[test]
     fn names_may_contain_anything() {
-        for name in ["sleep", "a) b (c", "(", ")", ") Z 1 (", "tmux: server", "", "a\nb"] {
+        for name in [
+            "sleep",
+            "a) b (c",
+            "(",
+            ")",
+            ") Z 1 (",
+            "tmux: server",
+            "",
+            "a\nb",
+        ] {
             let stat = parse(&line(name, 'S', 0x40_0100, 3, 0)).expect(name);
-            assert_eq!((stat.state, stat.parent, stat.group, stat.session), ('S', 4, 5, 6), "{name}");
+            assert_eq!(
+                (stat.state, stat.parent, stat.group, stat.session),
+                ('S', 4, 5, 6),
+                "{name}"
+            );
             assert_eq!((stat.threads, stat.started_ticks), (3, 22), "{name}");
             assert!(!stat.kernel_thread, "{name}");
         }
@@ -93,17 +103,35 @@ mod tests {
         let zombie = parse(&line("x", 'Z', 0, 1, 0x0300)).expect("zombie");
         assert!(zombie.is_dead());
         assert_eq!(zombie.exit_status, 0x0300);
-        assert!(!parse(&line("x", 'Z', 0, 4, 0)).expect("main thread ended").is_dead());
-        assert!(parse(&line("kworker/0:1", 'I', 0x0420_8060, 1, 0)).expect("kernel").kernel_thread);
+        assert!(
+            !parse(&line("x", 'Z', 0, 4, 0))
+                .expect("main thread ended")
+                .is_dead()
+        );
+        assert!(
+            parse(&line("kworker/0:1", 'I', 0x0420_8060, 1, 0))
+                .expect("kernel")
+                .kernel_thread
+        );
     }
 
     #[test]
     fn a_real_line() {
-        let text = "4242 (python3 (v)) R 1 4242 4242 0 -1 4194560 90 0 0 0 12 3 0 0 20 0 17 0 987654 1 2 3 4 5 6 7 8 \
-                    9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 9\n";
-        let stat = parse(text).expect("real");
-        assert_eq!((stat.parent, stat.threads, stat.started_ticks), (1, 17, 987_654));
-        assert_eq!(stat.exit_status, 9);
+        let text = "29697 (python3) R 29695 29695 9173 0 -1 4194304 2841 6516 0 0 4 1 4 2 20 0 1 0 241885 16961536 \
+                    3358 18446744073709551615 94796754112512 94796754112853 140726191863936 0 0 0 0 16781312 2 0 0 0 \
+                    17 1 0 0 0 0 0 94796754124208 94796754124824 94797045571584 140726191872184 140726191872266 \
+                    140726191872266 140726191873999 9\n";
+        let expected = Stat {
+            state: 'R',
+            parent: 29_695,
+            group: 29_695,
+            session: 9_173,
+            kernel_thread: false,
+            threads: 1,
+            started_ticks: 241_885,
+            exit_status: 9,
+        };
+        assert_eq!(parse(text), Some(expected));
     }
 
     proptest! {
@@ -112,7 +140,7 @@ mod tests {
             let whole = line(&text, 'S', 0, 1, 0);
             let cut: String = whole.chars().take(cut).collect();
             prop_assert!(parse(&cut).is_none_or(|stat| stat.started_ticks <= 22));
-            let _ = parse(&text).is_some();
+            prop_assert!(parse(&text).is_none(), "too short for the fields of a line");
             prop_assert_eq!(parse(&whole).map(|stat| stat.started_ticks), Some(22));
         }
     }

@@ -1,0 +1,205 @@
+//! One engine: which process is its root, and what belongs to it.
+
+use std::collections::BTreeSet;
+
+use plimsoll_trace::Stamp;
+
+use super::exit::{ExitWatch, Seen};
+use super::matcher::{Match, Watch};
+use super::pid_file;
+use super::ports::Holders;
+use super::snapshot::{Own, Process, Snapshot};
+use super::systemd::{MainProcess, Systemd};
+use super::table::{EngineProcesses, Exit, ProcessId};
+use crate::proc;
+
+/// What an engine is looked for in.
+#[derive(Clone, Copy)]
+pub(crate) struct World<'a> {
+    pub(crate) at: Stamp,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) own: &'a Own,
+    pub(crate) systemd: Option<&'a Systemd>,
+    /// For the wanted ports.
+    pub(crate) holders: &'a Holders,
+}
+
+/// An engine that is looked for, and what was found.
+#[derive(Debug)]
+pub(crate) struct WatchedEngine {
+    pub(crate) watch: Watch,
+    root: Option<Root>,
+    /// Once found to belong to the root, a process belongs to it until it ends, whatever its parent is then.
+    members: BTreeSet<ProcessId>,
+}
+
+#[derive(Debug)]
+struct Root {
+    id: ProcessId,
+    command: Option<String>,
+    exit: ExitWatch,
+}
+
+impl WatchedEngine {
+    pub(crate) fn new(watch: Watch) -> Self {
+        Self {
+            watch,
+            root: None,
+            members: BTreeSet::new(),
+        }
+    }
+
+    /// The root's exit watch.
+    pub(crate) fn exit_watch(&self) -> Option<&ExitWatch> {
+        self.root.as_ref().map(|root| &root.exit)
+    }
+
+    /// After the poll of the exit watch reported something: the root's end, if it is known.
+    pub(crate) fn look(
+        &mut self,
+        events: rustix::event::PollFlags,
+        systemd: Option<&Systemd>,
+    ) -> Option<Exit> {
+        match self.root.as_mut()?.exit.look(events) {
+            Seen::Ended(code) => self.end(code, systemd),
+            Seen::Nothing => None,
+        }
+    }
+
+    /// Brings root and members up to date with the world; answers the former root's end.
+    pub(crate) fn update(&mut self, world: World<'_>) -> Option<Exit> {
+        let seen = self
+            .root
+            .as_mut()
+            .map(|root| root.exit.conclude(world.snapshot.runs(root.id)));
+        let mut exit = match seen {
+            Some(Seen::Ended(code)) => self.end(code, world.systemd),
+            Some(Seen::Nothing) | None => None,
+        };
+        if let Some(found) = self.find(world) {
+            // A root that still runs has given way to another: nobody saw it end.
+            exit = exit.or(self.root.take().map(|former| self.exit_of(former.id, None)));
+            self.members.clear();
+            self.root = Some(Root {
+                id: found.id,
+                command: proc::command(found.id.pid),
+                exit: ExitWatch::new(found.id),
+            });
+        }
+        self.members = self.belonging(world);
+        exit
+    }
+
+    /// As of the last update.
+    pub(crate) fn processes(&self) -> EngineProcesses {
+        EngineProcesses {
+            engine: self.watch.engine.clone(),
+            root: self.root.as_ref().map(|root| root.id),
+            command: self.root.as_ref().and_then(|root| root.command.clone()),
+            pids: self.members.iter().map(|member| member.pid).collect(),
+        }
+    }
+
+    /// Another root than the present one, if there is one.
+    ///
+    /// A root stays the root while it runs: engines rename themselves, and a second process that fits does not make
+    /// the first another. Only a pid file can name another.
+    fn find<'a>(&self, world: World<'a>) -> Option<&'a Process> {
+        let World { snapshot, own, .. } = world;
+        if self.root.is_some() && !matches!(self.watch.matcher, Match::PidFile(_)) {
+            return None;
+        }
+        // A process named by something outside it may be Plimsoll's own, as a port that it listens on.
+        let mut candidates: BTreeSet<u32> = match &self.watch.matcher {
+            Match::PidFile(path) => pid_file::read(path, world.at).into_iter().collect(),
+            Match::Process(pid) => BTreeSet::from([*pid]),
+            Match::Port(port) => {
+                let holders = world.holders.get(port).into_iter().flatten().copied();
+                // systemd holds the sockets of services that it starts on demand.
+                holders
+                    .filter(|pid| world.systemd.is_none() || *pid != 1)
+                    .collect()
+            }
+            Match::Unit(unit) => {
+                let inside = snapshot.matching(&self.watch.matcher, own);
+                match world
+                    .systemd
+                    .filter(|_| !inside.is_empty())
+                    .map(|systemd| systemd.main_process(unit))
+                {
+                    Some(MainProcess::Pid(pid)) if inside.contains(&pid) => BTreeSet::from([pid]),
+                    Some(MainProcess::NotYet) => BTreeSet::new(),
+                    Some(MainProcess::Pid(_) | MainProcess::Unknown) | None => inside,
+                }
+            }
+            _ => snapshot.matching(&self.watch.matcher, own),
+        };
+        candidates.remove(&own.pid);
+        snapshot
+            .root_of(&candidates)
+            .filter(|found| !self.belongs_to_root(found.id))
+    }
+
+    /// Whether the process belongs to the present root: a child that is named does not replace its parent.
+    fn belongs_to_root(&self, id: ProcessId) -> bool {
+        self.root.is_some() && self.members.contains(&id)
+    }
+
+    /// The port on which the engine is looked for, while it is not found.
+    pub(crate) fn wanted_port(&self) -> Option<u16> {
+        match self.watch.matcher {
+            Match::Port(port) if self.root.is_none() => Some(port),
+            _ => None,
+        }
+    }
+
+    /// The root, what comes from it, and what is in its unit, cgroup or container.
+    fn belonging(&self, world: World<'_>) -> BTreeSet<ProcessId> {
+        let snapshot = world.snapshot;
+        let mut seeds = self.members.clone();
+        if let Some(root) = &self.root {
+            seeds.insert(root.id);
+            seeds.extend(snapshot.led_by(root.id));
+        }
+        if matches!(
+            self.watch.matcher,
+            Match::Unit(_) | Match::Cgroup(_) | Match::Container(_)
+        ) {
+            let inside = snapshot.matching(&self.watch.matcher, world.own);
+            seeds.extend(
+                inside
+                    .iter()
+                    .filter_map(|pid| snapshot.get(*pid))
+                    .map(|process| process.id),
+            );
+        }
+        let mut members = snapshot.trees(seeds);
+        members.retain(|member| member.pid != world.own.pid);
+        members
+    }
+
+    fn end(&mut self, code: Option<i32>, systemd: Option<&Systemd>) -> Option<Exit> {
+        let root = self.root.take()?;
+        self.members.remove(&root.id);
+        let mut exit = self.exit_of(root.id, code);
+        exit.hint = root.exit.hint(code);
+        // Without a status, or killed by somebody: systemd may know more.
+        if let (Match::Unit(unit), Some(systemd), None | Some(137), None) =
+            (&self.watch.matcher, systemd, code, exit.hint)
+            && let Some(known) = systemd.main_exit(unit).filter(|known| known.pid == root.id.pid)
+        {
+            exit.exit_code = code.or(known.exit_code);
+            exit.hint = known.hint;
+        }
+        Some(exit)
+    }
+
+    fn exit_of(&self, process: ProcessId, exit_code: Option<i32>) -> Exit {
+        Exit {
+            engine: self.watch.engine.clone(),
+            process,
+            exit_code,
+            hint: None,
+        }
+    }
+}

@@ -1,5 +1,6 @@
-//! The driver library of the simulated GPU: NVML's functions with NVML's layouts over the state file that the
-//! environment variable `PLIMSOLL_SIM_GPU` names, so that whatever loads `libnvidia-ml.so.1` can load this instead.
+//! The driver library of the simulated GPU: NVML's functions with NVML's layouts over a state file, so that whatever
+//! loads `libnvidia-ml.so.1` can load this instead. The state file lies beside the library and is called like it with
+//! `.gpu` at the end, or the environment variable `PLIMSOLL_SIM_GPU` names it.
 //!
 //! The file is opened at the first `nvmlInit*` and let go at the last `nvmlShutdown`; no file means no driver. Structs
 //! come from the bindings that the clients use too. Faults are asked for through the state file
@@ -12,6 +13,7 @@
 )]
 
 mod abi;
+mod beside;
 mod call;
 mod device;
 mod error_text;

@@ -8,6 +8,7 @@ use nvml_wrapper_sys::bindings as nvml;
 use plimsoll_sim_gpu::{DriverState, Function, Gpu, GpuError};
 
 use crate::abi::Answer;
+use crate::beside;
 use crate::call;
 use crate::events::EventSets;
 
@@ -38,9 +39,9 @@ pub(crate) fn current() -> Option<Arc<Session>> {
     open.as_ref().map(|open| Arc::clone(&open.session))
 }
 
-/// The state file that the environment names.
+/// The state file beside the library, else the one that the environment names.
 pub(crate) fn open_state() -> Result<Gpu, nvml::nvmlReturn_t> {
-    let path = std::env::var_os(STATE_VARIABLE).map(PathBuf::from);
+    let path = beside::state_file().or_else(|| std::env::var_os(STATE_VARIABLE).map(PathBuf::from));
     let path = path.ok_or(nvml::nvmlReturn_enum_NVML_ERROR_DRIVER_NOT_LOADED)?;
     match Gpu::open(&path) {
         Ok(gpu) => Ok(gpu.cache_liveness(LIVENESS_PERIOD)),

@@ -87,7 +87,7 @@ pub fn evaluate(ladder: &Ladder, state: &LadderState, readings: &Readings, now: 
     if tick.state.under_way.is_none() && tick.state.stopped.is_none() && !tick.climb() {
         tick.step_down();
     }
-    tick.state.at = Some(now);
+    tick.state.at = tick.state.at.max(Some(now));
     Evaluation {
         state: tick.state,
         transitions: tick.transitions,
@@ -201,10 +201,12 @@ impl<'a> Tick<'a> {
                 state.spent = true;
                 self.withdraw(rule, Verdict::Apply, "Nobody applied it for a day.");
             }
-            Rung::On { release_proposed, .. } if state.calm.is_none() => {
-                if release_proposed.take().is_some() {
-                    self.withdraw(rule, Verdict::Release, "The pressure would come back.");
-                }
+            Rung::On {
+                release_proposed: proposed @ Some(_),
+                ..
+            } if state.calm.is_none() => {
+                *proposed = None;
+                self.withdraw(rule, Verdict::Release, "The pressure would come back.");
             }
             _ => {}
         }

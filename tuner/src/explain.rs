@@ -331,13 +331,13 @@ impl Scene<'_> {
                 "the rule only observes: a person lets go of its rung".to_owned(),
             ));
         }
-        if let Some(higher) = highest_on(self.ladder, self.state).filter(|highest| highest.name != rule.name)
-            && rule.mode != Mode::Observe
-        {
+        let highest = highest_on(self.ladder, self.state).filter(|_| rule.mode != Mode::Observe);
+        if let Some(higher) = highest.filter(|highest| highest.name != rule.name) {
             blocks.push(plain(format!(
                 "the rung of '{}' above it is let go first",
                 higher.name
             )));
+            return;
         }
         let (held, wanted) = (self.now.since(since), hold(rule, state));
         if held < wanted {

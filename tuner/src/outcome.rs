@@ -87,6 +87,11 @@ impl LadderState {
         };
         if outcome != Outcome::Refused {
             self.changed_at = Some(now);
+            // A calm that was seen with other rungs in force is none for the rungs that are left.
+            self.rules
+                .values_mut()
+                .filter(|state| state.is_on())
+                .for_each(|state| state.calm = None);
         }
         match outcome {
             Outcome::Applied => {}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plimsoll_trace::{Stamp, Verdict};
+use plimsoll_trace::{Stamp, Verdict, signal};
 use serde::{Deserialize, Serialize};
 
 use crate::edit::KeyPath;
@@ -160,9 +160,10 @@ impl LadderState {
     }
 
     /// Moves every stamp to the present boot's clock, if the machine was started anew since the last evaluation: the
-    /// monotonic clock then begins again, and only the wall clock can tell how much time has passed.
+    /// monotonic clock then begins again, and only the wall clock can tell how much time has passed. A small step back
+    /// is not a new boot, but batches that came out of order.
     pub(crate) fn realign(&mut self, now: Stamp) {
-        let Some(at) = self.at.filter(|at| now.mono_ns < at.mono_ns) else {
+        let Some(at) = self.at.filter(|at| at.since(now) > signal::MAX_AGE) else {
             return;
         };
         let passed_ns = now.unix_ns.saturating_sub(at.unix_ns).max(0);

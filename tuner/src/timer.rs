@@ -38,9 +38,9 @@ impl Timer {
                     let passed_ns = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
                     timer.counted_ns = timer.counted_ns.saturating_add(passed_ns);
                 }
-                (timer.last, timer.running) = (now, true);
+                (timer.last, timer.running) = (timer.last.max(now), true);
             }
-            (None, Some(timer)) => (timer.last, timer.running) = (now, false),
+            (None, Some(timer)) => (timer.last, timer.running) = (timer.last.max(now), false),
             (None, None) => {}
         }
     }

@@ -1,0 +1,8 @@
+//! Ladders in a small world: what is decided and when, and what never happens.
+
+mod drive;
+mod explanations;
+mod modes;
+mod never;
+mod outcomes;
+mod steps;

@@ -309,10 +309,11 @@ fn by_pid() {
 fn by_cgroup() {
     // Every process of this test has the same cgroup; where that is the root of all, there is nothing to name.
     let cgroup = std::fs::read_to_string("/proc/self/cgroup").expect("cgroup");
-    let Some(name) = cgroup
-        .lines()
-        .find_map(|line| line.rsplit('/').next().filter(|name| !name.is_empty()))
-    else {
+    let of = |hierarchy: &str| {
+        let mut lines = cgroup.lines().filter(|line| line.contains(hierarchy));
+        lines.find_map(|line| line.rsplit('/').next().filter(|name| !name.is_empty()))
+    };
+    let Some(name) = of("0::/").or_else(|| of(":name=systemd:/")).or_else(|| of(":/")) else {
         return;
     };
     let shell = Shell::new("read line", &word());

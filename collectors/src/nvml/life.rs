@@ -82,6 +82,8 @@ struct Life<'n> {
     driver: Option<&'n str>,
     count: u32,
     gpus: Vec<Gpu<'n>>,
+    /// Devices that were lost in this life. They are kept to know whose an Xid is.
+    lost: Vec<Gpu<'n>>,
     xids: Option<Xids<'n>>,
     slow: SlowLane,
     /// Why this life began, until its first tick.
@@ -133,6 +135,7 @@ impl<'n> Life<'n> {
             driver,
             count,
             gpus,
+            lost: Vec::new(),
             xids,
             slow: SlowLane::default(),
             fresh: again,
@@ -152,7 +155,6 @@ impl<'n> Life<'n> {
             };
             let Some(at) = next else { return Ok(End::Closed) };
             let restart = self.tick(at, caches)?;
-            self.world.activity.end_tick();
             if restart {
                 return Ok(End::Again(Again {
                     tick: None,
@@ -209,7 +211,8 @@ impl<'n> Life<'n> {
         }
         if !dead.is_empty() {
             self.slow.abort();
-            self.gpus.retain(|gpu| dead.iter().all(|(id, _)| id != gpu.id()));
+            let is_dead = |gpu: &mut Gpu<'_>| dead.iter().any(|(id, _)| id == gpu.id());
+            self.lost.extend(self.gpus.extract_if(.., is_dead));
             let mut ledger = self.world.ledger();
             for (id, why) in &dead {
                 ledger.lost(id, "lost", &format!("does not answer any more ({why})"));
@@ -219,7 +222,10 @@ impl<'n> Life<'n> {
 
         let mut records = Vec::new();
         if let Some(xids) = &self.xids {
-            let (events, outcome) = self.world.activity.at_driver(|| xids.fetch(&self.gpus));
+            let (events, outcome) = self
+                .world
+                .activity
+                .at_driver(|| xids.fetch(&self.gpus, &self.lost));
             records.extend(events.into_iter().map(Record::Event));
             if let Err(error) = outcome
                 && matches!(Refusal::of(&error), Refusal::Dead | Refusal::Passing)
@@ -276,6 +282,7 @@ impl<'n> Life<'n> {
                         if let Some(xids) = &self.xids {
                             self.world.activity.at_device(gpu.index(), || xids.watch(&gpu))?;
                         }
+                        self.lost.retain(|lost| lost.id() != gpu.id());
                         self.gpus.push(gpu);
                         true
                     }

@@ -183,6 +183,9 @@ impl Collector for Nvml {
         if self.worker.as_ref().is_none_or(Worker::has_ended) {
             self.start(Batch::new(Stamp::default()));
         }
+        if self.worker.is_none() {
+            self.tell(at);
+        }
         let visit = self
             .worker
             .as_ref()

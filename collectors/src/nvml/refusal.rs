@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper_sys::bindings::nvmlReturn_enum_NVML_ERROR_GPU_NOT_FOUND as GPU_NOT_FOUND;
 use plimsoll_trace::units::show_duration;
 
 /// What a failed question says about whom was asked.
@@ -69,6 +70,8 @@ impl Missing {
             NvmlError::DriverNotLoaded => Self::NotLoaded,
             NvmlError::LibRmVersionMismatch => Self::Mismatch,
             NvmlError::NoPermission => Self::NotPermitted,
+            // The wrapper has no name for it.
+            NvmlError::UnexpectedVariant(GPU_NOT_FOUND) => Self::NoDevice,
             error => Self::Failed(error.to_string()),
         }
     }

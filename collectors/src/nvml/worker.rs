@@ -104,7 +104,7 @@ impl World {
         }
     }
 
-    /// Delivers the batch with `more`, the news and what was lost. An empty batch is nobody's concern.
+    /// Answers the tick: delivers the batch with `more`, the news and what was lost. From here on the next tick may come.
     pub(super) fn deliver_batch(&self, more: Vec<Record>, tally: &mut Tally) {
         let mut batch = self.take_batch();
         batch.records.extend(more);
@@ -115,9 +115,11 @@ impl World {
             .extend(ledger.take_news().into_iter().map(Record::Event));
         drop(ledger);
         tally.report(batch.at, &mut batch.records);
+        self.activity.end_tick();
         self.deliver(batch);
     }
 
+    /// An empty batch is nobody's concern.
     fn deliver(&self, batch: Batch) {
         if !batch.records.is_empty() {
             (self.deliver)(batch);
@@ -140,8 +142,10 @@ fn run(world: &World, inbox: &Receiver<Stamp>) {
         {
             Ok(nvml) => {
                 let end = life::live(&nvml, world, &mut caches, inbox, former);
-                // Shutting down may hang like any other call.
-                world.activity.at_driver(|| drop(nvml));
+                // Shutting down may hang like any other call. When it is refused it is tried once more, by the drop.
+                if let Err(error) = world.activity.at_driver(|| nvml.shutdown()) {
+                    tracing::debug!(%error, "the driver did not shut down at once");
+                }
                 end
             }
             Err(error) => End::Missing(Missing::of(&error)),
@@ -205,5 +209,4 @@ fn rest(world: &World, inbox: &Receiver<Stamp>, pause: Duration, tally: &mut Tal
 fn skip(world: &World, at: Stamp, tally: &mut Tally) {
     world.begin_batch(at);
     world.deliver_batch(Vec::new(), tally);
-    world.activity.end_tick();
 }

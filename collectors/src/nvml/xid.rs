@@ -42,11 +42,11 @@ impl<'n> Xids<'n> {
         }
     }
 
-    /// What the driver has told since the last time.
+    /// What the driver has told since the last time, about devices that answer and about those that were lost.
     ///
     /// # Errors
     /// What the driver answered when it neither told an event nor said that there is none.
-    pub(super) fn fetch(&self, gpus: &[Gpu<'n>]) -> (Vec<Event>, Result<(), NvmlError>) {
+    pub(super) fn fetch(&self, gpus: &[Gpu<'n>], lost: &[Gpu<'n>]) -> (Vec<Event>, Result<(), NvmlError>) {
         let mut told: Vec<Told<'n>> = Vec::new();
         let mut outcome = Ok(());
         for _ in 0..PER_TICK {
@@ -76,15 +76,19 @@ impl<'n> Xids<'n> {
                 }
             }
         }
-        (told.iter().map(|told| told.event(gpus)).collect(), outcome)
+        (
+            told.iter()
+                .map(|told| told.event(gpus.iter().chain(lost)))
+                .collect(),
+            outcome,
+        )
     }
 }
 
 impl Told<'_> {
-    fn event(&self, gpus: &[Gpu<'_>]) -> Event {
+    fn event<'g, 'n: 'g>(&self, mut gpus: impl Iterator<Item = &'g Gpu<'n>>) -> Event {
         // By handle first: a device that fell off the bus no longer knows its UUID.
         let id = gpus
-            .iter()
             .find(|gpu| raw::same_device(gpu.device(), &self.device))
             .map(|gpu| gpu.id().clone())
             .or_else(|| self.device.uuid().ok().map(Into::into));

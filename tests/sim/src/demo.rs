@@ -2,10 +2,10 @@
 //! it again and again if nobody changed its configuration.
 //!
 //! The story takes [`SIMULATED_SECS`] of the simulated world, whatever time it is shown in: a shorter demo runs it
-//! faster. `used / (total - reserved)` begins above 60 %, crosses 80 % after a good quarter of the time, falls by
-//! about 2 GiB when the activations are checkpointed, crosses 92 % after somewhat more than half of the time, and
-//! stays below 90 % when the weights are quantized to 8 bits. Left alone, the engine runs out of memory half-way and
-//! then again and again under its backlog.
+//! faster. `used / (total - reserved)` begins above 60 %, crosses 80 % after a quarter of the time, falls by about
+//! 2 GiB when the activations are checkpointed, crosses 92 % somewhat before 60 % of the time, and stays below 90 %
+//! when the weights are quantized to 8 bits. Left alone, the engine runs out of memory before half of the time is over,
+//! and then again and again under its backlog.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -51,7 +51,7 @@ model:
   parameters_billions: 7
   quantization: none           # none | int8 | int4
 
-# Keeps only checkpoints of the activations: less memory, about 10 % slower.
+# Keeps only checkpoints of the activations: less memory, about 5 % slower.
 gradient_checkpointing: false
 
 max_batch_size: 256            # requests that run at once
@@ -164,7 +164,7 @@ mod tests {
         crossed: Vec<f64>,
         acted_secs: f64,
         used_before_bytes: u64,
-        freed_bytes: Vec<f64>,
+        freed_gib: Vec<f64>,
         first_ratio: Option<f64>,
         last_ratios: f64,
     }
@@ -173,9 +173,9 @@ mod tests {
         fn see(&mut self, reading: &Reading) -> Option<Config> {
             if reading.ready {
                 self.first_ratio.get_or_insert(reading.used_ratio);
-                if reading.at_secs > self.acted_secs + 1.0 && self.freed_bytes.len() < self.rungs_done() {
+                if reading.at_secs > self.acted_secs + 1.0 && self.freed_gib.len() < self.rungs_done() {
                     let freed = self.used_before_bytes as f64 - reading.used_bytes as f64;
-                    self.freed_bytes.push(freed / GIB);
+                    self.freed_gib.push(freed / GIB);
                 }
                 if self.rungs_done() == 2 {
                     self.last_ratios = self.last_ratios.max(reading.used_ratio);
@@ -218,7 +218,7 @@ mod tests {
             crossed: Vec::new(),
             acted_secs: f64::INFINITY,
             used_before_bytes: 0,
-            freed_bytes: Vec::new(),
+            freed_gib: Vec::new(),
             first_ratio: None,
             last_ratios: 0.0,
         };
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn the_story_holds_for_every_seed_and_every_pace_of_the_tuner() {
         for seed in 0..=20 {
-            for delay_secs in [0.0, 4.0, 15.0] {
+            for delay_secs in [0.0, 15.0] {
                 let (tuner, summary) = told(seed, delay_secs);
                 let case = format!("seed {seed}, delay {delay_secs}: {:?} {summary:?}", tuner.crossed);
                 let first_ratio = tuner.first_ratio.expect("it was ready once");
@@ -243,10 +243,10 @@ mod tests {
                 let [checkpointing, quantize] = tuner.crossed[..] else {
                     panic!("{case}")
                 };
-                assert!((0.2..0.36).contains(&checkpointing), "{case}");
-                assert!((0.5..0.65).contains(&quantize), "{case}");
-                assert!(tuner.freed_bytes[0] > 1.0, "{case} freed {:?}", tuner.freed_bytes);
-                assert!(tuner.freed_bytes[1] > 3.0, "{case} freed {:?}", tuner.freed_bytes);
+                assert!((0.22..0.29).contains(&checkpointing), "{case}");
+                assert!((0.54..0.62).contains(&quantize), "{case}");
+                assert!(tuner.freed_gib[0] > 1.5, "{case} freed {:?}", tuner.freed_gib);
+                assert!(tuner.freed_gib[1] > 3.0, "{case} freed {:?}", tuner.freed_gib);
                 assert!(tuner.last_ratios < 0.90, "{case} ends at {}", tuner.last_ratios);
                 assert_eq!((summary.out_of_memory, summary.reloads), (0, 2), "{case}");
             }

@@ -20,9 +20,9 @@ pub const CONTEXT_BYTES: u64 = 460 << 20;
 /// Scratch space of the kernels while weights are loaded.
 pub const WORKSPACE_BYTES: u64 = 192 << 20;
 /// Activations kept for one token of the running batch, by billion parameters.
-pub const ACTIVATION_BYTES: f64 = 20_000.0;
+pub const ACTIVATION_BYTES: f64 = 27_000.0;
 /// Share of the activations that remains with `gradient_checkpointing`.
-pub const CHECKPOINTED_SHARE: f64 = 0.25;
+pub const CHECKPOINTED_SHARE: f64 = 0.2;
 /// The allocator takes and gives back memory in segments of this size.
 pub const SEGMENT_BYTES: u64 = 2 << 20;
 /// Part of the need that fragmentation adds while memory is there; given up before the allocator fails.

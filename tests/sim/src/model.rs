@@ -28,7 +28,7 @@ const MEMORY_BANDWIDTH: f64 = 8.0e11;
 /// Seconds of an iteration that no reading explains: launches, sampling, scheduling.
 const ITERATION_SECS: f64 = 0.004;
 /// How much slower everything is with `gradient_checkpointing`.
-const CHECKPOINTING_COST: f64 = 0.1;
+const CHECKPOINTING_COST: f64 = 0.05;
 
 /// A request on its way through the engine.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -436,7 +436,7 @@ mod tests {
 
     #[test]
     fn quantized_or_checkpointed_it_needs_less_for_the_same_requests() {
-        let requests = [request(3000, 300); 8];
+        let requests = [request(3000, 300); 6];
         let peak = |more| run(&mut loaded(config(more), &requests), 24 * GIB).map(|(_, peak, _)| peak);
         let plain = peak("").expect("fits");
         let checkpointed = peak("gradient_checkpointing: true").expect("fits");
@@ -448,12 +448,12 @@ mod tests {
     #[test]
     fn checkpointing_costs_time() {
         let secs = |more| {
-            run(&mut loaded(config(more), &[request(3000, 300); 8]), 24 * GIB)
+            run(&mut loaded(config(more), &[request(3000, 300); 6]), 24 * GIB)
                 .expect("fits")
                 .2
         };
         let (plain, slower) = (secs(""), secs("gradient_checkpointing: true"));
-        assert!(slower > plain * 1.05 && slower < plain * 1.2, "{plain} {slower}");
+        assert!(slower > plain * 1.02 && slower < plain * 1.1, "{plain} {slower}");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub const MAX_DURATION_SECS: f64 = 31.0 * 86_400.0;
 /// Requests a second of the production hour.
 const STEADY_PER_SEC: f64 = 5.38;
 /// Rate of `ramp` at its start, and when it is level.
-const RAMP_PER_SEC: (f64, f64) = (1.2, 9.0);
+const RAMP_PER_SEC: (f64, f64) = (0.9, 9.4);
 /// Part of the duration after which `ramp` is level.
 const RAMP_LEVEL_AT: f64 = 0.8;
 /// `bursts`: rate between two bursts, rate in a burst, seconds of a burst, seconds between two (mean).
@@ -86,8 +86,8 @@ const CHAT_OUTPUT: &Quantiles = &[
     (1.0, 1000.0),
 ];
 // The sizes of `ramp` differ little, so that what grows is the load and not its noise.
-const RAMP_INPUT: &Quantiles = &[(0.0, 250.0), (1.0, 550.0)];
-const RAMP_OUTPUT: &Quantiles = &[(0.0, 200.0), (1.0, 400.0)];
+const RAMP_INPUT: &Quantiles = &[(0.0, 300.0), (1.0, 500.0)];
+const RAMP_OUTPUT: &Quantiles = &[(0.0, 250.0), (1.0, 350.0)];
 const LONG_INPUT: &Quantiles = &[
     (0.0, 500.0),
     (0.5, 6000.0),
@@ -176,9 +176,9 @@ fn in_slots(random: &mut Random, duration_secs: f64, rate: impl Fn(f64) -> f64) 
         .collect()
 }
 
-/// Arrivals at even distances, each moved by up to half of it: the rate without the noise of chance.
+/// Arrivals at even distances, each moved by up to a quarter of it: the rate without the noise of chance.
 fn paced(random: &mut Random, duration_secs: f64, rate: impl Fn(f64) -> f64) -> Vec<f64> {
-    let (mut times, mut due, mut next) = (Vec::new(), 0.0, random.between(0.5, 1.0));
+    let (mut times, mut due, mut next) = (Vec::new(), 0.0, random.between(0.75, 1.0));
     for slot in 0_u32.. {
         let at = f64::from(slot) * SLOT_SECS;
         if at >= duration_secs {
@@ -188,7 +188,7 @@ fn paced(random: &mut Random, duration_secs: f64, rate: impl Fn(f64) -> f64) -> 
         if due >= next {
             times.push(at);
             let whole = f64::from(u32::try_from(times.len()).unwrap_or(u32::MAX));
-            next = whole + random.between(0.5, 1.0);
+            next = whole + random.between(0.75, 1.0);
         }
     }
     times

@@ -360,14 +360,16 @@ mod tests {
     /// The process's engine, called at uneven moments, does to the byte what the accelerated one does.
     #[test]
     fn the_process_and_the_accelerated_world_are_one_engine() {
-        let config = Config::parse("model: {name: a, quantization: int8}", Format::Yaml).expect("valid");
+        let config = |text| Config::parse(text, Format::Yaml).expect("valid");
+        let small = config("model: {name: a, quantization: int4}\ngradient_checkpointing: true");
+        let large = config("model: {name: a}");
         let options = Options {
             total_bytes: 24 << 30,
             reserved_bytes: 0,
             restart_delay_secs: 1e9,
             duration_secs: 240.0,
         };
-        for (scenario, dies) in [(Scenario::Leak, false), (Scenario::Steady, true)] {
+        for (config, scenario, dies) in [(small, Scenario::Leak, false), (large, Scenario::Steady, true)] {
             let workload = scenario.workload(9, options.duration_secs);
             let expected = simulate(&config, &workload, &options, |_| None);
             let mut server = server(&config, workload);

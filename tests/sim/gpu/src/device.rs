@@ -163,9 +163,17 @@ impl DeviceState {
 
     /// The MIG instances of this card.
     pub fn instances(&self) -> impl Iterator<Item = DeviceState> + '_ {
-        self.gpu
-            .devices()
-            .filter(|device| device.mig_parent() == Some(self.index))
+        let own = self.index + 1;
+        let devices = self
+            .gpu
+            .layout()
+            .devices
+            .iter()
+            .take(self.gpu.device_count())
+            .enumerate();
+        devices
+            .filter(move |(_, device)| device.parent.load(SeqCst) as usize == own)
+            .map(|(index, _)| DeviceState::new(self.gpu.clone(), index))
     }
 
     fn own_process_bytes(&self) -> u64 {

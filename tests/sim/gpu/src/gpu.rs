@@ -145,6 +145,14 @@ impl Gpu {
     pub fn create(path: &Path, devices: &[DeviceSpec]) -> Result<Gpu, GpuError> {
         check(devices)?;
         let draft = path.with_extension(format!("new.{}", std::process::id()));
+        let made = Gpu::make(&draft, path, devices);
+        if made.is_err() {
+            let _removed = std::fs::remove_file(&draft);
+        }
+        made
+    }
+
+    fn make(draft: &Path, path: &Path, devices: &[DeviceSpec]) -> Result<Gpu, GpuError> {
         let failed = |action| {
             move |source| GpuError::Io {
                 action,
@@ -152,20 +160,19 @@ impl Gpu {
                 source,
             }
         };
-        let mut file = File::options()
+        let file = File::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(true)
-            .open(&draft);
-        if let Ok(file) = &mut file {
-            // Written, not only sized: a disk without room must say so here and not by SIGBUS at the first store.
-            file.write_all(&vec![0; size_of::<Layout>()])
-                .map_err(failed("filling"))?;
-        }
-        let gpu = Gpu::map(&file.map_err(failed("creating"))?, path)?;
+            .open(draft);
+        let mut file = file.map_err(failed("creating"))?;
+        // Written, not only sized: a disk without room must say so here and not by SIGBUS at the first store.
+        file.write_all(&vec![0; size_of::<Layout>()])
+            .map_err(failed("filling"))?;
+        let gpu = Gpu::map(&file, path)?;
         gpu.describe(devices);
-        std::fs::rename(&draft, path).map_err(failed("naming"))?;
+        std::fs::rename(draft, path).map_err(failed("naming"))?;
         Ok(gpu)
     }
 

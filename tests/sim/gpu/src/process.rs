@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use crate::alive::started;
+use crate::alive::{Round, started};
 use crate::gpu::{Gpu, GpuError};
 use crate::layout::{ClaimState, ClaimWord, SLOTS, Slot};
 
@@ -81,11 +81,14 @@ impl Gpu {
     }
 
     /// The living processes on one device; those on its MIG instances are not among them.
-    pub fn processes(&self, device: usize) -> impl Iterator<Item = ProcessView> + '_ {
-        self.reached().iter().filter_map(move |slot| {
-            let (_, view) = self.view(slot, device)?;
-            Some(view)
-        })
+    pub fn processes(&self, device: usize) -> impl Iterator<Item = ProcessView> + use<> {
+        let mut alive = self.alive.round();
+        let views = self
+            .reached()
+            .iter()
+            .filter_map(|slot| view(slot, device, &mut alive));
+        // Collected, so that nobody else waits for the round while the caller works on it.
+        views.map(|(_, view)| view).collect::<Vec<_>>().into_iter()
     }
 
     fn take_slot(
@@ -158,37 +161,37 @@ impl Gpu {
         &self.layout().slots[..reached]
     }
 
-    /// A slot's content and what it asks for, if it is live, of this device, and its process runs.
-    fn view(&self, slot: &Slot, device: usize) -> Option<(u64, ProcessView)> {
-        let claim = slot.claim.load();
-        if claim.state() != ClaimState::Live || slot.device.load(SeqCst) as usize != device {
-            return None;
-        }
-        let started_ticks = slot.started_ticks.load(SeqCst);
-        let asked_bytes = slot.asked_bytes.load(SeqCst);
-        let view = ProcessView {
-            pid: slot.pid.load(SeqCst),
-            used_bytes: slot.used_bytes.load(SeqCst),
-            sm_busy_percent: slot.sm_busy_percent.load(SeqCst),
-            memory_busy_percent: slot.memory_busy_percent.load(SeqCst),
-            contexts: slot.contexts.load(SeqCst),
-        };
-        let same = slot.claim.load() == claim;
-        (same && (started_ticks == 0 || self.alive.lives(view.pid, started_ticks)))
-            .then_some((asked_bytes, view))
-    }
-
     /// What is taken on a device when every undecided request but that of slot `but` is counted, and when none is.
     fn taken(&self, device: usize, but: usize) -> (u64, u64) {
         let (mut asked, mut granted) = (0_u64, 0_u64);
+        let mut alive = self.alive.round();
         for (index, slot) in self.reached().iter().enumerate() {
-            if let Some((asks, view)) = self.view(slot, device).filter(|_| index != but) {
+            if let Some((asks, view)) = view(slot, device, &mut alive).filter(|_| index != but) {
                 asked = asked.saturating_add(asks.max(view.used_bytes));
                 granted = granted.saturating_add(view.used_bytes);
             }
         }
         (asked, granted)
     }
+}
+
+/// A slot's content and what it asks for, if it is live, of this device, and its process runs.
+fn view(slot: &Slot, device: usize, alive: &mut Round<'_>) -> Option<(u64, ProcessView)> {
+    let claim = slot.claim.load();
+    if claim.state() != ClaimState::Live || slot.device.load(SeqCst) as usize != device {
+        return None;
+    }
+    let started_ticks = slot.started_ticks.load(SeqCst);
+    let asked_bytes = slot.asked_bytes.load(SeqCst);
+    let view = ProcessView {
+        pid: slot.pid.load(SeqCst),
+        used_bytes: slot.used_bytes.load(SeqCst),
+        sm_busy_percent: slot.sm_busy_percent.load(SeqCst),
+        memory_busy_percent: slot.memory_busy_percent.load(SeqCst),
+        contexts: slot.contexts.load(SeqCst),
+    };
+    let same = slot.claim.load() == claim;
+    (same && (started_ticks == 0 || alive.lives(view.pid, started_ticks))).then_some((asked_bytes, view))
 }
 
 impl Process {

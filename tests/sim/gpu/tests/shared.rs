@@ -421,3 +421,58 @@ fn devices_that_make_no_sense_are_refused() {
     ));
     assert!(!path.exists());
 }
+
+/// Not a test of its own: the process that the next test kills, busy with everything a participant does.
+#[test]
+#[ignore = "is started and killed by a_participant_may_be_killed_at_any_instant"]
+fn participant() {
+    let Some(path) = std::env::var_os("PLIMSOLL_TEST_STATE") else {
+        return;
+    };
+    let gpu = Gpu::open(path.as_ref()).expect("opened");
+    let parent = std::os::unix::process::parent_id();
+    while std::os::unix::process::parent_id() == parent {
+        let process = gpu.attach(0, std::process::id()).expect("attached");
+        for step in 1..50 {
+            process.resize(step * GIB / 4).expect("there is room for one");
+        }
+        gpu.raise_xid(0, 13);
+        let fault = Fault::new("nvmlShutdown", FaultKind::Code(1));
+        gpu.withdraw(gpu.inject(fault).expect("injected"));
+        gpu.count_call(Function::new("participant"));
+    }
+}
+
+#[test]
+fn a_participant_may_be_killed_at_any_instant() {
+    let World { path, gpu, _folder } = world();
+    let mut cursor = gpu.xid_cursor();
+    for round in 1..=30 {
+        let calls = gpu.calls("participant");
+        let mut child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "participant", "--ignored"])
+            .env("PLIMSOLL_TEST_STATE", &path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("started");
+        while gpu.calls("participant") < calls + round {
+            assert_eq!(child.try_wait().expect("asked"), None, "it ended by itself");
+            std::thread::yield_now();
+        }
+        child.kill().expect("killed");
+        child.wait().expect("waited");
+        assert_eq!(gpu.device(0).used_bytes(), 0);
+        let own = gpu.attach(0, std::process::id()).expect("attached");
+        own.resize(23 * GIB).expect("all of it is free");
+        // The ring goes on where it was: an Xid raised now is the next one that comes.
+        while gpu.next_xid(&mut cursor).is_some() {}
+        gpu.raise_xid(1, 79);
+        assert_eq!(gpu.next_xid(&mut cursor), Some(XidEvent { device: 1, xid: 79 }));
+    }
+    gpu.clear_faults();
+    assert!(
+        (0..64).all(|_| gpu.inject(Fault::new("*", FaultKind::Hang)).is_ok()),
+        "no place was lost"
+    );
+}

@@ -2,7 +2,10 @@
 //!
 //! Rows go a minute at a time, on the writer's connection, so that no commit waits long behind it.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use sqlx::SqliteConnection;
 
@@ -50,41 +53,50 @@ pub(crate) struct Trimmed {
     pub(crate) until_ns: i64,
 }
 
-/// One step towards the size limit: free pages go first, then the oldest minute of samples. `None` when the store is
-/// small enough, or cannot become smaller this way.
+/// One step towards the size limit: free pages and the log go first, then the oldest minute of samples. `None` when
+/// the store is small enough, or cannot become smaller this way.
 pub(crate) async fn trim(
     connection: &mut SqliteConnection,
     path: &Path,
     keep: &Keep,
 ) -> Result<Option<Trimmed>, sqlx::Error> {
-    if size_bytes(path) <= keep.max_size_bytes {
+    let log = log_of(path);
+    if size_bytes(path) + size_bytes(&log) <= keep.max_size_bytes {
         return Ok(None);
     }
     sqlx::raw_sql(FREE_PAGES).execute(&mut *connection).await?;
-    // Pages that were given back leave the file when the log is written into it.
-    sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)")
+    // The file shrinks when the log is written into it. A reader that stays for long keeps the log from shrinking;
+    // deleting samples would only make it longer.
+    sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         .execute(&mut *connection)
         .await?;
+    let (database, log) = (size_bytes(path), size_bytes(&log));
+    if log > 0 {
+        tracing::warn!(
+            log_bytes = log,
+            "a reader of the store keeps its write-ahead log from shrinking"
+        );
+    }
+    if database <= keep.max_size_bytes {
+        return Ok(None);
+    }
     let Some(oldest_ns) = oldest(connection).await? else {
         return Ok(None);
     };
-    if size_bytes(path) <= keep.max_size_bytes {
-        return Ok(None);
-    }
     let until_ns = oldest_ns.saturating_add(STEP_NS);
     let rows = delete_samples(connection, until_ns).await?;
     Ok(Some(Trimmed { rows, until_ns }))
 }
 
-/// Database and write-ahead log.
-fn size_bytes(path: &Path) -> u64 {
+/// The write-ahead log of a database.
+pub(crate) fn log_of(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
-    [path, Path::new(&log)]
-        .iter()
-        .filter_map(|file| std::fs::metadata(file).ok())
-        .map(|data| data.len())
-        .sum()
+    log.into()
+}
+
+fn size_bytes(file: &Path) -> u64 {
+    std::fs::metadata(file).map_or(0, |data| data.len())
 }
 
 fn before(now_ns: i64, age: Duration) -> i64 {
@@ -132,3 +144,7 @@ async fn prune_history(connection: &mut SqliteConnection, until_ns: i64) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "retention_tests.rs"]
+mod tests;

@@ -15,7 +15,7 @@ use sqlx::{
     sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use crate::{StoreError, error::sqlite_code};
+use crate::{StoreError, error::sqlite_code, retention::log_of};
 
 /// Where the service keeps its store unless told otherwise. Its folder is created; no other is.
 pub const DEFAULT_PATH: &str = "/var/lib/plimsoll/plimsoll.db";
@@ -116,7 +116,7 @@ pub(crate) async fn open_to_read(
     let (connection, found) = match version_of(path, &options).await {
         // Beside a write-ahead log SQLite needs an index file, which somebody who may only read cannot create. When
         // there is no log there is no writer either, and the file alone is the whole database.
-        Err(StoreError::Sql { source, .. }) if is_cannot_open(&source) && !has_log(path) => {
+        Err(StoreError::Sql { source, .. }) if is_cannot_open(&source) && !log_of(path).exists() => {
             options = options.immutable(true);
             version_of(path, &options).await?
         }
@@ -249,12 +249,6 @@ fn classify(path: &Path, doing: &'static str, error: sqlx::Error) -> StoreError 
 fn is_cannot_open(error: &sqlx::Error) -> bool {
     const CANNOT_OPEN: i32 = 14;
     sqlite_code(error) == Some(CANNOT_OPEN)
-}
-
-fn has_log(path: &Path) -> bool {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    Path::new(&log).exists()
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {

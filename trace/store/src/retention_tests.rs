@@ -1,0 +1,198 @@
+use plimsoll_trace::units::show_bytes;
+use sqlx::{AssertSqlSafe, Connection};
+use tempfile::TempDir;
+
+use super::*;
+use crate::schema;
+
+const SECOND: i64 = 1_000_000_000;
+const KEEP: Keep = Keep {
+    raw: Duration::from_secs(600),
+    history: Duration::from_secs(6_000),
+    max_size_bytes: u64::MAX,
+};
+
+struct Bench {
+    folder: TempDir,
+    connection: SqliteConnection,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (_, connection) = schema::open(&folder.path().join("t.db")).await.expect("a store");
+        Self { folder, connection }
+    }
+
+    async fn run(&mut self, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut self.connection)
+            .await
+            .expect(sql);
+    }
+
+    async fn number(&mut self, sql: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&mut self.connection)
+            .await
+            .expect(sql)
+    }
+
+    /// A sample of each kind each second.
+    async fn samples(&mut self, secs: std::ops::Range<i64>) {
+        for table in [
+            "_device_raw (at_ns, device_id)",
+            "_process_raw (at_ns, device_id, pid)",
+            "_host_raw (at_ns)",
+            "_engine_raw (at_ns, run_id, signal_id)",
+        ] {
+            let keys = ", 1".repeat(table.matches(',').count());
+            self.run(&format!(
+                "WITH RECURSIVE t(s) AS (SELECT {} UNION ALL SELECT s + 1 FROM t WHERE s + 1 < {})
+                 INSERT INTO {table} SELECT s * 1000000000{keys} FROM t",
+                secs.start, secs.end
+            ))
+            .await;
+        }
+    }
+
+    /// Oldest second and number of rows of each kind of sample, which are all alike.
+    async fn left(&mut self) -> (i64, i64) {
+        let mut all = Vec::new();
+        for table in ["_device_raw", "_process_raw", "_host_raw", "_engine_raw"] {
+            let oldest = self
+                .number(&format!(
+                    "SELECT coalesce(min(at_ns), -1) / 1000000000 FROM {table}"
+                ))
+                .await;
+            all.push((
+                oldest,
+                self.number(&format!("SELECT count(*) FROM {table}")).await,
+            ));
+        }
+        all.dedup();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all[0]
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_old_goes_a_minute_at_a_time() {
+    let mut bench = Bench::new().await;
+    bench.samples(1_000..2_000).await;
+    let now_ns = 1_730 * SECOND;
+    // 1000 to 1129 is older than ten minutes.
+    assert!(prune(&mut bench.connection, now_ns, &KEEP).await.expect("pruned"));
+    assert_eq!(bench.left().await, (1_060, 940));
+    assert!(prune(&mut bench.connection, now_ns, &KEEP).await.expect("pruned"));
+    assert_eq!(bench.left().await, (1_120, 880));
+    assert!(!prune(&mut bench.connection, now_ns, &KEEP).await.expect("pruned"));
+    assert_eq!(bench.left().await, (1_130, 870));
+    assert!(
+        !prune(&mut bench.connection, now_ns, &KEEP)
+            .await
+            .expect("nothing to do")
+    );
+    assert_eq!(bench.left().await, (1_130, 870));
+}
+
+#[tokio::test]
+async fn a_gap_is_passed_in_one_step() {
+    let mut bench = Bench::new().await;
+    bench.samples(10..20).await;
+    bench.samples(50_000..50_010).await;
+    assert!(
+        prune(&mut bench.connection, 60_000 * SECOND, &KEEP)
+            .await
+            .expect("pruned")
+    );
+    assert_eq!(bench.left().await, (50_000, 10));
+}
+
+#[tokio::test]
+async fn history_is_kept_longer_and_the_unsettled_always() {
+    let mut bench = Bench::new().await;
+    for (id, secs, outcome) in [
+        (1, 10, "kept"),
+        (2, 10, "applying"),
+        (3, 5_000, "kept"),
+        (4, 20, "kept"),
+    ] {
+        let at_ns = secs * SECOND;
+        bench.run(&format!(
+            "INSERT INTO _decision VALUES ({id}, NULL, 'e', 'r', {at_ns}, 'act', 'apply', '{outcome}', 's', 1, 1, '', NULL);
+             INSERT INTO _config_change VALUES ({id}, {id}, 'p', {at_ns}, '', '', '', 'kept');
+             INSERT INTO _event VALUES ({id}, NULL, NULL, {at_ns}, 'xid', '', NULL);
+             INSERT INTO _loss VALUES ({id}, 's', 'r', {at_ns}, 1)"
+        ))
+        .await;
+    }
+    bench
+        .run("INSERT INTO _run VALUES (1, 'n', NULL, 'h', NULL, NULL, 1, 2, 0, 'ok', NULL, 'off')")
+        .await;
+    prune(&mut bench.connection, 6_100 * SECOND, &KEEP)
+        .await
+        .expect("pruned");
+    // The newest number stays even if it is old, because the next follows from it.
+    assert_eq!(bench.number("SELECT sum(1 << id) FROM decisions").await, 0b11100);
+    assert_eq!(
+        bench.number("SELECT sum(1 << id) FROM config_changes").await,
+        0b11100
+    );
+    assert_eq!(bench.number("SELECT sum(1 << id) FROM events").await, 0b01000);
+    assert_eq!(bench.number("SELECT count(*) FROM losses").await, 1);
+    assert_eq!(bench.number("SELECT count(*) FROM runs").await, 1);
+}
+
+#[tokio::test]
+async fn a_store_that_is_too_large_loses_its_oldest_samples_and_shrinks() {
+    let mut bench = Bench::new().await;
+    let path = bench.folder.path().join("t.db");
+    bench.samples(0..8_000).await;
+    bench.run("PRAGMA wal_checkpoint(TRUNCATE)").await;
+    let before = size_bytes(&path);
+    let keep = Keep {
+        max_size_bytes: before * 2 / 3,
+        ..KEEP
+    };
+    let mut rows = 0;
+    let mut steps = 0;
+    while let Some(trimmed) = trim(&mut bench.connection, &path, &keep).await.expect("trimmed") {
+        rows += trimmed.rows;
+        steps += 1;
+        assert!(steps < 1_000, "it never ends");
+        assert_eq!(trimmed.until_ns, steps * 60 * SECOND);
+    }
+    let after = size_bytes(&path) + size_bytes(&log_of(&path));
+    assert!(
+        after <= keep.max_size_bytes,
+        "{} of {}",
+        show_bytes(after),
+        show_bytes(before)
+    );
+    let (oldest, left) = bench.left().await;
+    assert_eq!(
+        (oldest, left),
+        (steps * 60, 8_000 - steps * 60),
+        "only the oldest went"
+    );
+    assert!(left > 2_000, "no more than needed: {left}");
+    assert_eq!(rows, 4 * 60 * steps.cast_unsigned());
+}
+
+#[tokio::test]
+async fn nothing_is_trimmed_that_would_not_help() {
+    let mut bench = Bench::new().await;
+    let path = bench.folder.path().join("t.db");
+    let keep = Keep {
+        max_size_bytes: 1,
+        ..KEEP
+    };
+    assert_eq!(
+        trim(&mut bench.connection, &path, &keep)
+            .await
+            .expect("nothing to do"),
+        None
+    );
+    bench.connection.close().await.expect("closed");
+}

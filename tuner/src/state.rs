@@ -153,9 +153,6 @@ impl LadderState {
 
     /// The state of a rule, made when it is new.
     pub(crate) fn rule_mut(&mut self, name: &str) -> &mut RuleState {
-        if !self.rules.contains_key(name) {
-            self.rules.insert(name.to_owned(), RuleState::default());
-        }
         self.rules.entry(name.to_owned()).or_default()
     }
 

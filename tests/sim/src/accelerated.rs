@@ -70,10 +70,11 @@ impl Summary {
     /// Time without an answering model because of deaths, in seconds of the simulated world.
     #[must_use]
     pub fn down_secs(&self) -> f64 {
-        self.outages
+        let each = self
+            .outages
             .iter()
-            .map(|outage| outage.until_secs - outage.from_secs)
-            .sum()
+            .map(|outage| outage.until_secs - outage.from_secs);
+        each.fold(0.0, |sum, secs| sum + secs)
     }
 }
 

@@ -28,7 +28,7 @@ pub struct EngineArgs {
     /// How long the family's load lasts
     #[arg(long, value_name = "SECS", default_value_t = 3600.0)]
     pub duration: f64,
-    /// When the load began, in ns since the Unix epoch; default: as the journal says, or now
+    /// When the load began, in ns since the Unix epoch, not in the future; default: as the journal says, or now
     #[arg(long, value_name = "NS")]
     pub epoch_ns: Option<i64>,
     /// Seconds of the simulated world in one second

@@ -45,17 +45,16 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Opens the books for a new life. What the last life had taken and not finished is lost. Books of another load
-    /// (another `epoch_ns`) are closed and new ones begun. Returns whether there was a former life.
+    /// (another `epoch_ns`) are closed and new ones begun.
     pub(crate) fn open(
         path: Option<&Path>,
         epoch_ns: Option<i64>,
         now_ns: i64,
-    ) -> Result<(Self, Books, bool), JournalError> {
+    ) -> Result<(Self, Books), JournalError> {
         let former = match path {
             Some(path) => read(path)?.filter(|books| epoch_ns.is_none_or(|epoch| epoch == books.epoch_ns)),
             None => None,
         };
-        let had_former = former.is_some();
         let mut books = former.unwrap_or(Books {
             epoch_ns: epoch_ns.unwrap_or(now_ns),
             ..Books::default()
@@ -68,7 +67,6 @@ impl Journal {
                 written: Books::default(),
             },
             books,
-            had_former,
         ))
     }
 
@@ -115,23 +113,20 @@ mod tests {
     fn the_next_life_counts_what_was_in_flight_as_lost() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("engine.journal");
-        let (mut journal, mut books, former) = Journal::open(Some(&path), None, 77).expect("new");
-        assert_eq!((books.epoch_ns, books.starts, former), (77, 1, false));
+        let (mut journal, mut books) = Journal::open(Some(&path), None, 77).expect("new");
+        assert_eq!((books.epoch_ns, books.starts), (77, 1));
         (books.taken, books.served, books.lost, books.next_arrival) = (10, 6, 1, 9);
         journal.save(&books).expect("saved");
 
-        let (_, books, former) = Journal::open(Some(&path), None, 99).expect("there");
-        assert_eq!((books.epoch_ns, books.starts, former), (77, 2, true));
+        let (_, books) = Journal::open(Some(&path), None, 99).expect("there");
+        assert_eq!((books.epoch_ns, books.starts), (77, 2));
         assert_eq!(
             (books.taken, books.served, books.lost, books.next_arrival),
             (10, 6, 4, 9)
         );
 
-        let (_, books, former) = Journal::open(Some(&path), Some(88), 99).expect("there");
-        assert_eq!(
-            (books.epoch_ns, books.starts, books.taken, former),
-            (88, 1, 0, false)
-        );
+        let (_, books) = Journal::open(Some(&path), Some(88), 99).expect("there");
+        assert_eq!((books.epoch_ns, books.starts, books.taken), (88, 1, 0));
     }
 
     #[test]

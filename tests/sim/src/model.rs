@@ -4,7 +4,7 @@
 //! In each step the card's time is divided: up to [`PREFILL_SHARE`] of it reads prompts (first come first served), the
 //! rest writes answers, one token for every running request in each iteration. An iteration reads all weights and the
 //! whole KV cache once, a prompt token costs two operations for each parameter. `gradient_checkpointing` makes both
-//! slower by [`CHECKPOINTING_COST`].
+//! slower by 5 %.
 //!
 //! KV is taken when tokens come. If the card has no more, the engine is out of memory: the process that runs it dies
 //! and everything it was serving is lost.

@@ -99,14 +99,13 @@ async fn serve(args: &EngineArgs) -> Result<i32, EngineError> {
     })?;
     let workload = load(args)?;
     let start = Stamp::now();
-    let (journal, mut books, had_former) =
-        Journal::open(args.journal.as_deref(), args.epoch_ns, start.unix_ns)?;
+    let (journal, mut books) = Journal::open(args.journal.as_deref(), args.epoch_ns, start.unix_ns)?;
     let clock = Clock {
         start,
         epoch_ns: books.epoch_ns,
         speed: args.speed,
     };
-    if !had_former && args.journal.is_none() {
+    if args.journal.is_none() {
         // Without books nothing is known of the time before this start.
         let start_secs = clock.at(start);
         books.next_arrival = workload
@@ -150,10 +149,6 @@ async fn serve(args: &EngineArgs) -> Result<i32, EngineError> {
         journal,
         journal_failed: false,
     };
-    // The first tick puts the engine on the card before anybody is told where it listens.
-    if let Some(code) = life.tick() {
-        return Ok(code);
-    }
     let http = axum::serve(listener, router(Arc::clone(&server)));
     let mut http = std::pin::pin!(http.into_future());
     if let Some(path) = &args.port_file {
@@ -175,7 +170,10 @@ async fn serve(args: &EngineArgs) -> Result<i32, EngineError> {
             () = next(&mut hangup) => life.reload(),
             _ = terminate.recv() => return Ok(life.end()),
             _ = interrupt.recv() => return Ok(life.end()),
-            ended = &mut http => return Err(EngineError::io("serving HTTP")(ended.err().unwrap_or_else(|| io::ErrorKind::Other.into()))),
+            ended = &mut http => {
+                let source = ended.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                return Err(EngineError::io("serving HTTP")(source));
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct Setting {
 pub enum SetValue {
     /// This value.
     Value(Value),
-    /// The value that is there below this rung, times a factor, kept inside the limits.
+    /// The value in the person's file, times a factor, kept inside the limits.
     Scale {
         /// Finite and above 0.
         factor: f64,

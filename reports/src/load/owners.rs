@@ -1,0 +1,189 @@
+//! Readings of processes. They are stored when something changed and once a minute, so a row holds for a while.
+
+use std::collections::BTreeMap;
+
+use plimsoll_store::{Reader, Value};
+
+use super::Window;
+use super::samples::MOST_ROWS;
+use crate::error::ReportError;
+use crate::row::{Row, rows};
+use crate::timeline::{DeviceTrack, Owner, OwnerName, Sample};
+
+/// How long a row of `process_samples` holds, ns.
+pub(super) const HOLDS_NS: i64 = 61_000_000_000;
+
+/// A process on a device; several lives of one pid are told apart by run and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) device: String,
+    pub(super) name: OwnerName,
+    run: Option<i64>,
+    pid: u32,
+}
+
+impl Key {
+    /// Reads the columns device, pid, run_id and process. Processes of no run or of another one count as others.
+    pub(super) fn read(row: &mut Row<'_>, window: &Window) -> Self {
+        let device = row.word();
+        let pid = row.int().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
+        let run = row.int();
+        let process = row.text();
+        let name = if window.run.is_none() || window.run == run {
+            OwnerName::Process { name: process, pid }
+        } else {
+            OwnerName::OtherProcesses
+        };
+        Self {
+            device,
+            name,
+            run,
+            pid,
+        }
+    }
+}
+
+/// Whether a process of the run itself held memory here.
+pub(super) fn has_own(track: &DeviceTrack) -> bool {
+    track
+        .owners
+        .iter()
+        .any(|owner| owner.name != OwnerName::OtherProcesses)
+}
+
+/// Reads every row; answers false, with no owner read, when there are too many.
+pub(super) async fn read(
+    reader: &Reader,
+    window: &Window,
+    tracks: &mut BTreeMap<String, DeviceTrack>,
+) -> Result<bool, ReportError> {
+    let sql = format!(
+        "SELECT device, pid, run_id, process, at_ns, used_bytes FROM process_samples \
+         WHERE at_ns BETWEEN ?1 AND ?2 ORDER BY at_ns LIMIT {}",
+        MOST_ROWS + 1
+    );
+    let from = Value::Integer(window.from_ns.saturating_sub(HOLDS_NS));
+    let table = reader.query(&sql, &[from, Value::Integer(window.to_ns)]).await?;
+    if table.rows.len() > MOST_ROWS {
+        return Ok(false);
+    }
+    let mut series: BTreeMap<Key, Vec<Sample>> = BTreeMap::new();
+    for mut row in rows(&table) {
+        let key = Key::read(&mut row, window);
+        let (Some(at_ns), used_bytes) = (row.int(), row.size()) else {
+            continue;
+        };
+        series.entry(key).or_default().push(Sample { at_ns, used_bytes });
+    }
+    let mut others: BTreeMap<String, Vec<Vec<Sample>>> = BTreeMap::new();
+    for (key, samples) in series {
+        let samples = expire(samples);
+        if key.name == OwnerName::OtherProcesses {
+            others.entry(key.device).or_default().push(samples);
+        } else if let Some(track) = tracks.get_mut(&key.device) {
+            track.owners.push(Owner {
+                name: key.name,
+                samples,
+            });
+        }
+    }
+    for (device, series) in others {
+        if let Some(track) = tracks.get_mut(&device) {
+            track.owners.push(Owner {
+                name: OwnerName::OtherProcesses,
+                samples: sum(&series),
+            });
+        }
+    }
+    Ok(true)
+}
+
+/// Ends a value that was not confirmed in time.
+fn expire(samples: Vec<Sample>) -> Vec<Sample> {
+    let mut out: Vec<Sample> = Vec::with_capacity(samples.len() + 1);
+    let next = samples
+        .iter()
+        .skip(1)
+        .map(|sample| sample.at_ns)
+        .chain([i64::MAX]);
+    for (sample, next_ns) in samples.iter().zip(next) {
+        out.push(*sample);
+        let until = sample.at_ns.saturating_add(HOLDS_NS);
+        if sample.used_bytes.is_some() && next_ns > until {
+            out.push(Sample {
+                at_ns: until,
+                used_bytes: None,
+            });
+        }
+    }
+    out
+}
+
+/// Adds up series that hold their values; the sum is unknown where none of them is known.
+fn sum(series: &[Vec<Sample>]) -> Vec<Sample> {
+    let mut changes: Vec<(i64, usize, Option<u64>)> = series
+        .iter()
+        .enumerate()
+        .flat_map(|(index, samples)| {
+            samples
+                .iter()
+                .map(move |sample| (sample.at_ns, index, sample.used_bytes))
+        })
+        .collect();
+    changes.sort_unstable();
+    let mut now: Vec<Option<u64>> = vec![None; series.len()];
+    let mut out: Vec<Sample> = Vec::new();
+    for (at_ns, index, used_bytes) in changes {
+        now[index] = used_bytes;
+        let total = now.iter().flatten().copied().reduce(u64::saturating_add);
+        match out.last_mut() {
+            Some(last) if last.at_ns == at_ns => last.used_bytes = total,
+            _ => out.push(Sample {
+                at_ns,
+                used_bytes: total,
+            }),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(values: &[(i64, Option<u64>)]) -> Vec<Sample> {
+        values
+            .iter()
+            .map(|(secs, used_bytes)| Sample {
+                at_ns: secs * 1_000_000_000,
+                used_bytes: *used_bytes,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_value_that_is_not_confirmed_ends() {
+        let read = expire(samples(&[
+            (0, Some(1)),
+            (60, Some(2)),
+            (200, Some(3)),
+            (210, None),
+        ]));
+        let wanted = [
+            (0, Some(1)),
+            (60, Some(2)),
+            (121, None),
+            (200, Some(3)),
+            (210, None),
+        ];
+        assert_eq!(read, samples(&wanted));
+    }
+
+    #[test]
+    fn other_processes_are_added_up() {
+        let a = samples(&[(0, Some(1)), (10, Some(5)), (30, None)]);
+        let b = samples(&[(10, Some(2)), (40, None)]);
+        let wanted = [(0, Some(1)), (10, Some(7)), (30, Some(2)), (40, None)];
+        assert_eq!(sum(&[a, b]), samples(&wanted));
+    }
+}

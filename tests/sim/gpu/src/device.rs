@@ -137,21 +137,19 @@ impl DeviceState {
         self.layout().absent.store((!present).into(), SeqCst);
     }
 
-    /// What its living processes use, those of its MIG instances included.
-    pub fn process_used_bytes(&self) -> u64 {
-        self.own_process_bytes()
-            + self
-                .instances()
-                .map(|instance| instance.own_process_bytes())
-                .sum::<u64>()
-    }
-
-    /// In use without what the driver reserves: [`DeviceState::other_used_bytes`] + the sum over its living processes.
+    /// In use without what the driver reserves: [`DeviceState::other_used_bytes`] + the sum over its living processes, and
+    /// both of its MIG instances.
     pub fn used_bytes(&self) -> u64 {
-        let instances: u64 = self.instances().map(|instance| instance.used_bytes()).sum();
         self.other_used_bytes()
             .saturating_add(self.own_process_bytes())
-            .saturating_add(instances)
+            .saturating_add(self.instance_used_bytes())
+    }
+
+    /// In use on the MIG instances of this card.
+    pub(crate) fn instance_used_bytes(&self) -> u64 {
+        self.instances()
+            .map(|instance| instance.used_bytes())
+            .fold(0, u64::saturating_add)
     }
 
     /// total - reserved - used, not below 0.

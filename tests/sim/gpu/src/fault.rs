@@ -1,10 +1,12 @@
-//! Faults on request and counts of calls: what a test switches on, and what the driver library asks at each call.
+//! Faults on request: what a test switches on, and what the driver library asks at each call.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use crate::gpu::{Gpu, GpuError};
-use crate::layout::{COUNTERS, ClaimState, ClaimWord, FAULTS, FaultSlot, place_in};
+use crate::calls::Function;
+use crate::error::GpuError;
+use crate::gpu::Gpu;
+use crate::layout::{ClaimState, ClaimWord, FAULTS, FaultSlot};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,25 +75,6 @@ pub struct FaultId {
     claim: ClaimWord,
 }
 
-/// A function's name in the short form that the state file keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Function(u64);
-
-impl Function {
-    /// Made from the exported name; as a constant it costs nothing at the call.
-    pub const fn new(name: &str) -> Self {
-        // FNV-1a, 64 bits.
-        let bytes = name.as_bytes();
-        let mut hash = 0xCBF2_9CE4_8422_2325_u64;
-        let mut at = 0;
-        while at < bytes.len() {
-            hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01B3);
-            at += 1;
-        }
-        Function(if hash == 0 { 1 } else { hash })
-    }
-}
-
 /// All that goes wrong with one call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fired {
@@ -135,7 +118,7 @@ impl Gpu {
         let function = if fault.function == EVERY_FUNCTION {
             0
         } else {
-            Function::new(fault.function).0
+            Function::new(fault.function).hash()
         };
         for (index, slot) in self.layout().faults.iter().enumerate() {
             let seen = slot.claim.load();
@@ -193,19 +176,6 @@ impl Gpu {
         self.layout().faults[fault.index].claim.load() == fault.claim
     }
 
-    /// For the driver library: counts a call.
-    pub fn count_call(&self, function: Function) {
-        if let Some(counter) = self.counter(function, true) {
-            counter.fetch_add(1, SeqCst);
-        }
-    }
-
-    /// How often a function was called, by any process, also when the call failed. The name is not checked.
-    pub fn calls(&self, function: &str) -> u64 {
-        self.counter(Function::new(function), false)
-            .map_or(0, |counter| counter.load(SeqCst))
-    }
-
     /// For the driver library: what goes wrong with this call of `function` about `device`.
     pub fn faults(&self, function: Function, device: Option<usize>) -> Fired {
         let mut fired = Fired::default();
@@ -217,29 +187,6 @@ impl Gpu {
         }
         fired
     }
-
-    /// Counters are found by hash from its own place on; one that is taken is never given back.
-    fn counter(&self, function: Function, take: bool) -> Option<&std::sync::atomic::AtomicU64> {
-        let start = place_in(COUNTERS, function.0);
-        for step in 0..COUNTERS {
-            let counter = &self.layout().counters[(start + step) % COUNTERS];
-            let mut owner = counter.function.load(SeqCst);
-            if owner == 0 && take {
-                owner = counter
-                    .function
-                    .compare_exchange(0, function.0, SeqCst, SeqCst)
-                    .err()
-                    .unwrap_or(function.0);
-            }
-            if owner == function.0 {
-                return Some(&counter.calls);
-            }
-            if owner == 0 {
-                return None;
-            }
-        }
-        None
-    }
 }
 
 /// Whether this fault meets the call, with how many times it did before.
@@ -250,7 +197,7 @@ fn fires(slot: &FaultSlot, function: Function, device: Option<usize>) -> Option<
     }
     let of_function = slot.function.load(SeqCst);
     let of_device = (slot.device.load(SeqCst) as usize).checked_sub(1);
-    if (of_function != 0 && of_function != function.0) || (of_device.is_some() && of_device != device) {
+    if (of_function != 0 && of_function != function.hash()) || (of_device.is_some() && of_device != device) {
         return None;
     }
     let nth_call = slot

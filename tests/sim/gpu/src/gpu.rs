@@ -1,11 +1,11 @@
-//! The state file itself: making it, opening it, and what belongs to the driver rather than to one device.
+//! The state file itself: making it, opening it, and finding the devices in it.
 #![expect(
     unsafe_code,
     reason = "a shared memory map is read through a reference to its layout"
 )]
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -15,103 +15,9 @@ use memmap2::MmapRaw;
 
 use crate::alive::Alive;
 use crate::device::DeviceState;
-use crate::layout::{self, Device, Layout, MAGIC, VERSION};
-
-/// The most devices (MIG instances counted) that a state file holds.
-pub const MAX_DEVICES: usize = layout::DEVICES;
-
-/// A device to create: a card, or a MIG instance of a card that stands earlier in the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceSpec {
-    /// As NVML prints it: `GPU-…` or `MIG-…`, at most 95 bytes.
-    pub uuid: String,
-    /// Product name, at most 95 bytes.
-    pub name: String,
-    /// All memory of the device, what the driver reserves included.
-    pub total_bytes: u64,
-    /// Memory that the driver keeps for itself.
-    pub reserved_bytes: u64,
-    /// Index of the card that this is a MIG instance of.
-    pub mig_parent: Option<usize>,
-}
-
-impl DeviceSpec {
-    /// A card of which the driver reserves nothing.
-    pub fn new(uuid: &str, name: &str, total_bytes: u64) -> Self {
-        DeviceSpec {
-            uuid: uuid.to_owned(),
-            name: name.to_owned(),
-            total_bytes,
-            reserved_bytes: 0,
-            mig_parent: None,
-        }
-    }
-}
-
-/// Why a state file could not be made, opened or used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GpuError {
-    /// The file system said no.
-    #[error("{action} the simulated GPU's state file {}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// The state file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file is something else, or of another version.
-    #[error("{} is not a state file of this simulated GPU: {reason}; create it anew", path.display())]
-    WrongFile {
-        /// The file.
-        path: PathBuf,
-        /// What does not fit.
-        reason: String,
-    },
-    /// A device that cannot be created.
-    #[error("device {index} cannot be simulated: {reason}")]
-    BadDevice {
-        /// Its place in the list.
-        index: usize,
-        /// What does not fit.
-        reason: String,
-    },
-    /// There is no such device.
-    #[error("the simulated GPU has no device {index}, only {count}")]
-    NoDevice {
-        /// What was asked for.
-        index: usize,
-        /// Number of devices there are.
-        count: usize,
-    },
-    /// There is no process with this pid.
-    #[error("there is no process {pid} that could use the simulated GPU")]
-    NoProcess {
-        /// The pid.
-        pid: u32,
-    },
-    /// A table of the state file is full.
-    #[error("the simulated GPU has no room for more {what} (at most {limit})")]
-    Full {
-        /// Processes or faults.
-        what: &'static str,
-        /// How many fit.
-        limit: usize,
-    },
-}
-
-/// What the kernel side of the driver is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DriverState {
-    /// It works.
-    Loaded,
-    /// The kernel module is not loaded.
-    NotLoaded,
-    /// The library was upgraded and the module was not.
-    VersionMismatch,
-}
+use crate::error::GpuError;
+use crate::layout::{Layout, MAGIC, VERSION};
+use crate::spec::{DeviceSpec, MAX_DEVICES, check, describe};
 
 /// A state file in use. Clones share one map; other processes see each change at once.
 ///
@@ -171,7 +77,7 @@ impl Gpu {
         file.write_all(&vec![0; size_of::<Layout>()])
             .map_err(failed("filling"))?;
         let gpu = Gpu::map(&file, path)?;
-        gpu.describe(devices);
+        describe(devices, gpu.layout());
         std::fs::rename(draft, path).map_err(failed("naming"))?;
         Ok(gpu)
     }
@@ -251,36 +157,6 @@ impl Gpu {
         unsafe { &*self.map.raw.as_mut_ptr().cast::<Layout>() }
     }
 
-    fn describe(&self, devices: &[DeviceSpec]) {
-        let layout = self.layout();
-        let mut instances = [0_u32; MAX_DEVICES];
-        for (spec, device) in devices.iter().zip(&layout.devices) {
-            device.uuid.set(&spec.uuid);
-            device.name.set(&spec.name);
-            device.total_bytes.store(spec.total_bytes, SeqCst);
-            device.reserved_bytes.store(spec.reserved_bytes, SeqCst);
-            at_rest(device, spec);
-            if let Some(parent) = spec.mig_parent {
-                device
-                    .parent
-                    .store(u32::try_from(parent + 1).unwrap_or_default(), SeqCst);
-                device.gpu_instance.store(instances[parent], SeqCst);
-                layout.devices[parent].mig_mode.store(1, SeqCst);
-                instances[parent] += 1;
-            }
-        }
-        layout
-            .device_count
-            .store(u32::try_from(devices.len()).unwrap_or_default(), SeqCst);
-        layout.driver_generation.store(1, SeqCst);
-        layout.driver_version.set("580.95.05");
-        layout
-            .size_bytes
-            .store(u32::try_from(size_of::<Layout>()).unwrap_or_default(), SeqCst);
-        layout.version.store(VERSION, SeqCst);
-        layout.magic.store(MAGIC, SeqCst);
-    }
-
     /// The state file's path.
     pub fn path(&self) -> &Path {
         &self.map.path
@@ -312,112 +188,5 @@ impl Gpu {
     /// All devices in the order in which they were created.
     pub fn devices(&self) -> impl Iterator<Item = DeviceState> + '_ {
         (0..self.device_count()).map(|index| DeviceState::new(self.clone(), index))
-    }
-
-    /// What the driver is doing.
-    pub fn driver(&self) -> DriverState {
-        match self.layout().driver_state.load(SeqCst) {
-            1 => DriverState::NotLoaded,
-            2 => DriverState::VersionMismatch,
-            _ => DriverState::Loaded,
-        }
-    }
-
-    /// Unloads, breaks or loads the driver. Unloading ends this life of the driver: handles from before are lost even
-    /// when it is loaded again. A version mismatch meets only who initialises from now on.
-    pub fn set_driver(&self, state: DriverState) {
-        self.layout().driver_state.store(state as u32, SeqCst);
-        if state == DriverState::NotLoaded {
-            self.layout().driver_generation.fetch_add(1, SeqCst);
-        }
-        self.ring();
-    }
-
-    /// Unloads and loads the driver: handles from before answer that the GPU is lost until their process has shut NVML
-    /// down as often as it had initialised it, and initialises anew.
-    pub fn reload_driver(&self) {
-        self.layout().driver_generation.fetch_add(1, SeqCst);
-        self.ring();
-    }
-
-    /// Which life of the driver this is.
-    pub fn driver_generation(&self) -> u32 {
-        self.layout().driver_generation.load(SeqCst)
-    }
-
-    /// Version of the driver, such as `580.95.05`.
-    pub fn driver_version(&self) -> String {
-        self.layout().driver_version.get()
-    }
-
-    /// Sets [`Gpu::driver_version`], cut to 95 bytes.
-    pub fn set_driver_version(&self, version: &str) {
-        self.layout().driver_version.set(version);
-    }
-
-    /// Calls of `nvmlInit*` that no `nvmlShutdown` has answered yet, over all processes. What a killed process left
-    /// open stays counted.
-    pub fn open_inits(&self) -> i64 {
-        self.layout().open_inits.load(SeqCst)
-    }
-
-    /// Event sets alive, over all processes. What a killed process left open stays counted.
-    pub fn open_event_sets(&self) -> i64 {
-        self.layout().open_event_sets.load(SeqCst)
-    }
-
-    /// For the driver library: one more (1) or one less (-1) initialisation.
-    pub fn count_init(&self, change: i64) {
-        self.layout().open_inits.fetch_add(change, SeqCst);
-    }
-
-    /// For the driver library: one more (1) or one less (-1) event set.
-    pub fn count_event_set(&self, change: i64) {
-        self.layout().open_event_sets.fetch_add(change, SeqCst);
-    }
-}
-
-fn check(devices: &[DeviceSpec]) -> Result<(), GpuError> {
-    for (index, spec) in devices.iter().enumerate() {
-        let is_card =
-            |parent: usize| parent < index && devices.get(parent).is_some_and(|d| d.mig_parent.is_none());
-        let reason = if index >= MAX_DEVICES {
-            format!("there is room for {MAX_DEVICES} devices only")
-        } else if spec.uuid.len() >= layout::TEXT || spec.name.len() >= layout::TEXT {
-            format!("UUID and name have at most {} bytes each", layout::TEXT - 1)
-        } else if devices[..index].iter().any(|earlier| earlier.uuid == spec.uuid) {
-            format!("its UUID {} is taken", spec.uuid)
-        } else if spec.reserved_bytes > spec.total_bytes {
-            format!(
-                "{} bytes are reserved of a total of {}",
-                spec.reserved_bytes, spec.total_bytes
-            )
-        } else if spec.mig_parent.is_some_and(|parent| !is_card(parent)) {
-            "its parent is not a card that stands before it".to_owned()
-        } else {
-            continue;
-        };
-        return Err(GpuError::BadDevice { index, reason });
-    }
-    Ok(())
-}
-
-/// The figures of an idle card of the Hopper generation, so that every reading is believable before a scene is set.
-fn at_rest(device: &Device, spec: &DeviceSpec) {
-    device
-        .bar1_total_bytes
-        .store(spec.total_bytes.next_power_of_two(), SeqCst);
-    for (figure, value) in [
-        (&device.temperature_celsius, 34),
-        (&device.power_milliwatts, 72_000),
-        (&device.power_limit_milliwatts, 700_000),
-        (&device.sm_clock_mhz, 345),
-        (&device.memory_clock_mhz, 2_619),
-        (&device.max_sm_clock_mhz, 1_980),
-        (&device.max_memory_clock_mhz, 2_619),
-        (&device.brand, 14),
-        (&device.architecture, 9),
-    ] {
-        figure.store(value, SeqCst);
     }
 }

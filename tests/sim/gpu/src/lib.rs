@@ -21,15 +21,23 @@
 //! ```
 
 mod alive;
+mod calls;
 mod device;
+mod driver;
+mod error;
 mod event;
 mod fault;
 mod gpu;
 mod layout;
 mod process;
+mod spec;
 
+pub use calls::Function;
 pub use device::DeviceState;
+pub use driver::DriverState;
+pub use error::GpuError;
 pub use event::XidEvent;
-pub use fault::{Fault, FaultId, FaultKind, Fired, Function};
-pub use gpu::{DeviceSpec, DriverState, Gpu, GpuError, MAX_DEVICES};
+pub use fault::{Fault, FaultId, FaultKind, Fired};
+pub use gpu::Gpu;
 pub use process::{Context, OutOfMemory, Process, ProcessView};
+pub use spec::{DeviceSpec, MAX_DEVICES};

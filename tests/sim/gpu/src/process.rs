@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use crate::alive::{Round, started};
-use crate::gpu::{Gpu, GpuError};
+use crate::error::GpuError;
+use crate::gpu::Gpu;
 use crate::layout::{ClaimState, ClaimWord, SLOTS, Slot};
 
 /// What a process does on a device, and so in which of the driver's lists it stands.
@@ -257,8 +258,9 @@ impl Process {
             };
         };
         let usable = device.total_bytes().saturating_sub(device.reserved_bytes());
-        let instances: u64 = device.instances().map(|instance| instance.used_bytes()).sum();
-        let fixed = device.other_used_bytes().saturating_add(instances);
+        let fixed = device
+            .other_used_bytes()
+            .saturating_add(device.instance_used_bytes());
         // A process that has just died must not be in the way of the one that takes its place.
         self.gpu.alive.forget();
         let (asked, granted) = self.gpu.taken(index, self.index);

@@ -2,7 +2,7 @@
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
-use plimsoll_sim_gpu::{DriverState, Fault, FaultKind};
+use plimsoll_sim_gpu::{DriverState, Fault, FaultKind, Gpu};
 
 use crate::figures::memory_v1;
 use crate::world::{cards, init, library, with_nvml, with_state};
@@ -146,6 +146,27 @@ fn many_lives_leave_no_map_and_no_descriptor() {
         assert_eq!(after.0, before.0);
         assert!(after.1 < before.1 + 50, "{before:?} {after:?}");
         assert_eq!((gpu.open_inits(), gpu.calls("nvmlShutdown")), (0, 201));
+    });
+}
+
+#[test]
+fn each_copy_of_the_library_has_the_machine_that_lies_beside_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    with_state(&cards(), |_| {
+        let machine = |name: &str, devices: &[_]| {
+            let copy = folder.path().join(name);
+            std::fs::copy(library(), &copy).expect("copied");
+            let gpu = Gpu::create(&folder.path().join(format!("{name}.gpu")), devices).expect("created");
+            (gpu, init(&copy).expect("initialised"))
+        };
+        let (one, first) = machine("one.so", &cards()[..1]);
+        let (other, second) = machine("other.so", &cards()[1..]);
+        let uuids =
+            [&first, &second].map(|nvml| nvml.device_by_index(0).expect("there").uuid().expect("known"));
+        assert_eq!(uuids, ["GPU-11111111-aaaa", "GPU-22222222-bbbb"]);
+        other.set_driver(DriverState::NotLoaded);
+        assert!(second.device_by_index(0).is_err());
+        assert_eq!((one.open_inits(), first.device_count().expect("known")), (1, 1));
     });
 }
 

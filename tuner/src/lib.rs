@@ -1,20 +1,28 @@
 //! Rules, decisions, plans, and the executor that writes, reloads, verifies and undoes.
 
+pub mod act;
+mod adopt;
 pub mod condition;
+pub mod desired;
+pub mod diff;
 pub mod edit;
+mod engine;
 mod evaluate;
 mod explain;
+pub mod file;
 mod outcome;
 mod projection;
 pub mod rule;
 mod series;
 mod setting;
 pub mod signals;
+mod spec;
 mod state;
 mod timer;
 mod transition;
 
-pub use edit::KeyPath;
+pub use edit::{Format, KeyPath};
+pub use engine::{Engine, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};
 pub use explain::{Block, ClauseExplanation, Phase, RuleExplanation, explain};
 pub use outcome::{
@@ -23,5 +31,6 @@ pub use outcome::{
 pub use projection::{Effect, EffectSource};
 pub use rule::{Ladder, Rule, RuleConfig, RuleError};
 pub use signals::{EngineView, Reading, Readings, Signals};
+pub use spec::{Applied, Call, ConfigFile, EngineSpec, Health, Probe, Reload, ReloadSignal};
 pub use state::LadderState;
 pub use transition::Transition;

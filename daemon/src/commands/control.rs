@@ -1,0 +1,116 @@
+//! Commands that ask or tell the daemon: `status`, `why`, `pause`, `resume`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+use plimsoll_trace::units;
+use serde_json::Value;
+
+use super::{Outcome, print, print_json, query};
+use crate::cli::Source;
+use crate::config::{self, socket_path};
+use crate::failure::{Failure, Status};
+use crate::service::{Client, Request};
+
+pub(super) fn status(source: &Source, json: bool) -> Outcome {
+    let answer = ask(source, &Request::Status)?;
+    if json { print_json(&answer) } else { print(&status_text(&answer)) }
+}
+
+/// The rules as the daemon sees them now, when it runs; and what was decided, from the store, in any case.
+pub(super) fn why(subject: Option<&str>, source: &Source, json: bool) -> Outcome {
+    let rules = ask(source, &Request::Why).ok().and_then(|answer| answer.get("rules").cloned());
+    query::why(subject, rules.as_ref(), source, json)
+}
+
+pub(super) fn pause(source: &Source) -> Outcome {
+    ask(source, &Request::Pause)?;
+    eprintln!("acting is paused until `plimsoll resume` or the daemon's next start; sampling goes on");
+    Ok(std::process::ExitCode::SUCCESS)
+}
+
+pub(super) fn resume(rule: Option<String>, source: &Source) -> Outcome {
+    let said = rule.clone().map_or_else(|| "acting goes on".to_owned(), |rule| format!("rule {rule} may act again"));
+    ask(source, &Request::Resume { rule })?;
+    eprintln!("{said}");
+    Ok(std::process::ExitCode::SUCCESS)
+}
+
+fn ask(source: &Source, request: &Request) -> Result<Value, Failure> {
+    let store: PathBuf = config::store_path(source.db.as_deref(), source.config.config.as_deref())?;
+    let socket = socket_path(&store);
+    let mut client = Client::connect(&socket).map_err(|error| {
+        let context = format!("no daemon answers at {}; start one with `plimsoll daemon`", socket.display());
+        Failure::new(Status::NotReachable, anyhow::Error::from(error).context(context))
+    })?;
+    client.ask(request).map_err(|error| Failure::new(Status::Failed, anyhow::Error::from(error).context("the daemon answers")))
+}
+
+fn status_text(status: &Value) -> String {
+    let mut text = String::new();
+    let devices = list(status, "devices");
+    if devices.is_empty() {
+        text += "no device is known: no driver answers, or there is no GPU\n";
+    }
+    for device in devices {
+        let used = bytes(device, "used_bytes");
+        let usable = device["total_bytes"].as_u64().map(|total| total - device["reserved_bytes"].as_u64().unwrap_or(0).min(total));
+        let usable = usable.map_or_else(|| "unknown".to_owned(), units::show_bytes);
+        let ratio = device["used_ratio"].as_f64().map(|ratio| format!(" ({})", units::show_ratio(ratio))).unwrap_or_default();
+        let busy = device["gpu_busy_ratio"].as_f64().map_or_else(|| "unknown".to_owned(), units::show_ratio);
+        let name = device["name"].as_str().unwrap_or("unknown GPU");
+        text += &format!("{name}  {}\n  used {used} of {usable}{ratio}, busy {busy}\n", word(device, "device"));
+        let mut table = plain(&["pid", "process", "run", "memory"]);
+        for process in list(device, "processes") {
+            let run = process["run"].as_i64().map_or_else(|| "-".to_owned(), |run| run.to_string());
+            table.add_row([process["pid"].to_string(), word(process, "process"), run, bytes(process, "used_bytes")]);
+        }
+        if table.row_count() > 0 {
+            text += &indented(&table);
+        }
+    }
+    let engines: Vec<String> = list(status, "engines")
+        .iter()
+        .map(|engine| format!("{} (run {}, process {})", word(engine, "engine"), engine["run"], engine["pid"]))
+        .collect();
+    text += &format!("engines: {}\n", if engines.is_empty() { "none is running".to_owned() } else { engines.join(", ") });
+    for rule in list(status, "rules") {
+        let clauses: Vec<String> = list(rule, "clauses").iter().map(|clause| word(clause, "text")).collect();
+        text += &format!("rule {} of {}: {}; {}\n", word(rule, "rule"), word(rule, "engine"), word(rule, "phase"), clauses.join("; "));
+        for block in list(rule, "blocks") {
+            text += &format!("  waits: {}\n", word(block, "text"));
+        }
+    }
+    if let Some(started) = status["started_ns"].as_i64() {
+        let now = plimsoll_trace::Stamp::now().unix_ns;
+        let since = Duration::from_nanos(u64::try_from(now - started).unwrap_or(0));
+        text += &format!("the daemon has been running for {}\n", units::show_duration(since));
+    }
+    text
+}
+
+fn plain(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    if let Some(column) = table.column_mut(header.len() - 1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn indented(table: &Table) -> String {
+    table.lines().map(|line| format!("  {}\n", line.trim_end())).collect()
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn word(value: &Value, key: &str) -> String {
+    value.get(key).and_then(Value::as_str).unwrap_or("unknown").to_owned()
+}
+
+fn bytes(value: &Value, key: &str) -> String {
+    value.get(key).and_then(Value::as_u64).map_or_else(|| "unknown".to_owned(), units::show_bytes)
+}

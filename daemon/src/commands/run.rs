@@ -1,0 +1,155 @@
+//! `plimsoll run`: a command recorded as a run. A daemon that keeps the same store does the recording; without one,
+//! this process does, with the same pipeline.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+
+use anyhow::Context;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::{Outcome, runtime};
+use crate::cli;
+use crate::config::{self, Config};
+use crate::service::{self, Client, Request, Until};
+
+/// What a shell answers when a command cannot be started.
+const NOT_STARTED: u8 = 127;
+
+pub(super) fn run(arguments: cli::Run) -> Outcome {
+    super::start_log("warn");
+    let named = arguments.source.config.config;
+    let mut config = Config::load(named.as_deref())?;
+    if let Some(db) = arguments.source.db {
+        config.store.path = Some(db);
+    }
+    // Engines are the daemon's business; this run only records.
+    config.engines.clear();
+    let store = config.store_path();
+    let command = arguments.command;
+    let name = arguments.name.unwrap_or_else(|| base_name(&command[0]));
+    runtime()?.block_on(async move {
+        let recorder = match connect(&store) {
+            Some(client) => Recorder { client, own: None },
+            None => Recorder::start(config, &store).await?,
+        };
+        record(recorder, name, &command).await
+    })
+}
+
+/// Who records: a daemon at the other end of its socket, or a service of our own.
+struct Recorder {
+    client: Client,
+    own: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<anyhow::Result<()>>)>,
+}
+
+impl Recorder {
+    async fn start(config: Config, store: &Path) -> anyhow::Result<Self> {
+        let (ready, is_ready) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let mut service = tokio::spawn(service::run(config, None, Until::Told { ready, stopped }));
+        tokio::select! {
+            _ = is_ready => {}
+            ended = &mut service => {
+                ended.context("the recorder cannot start")??;
+            }
+        }
+        let client = connect(store).context("the recorder does not answer")?;
+        Ok(Self { client, own: Some((stop, service)) })
+    }
+
+    /// Asks on a thread of its own, because the answer may come from this very runtime.
+    async fn ask(self, request: Request) -> anyhow::Result<(Self, serde_json::Value)> {
+        let Self { mut client, own } = self;
+        let asked = tokio::task::spawn_blocking(move || {
+            let answer = client.ask(&request);
+            (client, answer)
+        });
+        let (client, answer) = asked.await?;
+        Ok((Self { client, own }, answer.context("the run cannot be recorded")?))
+    }
+
+    async fn finish(self) -> anyhow::Result<()> {
+        drop(self.client);
+        if let Some((stop, service)) = self.own {
+            if stop.send(()).is_err() {
+                tracing::debug!("the recorder has ended already; its result says why");
+            }
+            service.await??;
+        }
+        Ok(())
+    }
+}
+
+async fn record(recorder: Recorder, name: String, command: &[std::ffi::OsString]) -> Outcome {
+    let mut child = match Command::new(&command[0]).args(&command[1..]).spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("plimsoll: {} cannot be started: {error}", command[0].to_string_lossy());
+            recorder.finish().await?;
+            return Ok(ExitCode::from(NOT_STARTED));
+        }
+    };
+    let line: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    let begin = Request::RunBegin { name, pid: child.id().unwrap_or(0), command: line.join(" ") };
+    // From here on the command comes first: recording troubles are told at its end and never change its status.
+    let recorder = recorder.ask(begin).await.map(|(recorder, _)| recorder);
+    let status = wait(&mut child).await.map_err(anyhow::Error::from)?;
+    let code = exit_code(status);
+    let finished = match recorder {
+        Ok(recorder) => match recorder.ask(Request::RunEnd { exit_code: i32::from(code) }).await {
+            Ok((recorder, _)) => recorder.finish().await,
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    };
+    if let Err(error) = finished {
+        eprintln!("plimsoll: the run is not fully recorded: {error:#}");
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// Waits for the command and hands on every signal that it should have. What the terminal sends to the whole
+/// foreground group reaches the command by itself.
+async fn wait(child: &mut Child) -> std::io::Result<ExitStatus> {
+    let from_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut user1 = signal(SignalKind::user_defined1())?;
+    let mut user2 = signal(SignalKind::user_defined2())?;
+    loop {
+        use rustix::process::Signal;
+        let forward = tokio::select! {
+            status = child.wait() => return status,
+            _ = interrupt.recv() => (!from_terminal).then_some(Signal::INT),
+            _ = quit.recv() => (!from_terminal).then_some(Signal::QUIT),
+            _ = terminate.recv() => Some(Signal::TERM),
+            _ = hangup.recv() => Some(Signal::HUP),
+            _ = user1.recv() => Some(Signal::USR1),
+            _ = user2.recv() => Some(Signal::USR2),
+        };
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+        if let (Some(signal), Some(pid)) = (forward, pid)
+            && let Err(error) = rustix::process::kill_process(pid, signal)
+        {
+            tracing::debug!(%error, "the command has ended this very moment");
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+fn connect(store: &Path) -> Option<Client> {
+    Client::connect(&config::socket_path(store)).ok()
+}
+
+fn base_name(command: &std::ffi::OsStr) -> String {
+    PathBuf::from(command).file_name().unwrap_or(command).to_string_lossy().into_owned()
+}

@@ -1,0 +1,166 @@
+//! The configuration file: what it may say, and what it means.
+//!
+//! Each part belongs to the crate that uses it and is checked there; this module finds the file, reads it, puts the
+//! parts together and says where in the file a mistake is.
+
+mod engine;
+mod error;
+mod locate;
+mod place;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use plimsoll_trace::units::{Period, Size};
+use plimsoll_tuner::{Ladder, RuleConfig};
+use serde::Deserialize;
+
+pub(crate) use engine::{Engine, EngineSection};
+pub(crate) use error::ConfigError;
+pub(crate) use place::{default_store_path, find, socket_path, store_path};
+
+/// The configuration in force.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// The file it came from; none when there is none and the defaults apply.
+    pub(crate) file: Option<PathBuf>,
+    /// Where and how long traces are kept.
+    pub(crate) store: StoreSection,
+    /// How often values are read, and from what library.
+    pub(crate) sampling: SamplingSection,
+    /// The engines, in order of their names, each with its ladder of rules in file order.
+    pub(crate) engines: Vec<(Engine, Ladder)>,
+    /// What is valid but does not do what one might expect.
+    pub(crate) warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StoreSection {
+    /// The database file.
+    pub(crate) path: Option<PathBuf>,
+    /// How long each resolution is kept.
+    pub(crate) keep: Keep,
+    /// The database may not grow over this.
+    pub(crate) max_size: Size,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Keep {
+    pub(crate) raw: Period,
+    pub(crate) seconds: Period,
+    pub(crate) minutes: Period,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SamplingSection {
+    pub(crate) interval: Period,
+    pub(crate) burst: Period,
+    pub(crate) nvml_library: PathBuf,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HttpSection {
+    listen: Option<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    store: StoreSection,
+    #[serde(default)]
+    sampling: SamplingSection,
+    http: Option<HttpSection>,
+    #[serde(default)]
+    engine: BTreeMap<String, EngineSection>,
+    #[serde(default)]
+    rule: Vec<RuleConfig>,
+}
+
+impl Default for StoreSection {
+    fn default() -> Self {
+        Self { path: None, keep: Keep::default(), max_size: Size(4 << 30) }
+    }
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(86_400);
+        Self { raw: Period(DAY), seconds: Period(DAY * 14), minutes: Period(DAY * 400) }
+    }
+}
+
+impl Default for SamplingSection {
+    fn default() -> Self {
+        Self {
+            interval: Period(Duration::from_secs(1)),
+            burst: Period(Duration::from_millis(100)),
+            nvml_library: "libnvidia-ml.so.1".into(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file that `--config`, the environment or the usual places name; without one, the defaults.
+    ///
+    /// # Errors
+    /// A named file that is missing, or anything in it that is not valid.
+    pub(crate) fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+        match find(named)? {
+            Some(path) => {
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+                Self::parse(&text, &path)
+            }
+            None => Self::parse("", Path::new("")).map(|config| Self { file: None, ..config }),
+        }
+    }
+
+    /// Reads a configuration from text; `path` is for messages and the base of nothing.
+    ///
+    /// # Errors
+    /// The first thing that is not valid, with its line.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let file: File = toml_edit::de::from_str(text).map_err(|error| error::from_toml(&error, text, path))?;
+        let at = locate::Locator::new(text, path);
+        check_sampling(&file.sampling, &at)?;
+        let mut warnings = Vec::new();
+        if let Some(listen) = file.http.and_then(|http| http.listen) {
+            warnings.push(format!("[http] listen = \"{listen}\": this version serves no HTTP yet; use `plimsoll status`"));
+        }
+        let engines = engine::assemble(file.engine, file.rule, &at, &mut warnings)?;
+        Ok(Self {
+            file: Some(path.to_owned()),
+            store: file.store,
+            sampling: file.sampling,
+            engines,
+            warnings,
+        })
+    }
+
+    /// The database this configuration names, or the usual place.
+    pub(crate) fn store_path(&self) -> PathBuf {
+        self.store.path.clone().unwrap_or_else(default_store_path)
+    }
+}
+
+fn check_sampling(sampling: &SamplingSection, at: &locate::Locator<'_>) -> Result<(), ConfigError> {
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(60);
+    for (key, value) in [("interval", sampling.interval), ("burst", sampling.burst)] {
+        if !bounds.contains(&value.0) {
+            let message = format!("{key} must lie between 100ms and 60s");
+            return Err(at.error(&["sampling", key], message, None));
+        }
+    }
+    if sampling.burst > sampling.interval {
+        let message = "burst must not be longer than interval".to_owned();
+        return Err(at.error(&["sampling", "burst"], message, None));
+    }
+    Ok(())
+}
+

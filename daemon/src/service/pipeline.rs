@@ -1,0 +1,467 @@
+//! The one loop over one closed enum of events. Samples come in, are stored and shown to the rules; what the rules want
+//! goes to a thread that acts; what it reports comes back in.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_collectors::{Match, ProcessTable, Watch as Watched};
+use plimsoll_store::{Reader, Unfinished, Writer};
+use plimsoll_trace::{Batch, Event as TraceEvent, EventKind, Record, RunId, RunStart, Stamp, TraceTier};
+use plimsoll_tuner::act::{self, Live, ProcessRef};
+use plimsoll_tuner::{Engine, EngineView, Signals};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::control::{self, Call, Control, Request};
+use super::journal::StoreJournal;
+use super::runs::{Runs, watch_name};
+use super::status::Status;
+use super::watch::Watch;
+use super::{Sources, watches};
+use crate::config::Config;
+
+/// How long an action under way may hold up a graceful end.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Everything that can happen.
+pub(crate) enum Event {
+    /// A collector read something.
+    Batch(Batch),
+    /// Who is running was looked at.
+    Processes(ProcessTable),
+    /// An action ended.
+    Report(act::Report),
+    /// A watched file has another content.
+    FileChanged(PathBuf),
+    /// Somebody asks something.
+    Control(Control),
+    /// SIGHUP: read the configuration again.
+    Hangup,
+    /// SIGTERM or SIGINT.
+    Stop,
+}
+
+/// A command of `plimsoll run`.
+struct Command {
+    id: RunId,
+    name: String,
+    pid: u32,
+}
+
+/// The state of the loop.
+pub(crate) struct Pipeline {
+    config: Config,
+    named: Option<PathBuf>,
+    writer: Writer,
+    sources: Sources,
+    events: mpsc::Sender<Event>,
+    runs: Runs,
+    signals: Signals,
+    engines: Vec<Engine>,
+    /// Decisions of a former daemon, by engine, that wait until it is known who runs.
+    unfinished: HashMap<String, Vec<Unfinished>>,
+    live: Arc<Live>,
+    status: Status,
+    /// Commands of `plimsoll run`, by the connections that began them.
+    commands: HashMap<u64, Command>,
+    watch: Option<Watch>,
+}
+
+impl Pipeline {
+    pub(crate) async fn new(
+        config: Config,
+        named: Option<PathBuf>,
+        store: &Path,
+        writer: Writer,
+        sources: Sources,
+        events: mpsc::Sender<Event>,
+    ) -> anyhow::Result<Self> {
+        let reader = Reader::open(store).await?;
+        let memos: HashMap<String, String> =
+            reader.memos().await?.into_iter().map(|memo| (memo.engine, memo.state)).collect();
+        let mut unfinished: HashMap<String, Vec<Unfinished>> = HashMap::new();
+        for left in reader.unfinished().await? {
+            unfinished.entry(left.decision.engine.clone()).or_default().push(left);
+        }
+        let runs = Runs::new(host_name(), reader.open_runs().await?);
+        let engines = engines(&config, |name| memos.get(name).cloned());
+        let mut signals = Signals::new(config.sampling.interval.0);
+        signals.watch(engines.iter().map(Engine::ladder));
+        let mut pipeline = Self {
+            config,
+            named,
+            writer,
+            sources,
+            events,
+            runs,
+            signals,
+            engines,
+            unfinished,
+            live: Arc::default(),
+            status: Status::new(Stamp::now()),
+            commands: HashMap::new(),
+            watch: None,
+        };
+        pipeline.watch_files();
+        pipeline.abandon_unknown();
+        for index in 0..pipeline.engines.len() {
+            let (engine, now) = (&mut pipeline.engines[index], Stamp::now());
+            if !pipeline.unfinished.contains_key(engine.name()) {
+                engine.settle(now);
+            }
+            // What a person wrote while no daemon ran is noticed before any rule is looked at.
+            let records = engine.file_changed(now);
+            pipeline.store(records);
+        }
+        Ok(pipeline)
+    }
+
+    /// Where events go in.
+    pub(crate) fn events(&self) -> mpsc::Sender<Event> {
+        self.events.clone()
+    }
+
+    /// Runs until told to stop; then waits, within reason, for the action under way.
+    pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Event>) {
+        let mut interval = self.interval();
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = queue.recv() => event,
+                _ = interval.tick() => {
+                    self.sources.tick(Stamp::now());
+                    continue;
+                }
+            };
+            match event {
+                None | Some(Event::Stop) => break,
+                Some(Event::Hangup) => {
+                    self.reconfigure();
+                    interval = self.interval();
+                }
+                Some(Event::FileChanged(path)) if Some(&path) == self.config.file.as_ref() => {
+                    self.reconfigure();
+                    interval = self.interval();
+                }
+                Some(event) => self.handle(event),
+            }
+        }
+        self.drain(&mut queue).await;
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Batch(batch) => self.take_batch(batch),
+            Event::Processes(table) => self.take_table(&table),
+            Event::Report(report) => self.take_report(&report),
+            Event::FileChanged(path) => self.take_edit(&path),
+            Event::Control(Control::Call(call)) => self.answer(call),
+            Event::Control(Control::Closed(connection)) => self.hung_up(connection),
+            Event::Hangup | Event::Stop => {}
+        }
+    }
+
+    fn interval(&self) -> tokio::time::Interval {
+        let mut interval = tokio::time::interval(self.config.sampling.interval.0);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        interval
+    }
+
+    fn take_batch(&mut self, mut batch: Batch) {
+        self.runs.label(&mut batch);
+        self.signals.update(&batch);
+        self.status.update(&batch);
+        self.show_memory(&batch);
+        let at = batch.at;
+        let samples_devices = batch.records.iter().any(|record| matches!(record, Record::Device(_)));
+        self.writer.append(batch);
+        if samples_devices {
+            self.decide(at);
+        }
+    }
+
+    /// Shows the actions under way what their engines hold now.
+    fn show_memory(&self, batch: &Batch) {
+        for engine in &self.engines {
+            let Some(run) = self.runs.of_engine(engine.name()) else { continue };
+            let own = batch.records.iter().filter_map(|record| match record {
+                Record::Process(sample) if sample.run == Some(run) => Some(sample.used_bytes),
+                _ => None,
+            });
+            #[expect(clippy::cast_precision_loss, reason = "bytes of device memory, far below 2^52")]
+            let sum = own.map(|used| used.map(|used| used as f64)).reduce(|sum, used| Some(sum? + used?)).flatten();
+            if let Some(sum) = sum {
+                self.live.update(engine.name(), |latest| latest.vram = Some((batch.at, sum)));
+            }
+        }
+    }
+
+    /// Shows every engine's rules what is known now, and sets what they want in motion.
+    fn decide(&mut self, now: Stamp) {
+        for index in 0..self.engines.len() {
+            let engine = &self.engines[index];
+            let view = self.view(engine.name());
+            let readings = self.signals.readings(engine.ladder(), &view, now);
+            let writer = &self.writer;
+            let ids = || (writer.next_decision_id(), writer.next_change_id());
+            let step = self.engines[index].tick(&readings, view.run, now, ids);
+            self.store(step.records);
+            if let Some(order) = step.order {
+                self.act(move |live, journal| act::carry_out(order, live, journal));
+            }
+        }
+    }
+
+    fn view(&self, engine: &str) -> EngineView {
+        let run = self.runs.of_engine(engine);
+        EngineView { run, devices: run.map(|run| self.runs.devices(run)).unwrap_or_default() }
+    }
+
+    /// Runs an action on a thread of its own; its report comes back as an event.
+    fn act(&self, action: impl FnOnce(&Live, &StoreJournal) -> act::Report + Send + 'static) {
+        let (live, journal, events) = (Arc::clone(&self.live), StoreJournal(self.writer.clone()), self.events.clone());
+        let thread = std::thread::Builder::new().name("plimsoll-act".to_owned());
+        let spawned = thread.spawn(move || drop(events.blocking_send(Event::Report(action(&live, &journal)))));
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread for an action; it is resolved at the next start");
+        }
+    }
+
+    fn take_report(&mut self, report: &act::Report) {
+        let Some(engine) = self.engines.iter_mut().find(|engine| engine.name() == report.engine) else { return };
+        let mut records = report.records.clone();
+        records.extend(engine.finished(report, Stamp::now()));
+        for record in &records {
+            if let Record::Decision(decision) = record {
+                tracing::info!(engine = decision.engine, rule = decision.rule, outcome = %decision.outcome, "{}", decision.explanation);
+            }
+        }
+        self.store(records);
+        self.recover(&report.engine.clone());
+    }
+
+    fn take_table(&mut self, table: &ProcessTable) {
+        let writer = self.writer.clone();
+        let records = self.runs.follow(table, || writer.next_run_id());
+        self.store(records);
+        for engine in &table.engines {
+            let root = engine.root.map(|root| ProcessRef { pid: root.pid, started_ticks: root.started_ticks });
+            self.live.update(&engine.engine, |latest| latest.root = root);
+            self.recover(&engine.engine);
+        }
+    }
+
+    /// Resolves one decision that a former daemon left unfinished, if there is one and nothing else is under way.
+    fn recover(&mut self, engine: &str) {
+        let Some(index) = self.engines.iter().position(|known| known.name() == engine) else { return };
+        if self.engines[index].is_acting() {
+            return;
+        }
+        let left = self.unfinished.get_mut(engine).and_then(Vec::pop);
+        self.engines[index].hold(self.unfinished.get(engine).is_some_and(|left| !left.is_empty()));
+        let Some(Unfinished { decision, mut changes }) = left else { return };
+        let order = self.engines[index].resume(decision);
+        self.act(move |live, journal| act::recover(order, changes.pop(), live, journal));
+    }
+
+    /// Unfinished decisions of engines that are no longer configured cannot be acted on; they are closed, and said so.
+    fn abandon_unknown(&mut self) {
+        let known: Vec<String> = self.engines.iter().map(|engine| engine.name().to_owned()).collect();
+        for (engine, left) in std::mem::take(&mut self.unfinished) {
+            if let Some(index) = known.iter().position(|name| *name == engine) {
+                self.engines[index].hold(true);
+                self.unfinished.insert(engine, left);
+                continue;
+            }
+            for left in left {
+                let mut decision = left.decision;
+                decision.outcome = plimsoll_trace::DecisionOutcome::Interrupted;
+                decision.explanation += "; the daemon ended in the middle, and the engine is no longer configured: look at its file";
+                tracing::error!(engine = decision.engine, rule = decision.rule, "{}", decision.explanation);
+                self.store(vec![Record::Decision(decision)]);
+            }
+        }
+    }
+
+    fn take_edit(&mut self, path: &Path) {
+        let edited = self.engines.iter_mut().find(|engine| engine.file() == Some(path));
+        if let Some(engine) = edited {
+            let records = engine.file_changed(Stamp::now());
+            self.store(records);
+        }
+    }
+
+    /// Reads the configuration again. An invalid one is reported, and the running one stays.
+    fn reconfigure(&mut self) {
+        let path = self.config.file.clone().or_else(|| self.named.clone());
+        match Config::load(path.as_deref()) {
+            Ok(config) => {
+                if config.store_path() != self.config.store_path() {
+                    tracing::warn!("[store] path takes effect at the next start");
+                }
+                if config.sampling.nvml_library != self.config.sampling.nvml_library {
+                    tracing::warn!("[sampling] nvml_library takes effect at the next start");
+                }
+                for warning in &config.warnings {
+                    tracing::warn!("{warning}");
+                }
+                let mut former: HashMap<String, Engine> =
+                    self.engines.drain(..).map(|engine| (engine.name().to_owned(), engine)).collect();
+                self.engines = engines(&config, |_| None)
+                    .into_iter()
+                    .map(|engine| match former.remove(engine.name()) {
+                        Some(former) => former.reconfigured(engine),
+                        None => engine,
+                    })
+                    .collect();
+                self.config = config;
+                self.signals.watch(self.engines.iter().map(Engine::ladder));
+                self.watch_processes();
+                self.watch_files();
+                tracing::info!("the configuration was read again");
+                let event = TraceEvent::new(EventKind::ConfigReloaded, "Plimsoll's configuration was read again");
+                self.store(vec![Record::Event(event)]);
+            }
+            Err(error) => {
+                let message = format!("the changed configuration is not used: {error}");
+                tracing::error!("{message}");
+                let event = TraceEvent::new(EventKind::ConfigRejected, message);
+                self.store(vec![Record::Event(event)]);
+            }
+        }
+    }
+
+    /// Tells the collector whose processes to look for: the engines' and the commands'.
+    fn watch_processes(&mut self) {
+        let mut all = watches(&self.config);
+        let watch = |command: &Command| Watched { engine: watch_name(command.id), matcher: Match::Process(command.pid) };
+        all.extend(self.commands.values().map(watch));
+        self.sources.processes.set_watches(all);
+    }
+
+    fn watch_files(&mut self) {
+        let engines = self.engines.iter().filter_map(Engine::file).map(Path::to_owned);
+        let files: BTreeSet<PathBuf> = engines.chain(self.config.file.clone()).collect();
+        let events = self.events.clone();
+        self.watch = Some(Watch::start(&files, move |path| {
+            // A full queue: the edit is noticed at the next change or start; the hash is checked before any write anyway.
+            if events.try_send(Event::FileChanged(path)).is_err() {
+                tracing::warn!("the notice of an edit was lost");
+            }
+        }));
+    }
+
+    fn answer(&mut self, call: Call) {
+        let answer = match call.request {
+            Request::Status => self.status.show(&self.runs, &self.rules()),
+            Request::Why => json!({ "version": 1, "rules": self.rules() }),
+            Request::Pause => {
+                let now = Stamp::now();
+                let memos = self.engines.iter_mut().map(|engine| engine.pause(now)).collect();
+                self.store(memos);
+                json!({ "paused": true })
+            }
+            Request::Resume { rule: None } => {
+                let memos = self.engines.iter_mut().map(Engine::resume_all).collect();
+                self.store(memos);
+                json!({ "paused": false })
+            }
+            Request::Resume { rule: Some(rule) } => self.resume_rule(&rule),
+            Request::RunBegin { name, pid, command } => {
+                let id = self.writer.next_run_id();
+                self.commands.insert(call.connection, Command { id, name: name.clone(), pid });
+                self.watch_processes();
+                let start = RunStart {
+                    id,
+                    name,
+                    engine: None,
+                    host: host_name(),
+                    pid: Some(pid),
+                    command: Some(command),
+                    trace_tier: TraceTier::Off,
+                };
+                let record = self.runs.begin_command(start);
+                self.store(vec![record]);
+                json!({ "run": id.0 })
+            }
+            Request::RunEnd { exit_code } => {
+                self.end_command(call.connection, Some(exit_code));
+                json!({ "ended": true })
+            }
+        };
+        // Who asked may have gone; then nobody needs the answer.
+        drop(call.answer.send(answer));
+    }
+
+    fn resume_rule(&mut self, rule: &str) -> Value {
+        let records: Vec<Record> = self.engines.iter_mut().filter_map(|engine| engine.resume_rule(rule)).collect();
+        if records.is_empty() {
+            return control::error(&format!("there is no rule '{rule}'"));
+        }
+        self.store(records);
+        json!({ "resumed": rule })
+    }
+
+    fn hung_up(&mut self, connection: u64) {
+        self.end_command(connection, None);
+    }
+
+    fn end_command(&mut self, connection: u64, exit_code: Option<i32>) {
+        if let Some(command) = self.commands.remove(&connection) {
+            let records = self.runs.end_command(command.id, &command.name, exit_code, Stamp::now());
+            self.store(records);
+            self.watch_processes();
+        }
+    }
+
+    fn rules(&self) -> Vec<Value> {
+        let now = Stamp::now();
+        let explain = |engine: &Engine| {
+            let readings = self.signals.readings(engine.ladder(), &self.view(engine.name()), now);
+            engine.explain(&readings, now)
+        };
+        self.engines.iter().flat_map(explain).map(|rule| json!(rule)).collect()
+    }
+
+    fn store(&self, records: Vec<Record>) {
+        if !records.is_empty() {
+            self.writer.append(Batch { at: Stamp::now(), records });
+        }
+    }
+
+    /// After the word to stop: no more samples, but an action under way may end, so that it is not left to recovery.
+    async fn drain(mut self, queue: &mut mpsc::Receiver<Event>) {
+        self.watch = None;
+        // Nothing new is begun; the next daemon looks at the rules again.
+        self.engines.iter_mut().for_each(|engine| engine.hold(true));
+        let deadline = tokio::time::Instant::now() + GRACE;
+        while self.engines.iter().any(Engine::is_acting) {
+            tracing::info!("waiting for the action under way");
+            match tokio::time::timeout_at(deadline, queue.recv()).await {
+                Ok(Some(event)) => self.handle(event),
+                Ok(None) | Err(_) => {
+                    tracing::warn!("the action under way did not end in time; the next start resolves it");
+                    break;
+                }
+            }
+        }
+        // What the collectors had delivered already is stored too.
+        while let Ok(event) = queue.try_recv() {
+            self.handle(event);
+        }
+    }
+}
+
+fn engines(config: &Config, memo: impl Fn(&str) -> Option<String>) -> Vec<Engine> {
+    let engine = |(engine, ladder): &(crate::config::Engine, plimsoll_tuner::Ladder)| {
+        Engine::new(engine.spec.clone(), ladder.clone(), memo(&engine.spec.name).as_deref())
+    };
+    config.engines.iter().map(engine).collect()
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,343 @@
+//! Runs: which processes belong to which, when they began, and how they ended.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use plimsoll_collectors::{EngineProcesses, ExitHint, ProcessId, ProcessTable};
+use plimsoll_store::OpenRun;
+use plimsoll_trace::{
+    Batch, DeviceId, Event, EventKind, Record, RunEnd, RunId, RunOutcome, RunStart, Stamp, TraceTier,
+};
+use serde_json::json;
+
+/// A device this full shortly before a process failed makes want of memory the likely cause.
+const FULL_RATIO: f64 = 0.90;
+/// How long before the end counts as shortly.
+const SHORTLY: Duration = Duration::from_secs(10);
+
+/// The runs that are under way.
+pub(crate) struct Runs {
+    host: String,
+    engines: HashMap<String, Open>,
+    /// Commands of `plimsoll run`, by their watches' names.
+    commands: HashMap<String, RunId>,
+    by_pid: HashMap<u32, RunId>,
+    devices: HashMap<RunId, HashSet<DeviceId>>,
+    fullness: HashMap<DeviceId, VecDeque<(Stamp, f64)>>,
+    /// Runs that the store says are under way, from before this daemon began.
+    inherited: Vec<OpenRun>,
+}
+
+struct Open {
+    id: RunId,
+    process: ProcessId,
+}
+
+/// What is known of an end.
+struct Ending<'a> {
+    name: &'a str,
+    pid: Option<u32>,
+    exit_code: Option<i32>,
+    hint: Option<ExitHint>,
+}
+
+impl Runs {
+    pub(crate) fn new(host: String, inherited: Vec<OpenRun>) -> Self {
+        Self {
+            host,
+            engines: HashMap::new(),
+            commands: HashMap::new(),
+            by_pid: HashMap::new(),
+            devices: HashMap::new(),
+            fullness: HashMap::new(),
+            inherited,
+        }
+    }
+
+    /// The run of an engine that is running.
+    pub(crate) fn of_engine(&self, engine: &str) -> Option<RunId> {
+        self.engines.get(engine).map(|open| open.id)
+    }
+
+    /// The root process of an engine that is running.
+    pub(crate) fn root(&self, engine: &str) -> Option<ProcessId> {
+        self.engines.get(engine).map(|open| open.process)
+    }
+
+    /// The engines that run, for `plimsoll status`.
+    pub(crate) fn running(&self) -> Vec<serde_json::Value> {
+        let mut engines: Vec<_> = self.engines.iter().collect();
+        engines.sort_by_key(|(name, _)| name.as_str());
+        let show = |(name, open): (&String, &Open)| json!({ "engine": name, "run": open.id.0, "pid": open.process.pid });
+        engines.into_iter().map(show).collect()
+    }
+
+    /// The devices on which a run has been seen to hold memory.
+    pub(crate) fn devices(&self, run: RunId) -> Vec<DeviceId> {
+        self.devices.get(&run).map(|devices| devices.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Takes in who is there now; answers with the starts and ends that follow from it.
+    pub(crate) fn follow(&mut self, table: &ProcessTable, next_id: impl Fn() -> RunId) -> Vec<Record> {
+        let mut records = Vec::new();
+        for exit in &table.exits {
+            self.ended(&exit.engine, exit.process, exit.exit_code, exit.hint, table.at, &mut records);
+        }
+        for engine in &table.engines {
+            if let Some(&run) = self.commands.get(&engine.engine) {
+                self.by_pid.retain(|_, of| *of != run);
+                self.by_pid.extend(engine.pids.iter().map(|&pid| (pid, run)));
+                continue;
+            }
+            match (self.root(&engine.engine), engine.root) {
+                (Some(known), Some(now)) if known == now => {}
+                (known, now) => {
+                    if let Some(known) = known {
+                        self.ended(&engine.engine, known, None, None, table.at, &mut records);
+                    }
+                    if let Some(now) = now {
+                        self.started(engine, now, &next_id, &mut records);
+                    }
+                }
+            }
+            if let Some(id) = self.of_engine(&engine.engine) {
+                self.by_pid.retain(|_, run| *run != id);
+                self.by_pid.extend(engine.pids.iter().map(|&pid| (pid, id)));
+            }
+        }
+        // What the store calls running and nobody has seen again ended while nobody watched.
+        for lost in std::mem::take(&mut self.inherited) {
+            let lost = lost.run;
+            if !self.engines.values().any(|open| open.id == lost.id) {
+                let end = RunEnd { id: lost.id, exit_code: None, outcome: RunOutcome::Lost };
+                records.push(Record::RunEnd(end));
+            }
+        }
+        records
+    }
+
+    fn started(
+        &mut self,
+        engine: &EngineProcesses,
+        process: ProcessId,
+        next_id: impl Fn() -> RunId,
+        records: &mut Vec<Record>,
+    ) {
+        let same = |open: &OpenRun| {
+            let run = &open.run;
+            run.engine.as_deref() == Some(engine.engine.as_str())
+                && run.pid == Some(process.pid)
+                && run.command == engine.command
+        };
+        if let Some(index) = self.inherited.iter().position(same) {
+            let id = self.inherited.swap_remove(index).run.id;
+            self.engines.insert(engine.engine.clone(), Open { id, process });
+            return;
+        }
+        let id = next_id();
+        self.engines.insert(engine.engine.clone(), Open { id, process });
+        records.push(Record::RunStart(RunStart {
+            id,
+            name: engine.engine.clone(),
+            engine: Some(engine.engine.clone()),
+            host: self.host.clone(),
+            pid: Some(process.pid),
+            command: engine.command.clone(),
+            trace_tier: TraceTier::Off,
+        }));
+        let message = format!("{} runs as process {}", engine.engine, process.pid);
+        let event = Event::new(EventKind::ProcessStart, message).in_run(Some(id));
+        records.push(Record::Event(event.with_detail(json!({ "pid": process.pid }))));
+    }
+
+    fn ended(
+        &mut self,
+        engine: &str,
+        process: ProcessId,
+        exit_code: Option<i32>,
+        hint: Option<ExitHint>,
+        at: Stamp,
+        records: &mut Vec<Record>,
+    ) {
+        let Some(open) = self.engines.get(engine).filter(|open| open.process == process) else { return };
+        let id = open.id;
+        self.engines.remove(engine);
+        let ending = Ending { name: engine, pid: Some(process.pid), exit_code, hint };
+        records.extend(self.end(id, &ending, at));
+    }
+
+    /// A command of `plimsoll run` began.
+    pub(crate) fn begin_command(&mut self, start: RunStart) -> Record {
+        self.by_pid.extend(start.pid.map(|pid| (pid, start.id)));
+        self.commands.insert(watch_name(start.id), start.id);
+        Record::RunStart(start)
+    }
+
+    /// A command of `plimsoll run` ended.
+    pub(crate) fn end_command(&mut self, id: RunId, name: &str, exit_code: Option<i32>, at: Stamp) -> Vec<Record> {
+        let known = self.commands.remove(&watch_name(id)).is_some();
+        let ending = Ending { name, pid: None, exit_code, hint: None };
+        if known { self.end(id, &ending, at) } else { Vec::new() }
+    }
+
+    fn end(&mut self, id: RunId, ending: &Ending<'_>, at: Stamp) -> Vec<Record> {
+        let Ending { name, pid, exit_code, hint } = *ending;
+        self.by_pid.retain(|_, run| *run != id);
+        let fullest = self.fullest(id, at);
+        self.devices.remove(&id);
+        let outcome = outcome(exit_code, fullest);
+        let mut records = vec![Record::RunEnd(RunEnd { id, exit_code, outcome })];
+        let status = exit_code.map_or_else(|| "an unknown status".to_owned(), |code| format!("status {code}"));
+        let why = match hint {
+            Some(ExitHint::HostOutOfMemory) => "; the kernel killed it for want of host memory, not of device memory",
+            None => "",
+        };
+        let detail = json!({ "pid": pid, "exit_code": exit_code, "device_used_ratio": fullest });
+        let message = format!("{name} ended with {status}{why}");
+        let event = Event::new(EventKind::ProcessExit, message).in_run(Some(id)).with_detail(detail.clone());
+        records.push(Record::Event(event));
+        if outcome == RunOutcome::OutOfMemory {
+            let full = fullest.map(plimsoll_trace::units::show_ratio).unwrap_or_default();
+            let message = format!("{name} failed with its device {full} full: taken as out of memory");
+            let event = Event::new(EventKind::OutOfMemory, message).in_run(Some(id));
+            records.push(Record::Event(event.with_detail(detail)));
+        }
+        records
+    }
+
+    /// Fills in to which run each process sample belongs, and remembers how full the devices are.
+    pub(crate) fn label(&mut self, batch: &mut Batch) {
+        for record in &mut batch.records {
+            match record {
+                Record::Process(sample) => {
+                    sample.run = self.by_pid.get(&sample.pid).copied();
+                    if let Some(run) = sample.run {
+                        let devices = self.devices.entry(run).or_default();
+                        if !devices.contains(&sample.device) {
+                            devices.insert(sample.device.clone());
+                        }
+                    }
+                }
+                Record::Device(sample) => {
+                    let Some(ratio) = sample.used_ratio() else { continue };
+                    if !self.fullness.contains_key(&sample.device) {
+                        self.fullness.insert(sample.device.clone(), VecDeque::new());
+                    }
+                    let Some(recent) = self.fullness.get_mut(&sample.device) else { continue };
+                    while recent.front().is_some_and(|(then, _)| batch.at.since(*then) > SHORTLY) {
+                        recent.pop_front();
+                    }
+                    recent.push_back((batch.at, ratio));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn fullest(&self, run: RunId, at: Stamp) -> Option<f64> {
+        let devices = self.devices.get(&run)?;
+        let recent = devices.iter().filter_map(|device| self.fullness.get(device)).flatten();
+        recent.filter(|(then, _)| at.since(*then) <= SHORTLY).map(|(_, ratio)| *ratio).max_by(f64::total_cmp)
+    }
+}
+
+/// The name under which the processes of a command are watched; no engine's name has a slash.
+pub(crate) fn watch_name(run: RunId) -> String {
+    format!("run/{run}")
+}
+
+/// What the exit status and the device's fullness shortly before say. Nobody tells the driver's allocation failures
+/// apart from outside, so out-of-memory is an inference, and the event says so.
+fn outcome(exit_code: Option<i32>, fullest: Option<f64>) -> RunOutcome {
+    let full = fullest.is_some_and(|ratio| ratio >= FULL_RATIO);
+    match exit_code {
+        Some(0) => RunOutcome::Ok,
+        // 128 + HUP, INT, KILL, TERM.
+        Some(129 | 130 | 137 | 143) => RunOutcome::Killed,
+        Some(_) | None if full => RunOutcome::OutOfMemory,
+        Some(_) => RunOutcome::Failed,
+        None => RunOutcome::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_collectors::Exit;
+
+    use super::*;
+
+    #[test]
+    fn outcomes_follow_status_and_fullness() {
+        assert_eq!(outcome(Some(0), Some(0.99)), RunOutcome::Ok);
+        assert_eq!(outcome(Some(143), Some(0.99)), RunOutcome::Killed);
+        assert_eq!(outcome(Some(1), Some(0.97)), RunOutcome::OutOfMemory);
+        assert_eq!(outcome(Some(139), Some(0.5)), RunOutcome::Failed);
+        assert_eq!(outcome(Some(1), None), RunOutcome::Failed);
+        assert_eq!(outcome(None, Some(0.99)), RunOutcome::OutOfMemory);
+        assert_eq!(outcome(None, Some(0.4)), RunOutcome::Lost);
+    }
+
+    fn table(at: i64, root: Option<(u32, u64)>, exit_code: Option<Option<i32>>) -> ProcessTable {
+        let root = root.map(|(pid, started_ticks)| ProcessId { pid, started_ticks });
+        let process = ProcessId { pid: 7, started_ticks: 1 };
+        ProcessTable {
+            at: Stamp::at_secs(at),
+            engines: vec![EngineProcesses {
+                engine: "e".into(),
+                root,
+                command: root.map(|_| "serve".to_owned()),
+                pids: root.map(|root| root.pid).into_iter().collect(),
+            }],
+            exits: exit_code
+                .map(|exit_code| Exit { engine: "e".into(), process, exit_code, hint: None })
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    fn words(records: &[Record]) -> Vec<String> {
+        let word = |record: &Record| match record {
+            Record::RunStart(start) => format!("start {}", start.id),
+            Record::RunEnd(end) => format!("end {} {}", end.id, end.outcome),
+            Record::Event(event) => event.kind.to_string(),
+            other => format!("{other:?}"),
+        };
+        records.iter().map(word).collect()
+    }
+
+    #[test]
+    fn a_restart_is_another_run() {
+        let mut runs = Runs::new("h".into(), Vec::new());
+        let ids = std::cell::Cell::new(0);
+        let next = || {
+            ids.set(ids.get() + 1);
+            RunId(ids.get())
+        };
+        assert_eq!(words(&runs.follow(&table(1, Some((7, 1)), None), next)), ["start 1", "process_start"]);
+        assert!(runs.follow(&table(2, Some((7, 1)), None), next).is_empty());
+        let records = runs.follow(&table(3, Some((7, 9)), Some(Some(1))), next);
+        assert_eq!(words(&records), ["end 1 failed", "process_exit", "start 2", "process_start"]);
+        let records = runs.follow(&table(4, None, None), next);
+        assert_eq!(words(&records), ["end 2 lost", "process_exit"]);
+    }
+
+    #[test]
+    fn a_run_survives_a_restart_of_the_daemon() {
+        let open = |id, pid| OpenRun {
+            run: RunStart {
+                id: RunId(id),
+                name: "e".into(),
+                engine: Some("e".into()),
+                host: "h".into(),
+                pid: Some(pid),
+                command: Some("serve".into()),
+                trace_tier: TraceTier::Off,
+            },
+            started_ns: 0,
+        };
+        let mut runs = Runs::new("h".into(), vec![open(4, 7), open(3, 99)]);
+        let records = runs.follow(&table(1, Some((7, 1)), None), || RunId(9));
+        assert_eq!(words(&records), ["end 3 lost"]);
+        assert_eq!(runs.of_engine("e"), Some(RunId(4)));
+    }
+}

@@ -1,0 +1,81 @@
+//! Watching files that people edit: the daemon's own configuration and the engines' files.
+//!
+//! Editors replace files rather than write into them, so directories are watched; many notices belong to one edit, so
+//! they are gathered; and only a changed content is an edit.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+/// Notices within this time of each other are one edit.
+const DEBOUNCE: Duration = Duration::from_millis(150);
+
+type Content = Option<[u8; 32]>;
+
+/// A watch over some files. Ends when dropped.
+pub(crate) struct Watch {
+    _watcher: Option<RecommendedWatcher>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Watch {
+    /// Watches `files` and tells `changed` which of them have another content than before.
+    pub(crate) fn start(files: &BTreeSet<PathBuf>, changed: impl Fn(PathBuf) + Send + 'static) -> Self {
+        let (notice, mut notices) = mpsc::channel::<()>(1);
+        let watcher = notify::recommended_watcher(move |_| {
+            if notice.try_send(()).is_err() {
+                tracing::trace!("a look is due already");
+            }
+        });
+        let watcher = match watcher {
+            Ok(mut watcher) => {
+                for directory in files.iter().flat_map(|file| directories(file)) {
+                    if let Err(error) = watcher.watch(&directory, RecursiveMode::NonRecursive) {
+                        tracing::warn!(directory = %directory.display(), %error, "edits here will not be noticed");
+                    }
+                }
+                Some(watcher)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "edits of configuration files will not be noticed; send SIGHUP instead");
+                None
+            }
+        };
+        let mut known: HashMap<PathBuf, Content> =
+            files.iter().map(|file| (file.clone(), content(file))).collect();
+        let task = tokio::spawn(async move {
+            while notices.recv().await.is_some() {
+                tokio::time::sleep(DEBOUNCE).await;
+                while notices.try_recv().is_ok() {}
+                for (file, before) in &mut known {
+                    let now = content(file);
+                    if now != *before {
+                        *before = now;
+                        changed(file.clone());
+                    }
+                }
+            }
+        });
+        Self { _watcher: watcher, task }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The directory of the file, and of what it links to.
+fn directories(file: &Path) -> BTreeSet<PathBuf> {
+    let target = std::fs::canonicalize(file).ok();
+    [Some(file.to_owned()), target].into_iter().flatten().filter_map(|path| path.parent().map(Path::to_owned)).collect()
+}
+
+fn content(file: &Path) -> Content {
+    std::fs::read(file).ok().map(|bytes| Sha256::digest(bytes).into())
+}

@@ -1,0 +1,196 @@
+//! Everything a person or a broken disk can put in front of the program: refused with the reason, nothing touched.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use serde_json::json;
+
+use crate::rules::{QUANTIZE, press};
+use crate::world::{World, text, until};
+
+/// Starts the daemon on a configuration that is not valid and answers with what it says.
+fn refused(config: &str) -> String {
+    let world = World::new();
+    world.write("plimsoll.toml", &config.replace("DIR", world.path("").to_str().unwrap()));
+    let output = world.call(&["daemon"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    text(&output.stderr)
+}
+
+#[test]
+fn configuration_errors_name_file_line_key_and_the_nearest() {
+    let engine = "[engine.chat]\nprofile = \"custom\"\nconfig = \"/tmp/engine.yaml\"\nreload = { signal = \"HUP\" }\nmatch = { port = 8000 }\nhealth = { http = \"http://127.0.0.1:1/health\" }\n";
+    let rule = |line: &str| format!("{engine}\n[[rule]]\nname = \"r\"\nengine = \"chat\"\nset = {{ a = 1 }}\n{line}\n");
+    let when = "when = { signal = \"vram.used_ratio\", enter = \"80%\", exit = \"65%\" }";
+    for (config, says) in [
+        ("[sampling]\nintervall = \"1s\"\n".to_owned(), vec!["plimsoll.toml:2", "unknown key `intervall`", "did you mean `interval`?"]),
+        ("[sampling]\ninterval = \"1 parsec\"\n".to_owned(), vec!["plimsoll.toml:2", "is not a duration"]),
+        ("[sampling]\ninterval = \"1ms\"\n".to_owned(), vec!["plimsoll.toml:2", "between 100ms and 60s"]),
+        ("[store]\nmax_size = \"4 Gigs\"\n".to_owned(), vec!["plimsoll.toml:2", "is not a size"]),
+        ("[stor]\n".to_owned(), vec!["plimsoll.toml:1", "unknown key `stor`", "did you mean `store`?"]),
+        ("[store\n".to_owned(), vec!["plimsoll.toml:1"]),
+        (format!("{engine}matchh = {{ port = 1 }}\n"), vec!["plimsoll.toml:7", "unknown key `matchh`", "did you mean `match`?"]),
+        (engine.replace("match = { port = 8000 }", "match = { port = 8000, unit = \"a.service\" }"), vec!["plimsoll.toml:5", "exactly one"]),
+        (engine.replace("\"HUP\"", "\"KILL\""), vec!["plimsoll.toml:4", "'KILL' is not a reload signal"]),
+        (engine.replace("/tmp/engine.yaml", "engine.yaml"), vec!["plimsoll.toml:3", "must be an absolute path"]),
+        (engine.replace(".yaml", ".conf"), vec!["plimsoll.toml:3", "config_format"]),
+        (rule(when).replace("engine = \"chat\"", "engine = \"chatt\""), vec!["plimsoll.toml:10", "did you mean `chat`?"]),
+        (rule(&when.replace("used_ratio", "use_ratio")), vec!["plimsoll.toml:12", "vram.used_ratio"]),
+        (rule(&when.replace("80%", "80 GiB")), vec!["plimsoll.toml:12", "is not a ratio"]),
+        (rule(&format!("{when}\nmoode = \"act\"")), vec!["plimsoll.toml:13", "unknown key `moode`", "did you mean `mode`?"]),
+        (rule(&format!("{when}\nmode = \"perform\"")), vec!["plimsoll.toml:13", "perform"]),
+        (rule(&format!("{when}\nmode = \"act\"")).replace("health = { http = \"http://127.0.0.1:1/health\" }\n", ""), vec!["plimsoll.toml:12", "may not act", "health"]),
+        (rule(when) + &rule(when).replace(engine, ""), vec!["plimsoll.toml:", "name"]),
+    ] {
+        let said = refused(&config);
+        for word in says {
+            assert!(said.contains(word), "expected {word:?} in {said:?} for\n{config}");
+        }
+        assert!(!said.contains("panicked"), "{said}");
+    }
+}
+
+#[test]
+fn a_named_configuration_that_is_missing() {
+    let world = World::new();
+    let output = world.call(&["daemon", "--config", "nowhere.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("nowhere.toml does not exist"), "{}", text(&output.stderr));
+}
+
+/// The rule holds, the file is as `prepare` left it: the decision is refused with `says`, and the bytes stay.
+fn refuses_to_edit(prepare: impl Fn(&World), says: &str) {
+    let world = World::new();
+    let _engine = world.engine(&[]);
+    prepare(&world);
+    let before = fs::read(world.path("engine.yaml")).ok();
+    let _daemon = world.daemon(&world.config(QUANTIZE));
+    press(&world.gpu);
+    let decision = world.decision("quantize", "refused");
+    let said = decision["explanation"].as_str().unwrap();
+    assert!(said.contains(says), "expected {says:?} in {said:?}");
+    assert_eq!(fs::read(world.path("engine.yaml")).ok(), before, "untouched");
+    assert_eq!(world.applied("/model/quantization"), json!("none"));
+    assert!(world.sql("SELECT * FROM config_changes").is_empty());
+}
+
+#[test]
+fn an_engine_file_that_is_missing() {
+    refuses_to_edit(|world| fs::remove_file(world.path("engine.yaml")).unwrap(), "does not exist");
+}
+
+#[test]
+fn an_engine_file_that_is_not_valid() {
+    refuses_to_edit(|world| world.write("engine.yaml", "model: [\n"), "not valid");
+}
+
+#[test]
+fn an_engine_file_with_the_key_twice() {
+    let twice = |world: &World| {
+        let text = world.engine_yaml() + "model:\n  quantization: none\n";
+        world.write("engine.yaml", &text);
+    };
+    refuses_to_edit(twice, "twice");
+}
+
+#[test]
+fn an_engine_file_with_an_anchor_at_the_place() {
+    let anchored = |world: &World| {
+        let text = world.engine_yaml().replace("quantization: none", "quantization: &q none");
+        world.write("engine.yaml", &text);
+    };
+    refuses_to_edit(anchored, "anchor");
+}
+
+#[test]
+fn an_engine_file_that_is_read_only() {
+    let locked = |world: &World| {
+        fs::set_permissions(world.path("engine.yaml"), fs::Permissions::from_mode(0o444)).unwrap();
+    };
+    refuses_to_edit(locked, "read-only");
+}
+
+#[test]
+fn an_engine_file_that_is_not_text() {
+    refuses_to_edit(|world| fs::write(world.path("engine.yaml"), [0xff, 0xfe, 0, 1]).unwrap(), "UTF-8");
+}
+
+#[test]
+fn an_engine_file_behind_a_link_is_edited_behind_it() {
+    let world = World::new();
+    fs::create_dir(world.path("real")).unwrap();
+    world.write("real/server.yaml", &world.engine_yaml());
+    symlink("real/server.yaml", world.path("engine.yaml")).unwrap();
+    let _engine = world.engine(&[]);
+    let _daemon = world.daemon(&world.config(QUANTIZE));
+    press(&world.gpu);
+    world.decision("quantize", "kept");
+    assert!(fs::symlink_metadata(world.path("engine.yaml")).unwrap().is_symlink(), "the link stays");
+    assert!(world.read("real/server.yaml").contains("quantization: \"int8\""));
+}
+
+#[test]
+fn mode_and_owner_stay() {
+    use std::os::unix::fs::{MetadataExt, chown};
+
+    let world = World::new();
+    world.write("engine.yaml", &world.engine_yaml());
+    fs::set_permissions(world.path("engine.yaml"), fs::Permissions::from_mode(0o640)).unwrap();
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        chown(world.path("engine.yaml"), Some(12_345), Some(54_321)).unwrap();
+    }
+    let _engine = world.engine(&[]);
+    let _daemon = world.daemon(&world.config(QUANTIZE));
+    press(&world.gpu);
+    world.decision("quantize", "kept");
+    let meta = fs::metadata(world.path("engine.yaml")).unwrap();
+    assert_eq!(meta.mode() & 0o7777, 0o640);
+    if root {
+        assert_eq!((meta.uid(), meta.gid()), (12_345, 54_321));
+    }
+}
+
+#[test]
+fn a_damaged_or_newer_database_is_refused_and_left_alone() {
+    let world = World::new();
+    let daemon = world.daemon(&world.base_config());
+    world.row("SELECT * FROM host_samples");
+    assert!(daemon.stop().success());
+    let good = fs::read(world.path("plimsoll.db")).unwrap();
+    let cases: [(&str, Vec<u8>); 2] = [("garbage", b"this is not a database, whatever its name says....".repeat(40)), ("truncated", good[..5000].to_vec())];
+    for (name, bytes) in cases {
+        for end in ["db-wal", "db-shm"] {
+            drop(fs::remove_file(world.path("plimsoll.db").with_extension(end)));
+        }
+        fs::write(world.path("plimsoll.db"), &bytes).unwrap();
+        let output = world.call(&["daemon"]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        assert!(said.contains("plimsoll.db") && !said.contains("panicked"), "{name}: {said}");
+        assert_eq!(fs::read(world.path("plimsoll.db")).unwrap(), bytes, "{name}: never overwritten");
+        let output = world.call(&["sql", "SELECT 1"]);
+        assert!(!output.status.success() || name == "truncated", "{name}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_bad_edit_of_the_running_configuration_changes_nothing() {
+    let world = World::new();
+    let _daemon = world.daemon(&world.config(QUANTIZE));
+    world.write("plimsoll.toml", "[sampling]\nintervall = \"2s\"\n");
+    let event = world.event("config_rejected");
+    assert!(event["message"].as_str().unwrap().contains("did you mean `interval`?"), "{event}");
+    // The file names no store now, so the command is told where the daemon's is.
+    let db = world.path("plimsoll.db");
+    let status = world.call(&["status", "--json", "--db", db.to_str().unwrap()]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["rules"][0]["rule"], "quantize", "the running configuration stays");
+    let good = world.config(&QUANTIZE.replace("\"quantize\"", "\"renamed\""));
+    world.write("plimsoll.toml", &good);
+    world.event("config_reloaded");
+    until("the new rule is in force", || {
+        let status: serde_json::Value = serde_json::from_slice(&world.call(&["status", "--json"]).stdout).ok()?;
+        (status["rules"][0]["rule"] == "renamed").then_some(())
+    });
+}

@@ -1,0 +1,18 @@
+//! End to end: the real `plimsoll` binary against the simulated driver and engine.
+//!
+//! One binary, one world per test (`world.rs`): a folder with its own simulated GPU, driver library, engine and store, so
+//! that tests run side by side.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
+
+mod bad_input;
+mod command_line;
+mod daemon_life;
+mod demo;
+mod driver_faults;
+mod recovery;
+mod rules;
+mod rollback;
+mod run_command;
+mod sampling;
+mod world;

@@ -1,0 +1,128 @@
+//! Changes that do not go well: the former bytes come back, and the engine serves them.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::rules::{QUANTIZE, press};
+use crate::world::{World, until};
+
+/// The engine's `fault` at its first reload ends in a rollback.
+fn rolls_back(fault: &str, config: impl Fn(&World) -> String) {
+    let world = World::new();
+    let mut engine = world.engine(&["--reload-fault", fault, "--reload-fault-times", "1"]);
+    let _daemon = world.daemon(&config(&world));
+    press(&world.gpu);
+    let decision = world.decision("quantize", "rolled_back");
+    assert_eq!(world.read("engine.yaml"), world.engine_yaml(), "byte for byte");
+    assert!(engine.is_running());
+    assert_eq!(world.applied("/model/quantization"), json!("none"), "{decision}");
+    assert_eq!(world.http("GET", "/health").0, 200);
+    assert_eq!(world.http("POST", "/v1/completions").0, 200, "the model answers");
+    let change = world.row("SELECT * FROM config_changes");
+    assert_eq!(change["outcome"], "rolled_back");
+    let event = world.event("quarantine");
+    assert!(event["message"].as_str().unwrap().contains("quantize"), "{event}");
+
+    // The pressure stays, the rule does not try again.
+    let later = "SELECT count(*) AS n FROM device_samples WHERE at_ns > (SELECT max(at_ns) FROM events WHERE kind = 'quarantine')";
+    until("some ticks", || (world.sql(later)[0]["n"].as_i64()? >= 10).then_some(()));
+    assert_eq!(world.sql("SELECT count(*) AS n FROM decisions")[0]["n"], 1);
+}
+
+fn impatient(world: &World) -> String {
+    world.config(QUANTIZE).replace("within = \"15s\"", "within = \"3s\"")
+}
+
+#[test]
+fn an_engine_that_stays_unhealthy() {
+    rolls_back("unhealthy", impatient);
+}
+
+#[test]
+fn an_engine_that_never_ends_its_reload() {
+    rolls_back("hang", impatient);
+}
+
+#[test]
+fn an_engine_that_does_not_show_the_new_value() {
+    // The reload is answered and the health check passes, but the model is gone and no value is shown as applied.
+    rolls_back("unload", impatient);
+}
+
+#[test]
+fn an_engine_that_dies_of_it_and_is_started_again() {
+    let world = World::new();
+    let mut engine = world.engine(&["--reload-fault", "crash"]);
+    let _daemon = world.daemon(&world.config(QUANTIZE));
+    press(&world.gpu);
+    engine.wait();
+    // Its service manager starts it again, on whatever the file says then.
+    let _again = world.start_engine(&[]);
+    world.decision("quantize", "rolled_back");
+    assert_eq!(world.read("engine.yaml"), world.engine_yaml());
+    world.wait_healthy();
+    until("it serves the former values", || (world.applied("/model/quantization") == json!("none")).then_some(()));
+}
+
+#[test]
+fn an_engine_that_does_not_come_back_stops_all_acting() {
+    let world = World::new();
+    let mut engine = world.engine(&["--reload-fault", "crash"]);
+    let _daemon = world.daemon(&impatient(&world));
+    press(&world.gpu);
+    engine.wait();
+    world.decision("quantize", "failed");
+    assert_eq!(world.read("engine.yaml"), world.engine_yaml(), "the file is as it was all the same");
+    world.event("engine_unhealthy");
+}
+
+#[test]
+fn a_signal_that_would_kill_is_refused_before_the_file_is_touched() {
+    let world = World::new();
+    let mut engine = world.engine(&["--no-hup"]);
+    let _daemon = world.daemon(&world.config(QUANTIZE));
+    press(&world.gpu);
+    let decision = world.decision("quantize", "refused");
+    let said = decision["explanation"].as_str().unwrap();
+    assert!(said.contains("does not catch SIGHUP"), "{said}");
+    assert!(engine.is_running());
+    assert_eq!(world.read("engine.yaml"), world.engine_yaml());
+    assert!(world.sql("SELECT * FROM config_changes").is_empty());
+}
+
+#[test]
+fn a_persons_edit_is_the_new_base_and_suspends_the_rule() {
+    let world = World::new();
+    let engine = world.engine(&[]);
+    let _daemon = world.daemon(&world.config(QUANTIZE));
+    press(&world.gpu);
+    world.decision("quantize", "kept");
+    // An unrelated edit on top of ours: kept, and the rung can still be let go around it.
+    let edited = world.read("engine.yaml").replace("max_batch_size: 64", "max_batch_size: 32   # calmer");
+    world.write("engine.yaml", &edited);
+    engine.signal(Signal::HUP);
+    let event = world.event("human_edit");
+    assert!(event["detail"].as_str().unwrap().contains("max_batch_size: 32"), "{event}");
+    assert_eq!(world.read("engine.yaml"), edited, "nothing is written over it");
+
+    world.gpu.device(0).set_other_used_bytes(0);
+    world.row("SELECT * FROM decisions WHERE verdict = 'release' AND outcome = 'kept'");
+    let expected = world.engine_yaml().replace("max_batch_size: 64", "max_batch_size: 32   # calmer");
+    assert_eq!(world.read("engine.yaml"), expected, "theirs without ours");
+
+    // An edit of the rule's own key: from now on the rule keeps its hands off it.
+    let theirs = expected.replace("quantization: none", "quantization: int4");
+    world.write("engine.yaml", &theirs);
+    engine.signal(Signal::HUP);
+    world.row("SELECT * FROM events WHERE kind = 'human_edit' AND message LIKE '%suspended%quantize%'");
+    press(&world.gpu);
+    world.gpu.device(0).set_other_used_bytes(18 << 30);
+    let later = "SELECT count(*) AS n FROM device_samples WHERE used_bytes > 18 * 1073741824";
+    until("some ticks", || (world.sql(later)[0]["n"].as_i64()? >= 10).then_some(()));
+    assert_eq!(world.read("engine.yaml"), theirs);
+    assert_eq!(world.sql("SELECT count(*) AS n FROM decisions")[0]["n"], 2, "one taken, one released");
+    let why = world.call(&["why", "quantize"]);
+    let said = crate::world::text(&why.stdout);
+    assert!(said.contains("suspended"), "{said}");
+    assert!(world.call(&["resume", "quantize"]).status.success());
+}

@@ -1,0 +1,87 @@
+//! What the driver says is what is stored, to the byte, and anyone can read it.
+
+use std::process::Command;
+
+use plimsoll_sim_gpu::{Fault, FaultKind};
+use serde_json::json;
+
+use crate::world::{GIB, World, until};
+
+#[test]
+fn what_another_library_says_to_the_byte() {
+    let world = World::with_devices(2);
+    let device = world.gpu.device(1);
+    device.set_other_used_bytes(5 * GIB + 123_456_789);
+    device.set_gpu_busy_percent(37);
+    device.set_memory_busy_percent(11);
+    device.set_temperature_celsius(66);
+    device.set_power_milliwatts(251_500);
+    let _process = world.gpu.attach_phantom(1, 4_000_123, 987_654_321).unwrap();
+    let _daemon = world.daemon(&world.base_config());
+    let device = device.uuid();
+    let sample = world.row(&format!("SELECT * FROM device_samples WHERE device = '{device}' ORDER BY at_ns DESC"));
+    let used = 5 * GIB + 123_456_789 + 987_654_321;
+    assert_eq!(sample["used_bytes"], json!(used));
+    assert_eq!(sample["total_bytes"], json!(24 * GIB));
+    assert_eq!(sample["reserved_bytes"], json!(450 << 20));
+    assert_eq!(sample["free_bytes"], json!(24 * GIB - (450 << 20) - used));
+    assert_eq!(sample["gpu_busy_ratio"], json!(0.37));
+    assert_eq!(sample["memory_busy_ratio"], json!(0.11));
+    assert_eq!(sample["temperature_celsius"], json!(66.0));
+    assert_eq!(sample["power_watts"], json!(251.5));
+    assert_eq!(world.row("SELECT count(*) AS n FROM devices")["n"], 2);
+    let host = world.row("SELECT * FROM host_samples WHERE cpu_busy_ratio IS NOT NULL");
+    assert!(host["memory_total_bytes"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn the_driver_s_word_about_each_process() {
+    let world = World::new();
+    let child = crate::world::Process(Command::new("sleep").arg("600").spawn().unwrap());
+    let process = world.gpu.attach(0, child.pid()).unwrap();
+    process.resize(3 * GIB).unwrap();
+    let _daemon = world.daemon(&world.base_config());
+    let pid = child.pid();
+    let sample = world.row(&format!("SELECT * FROM process_samples WHERE pid = {pid}"));
+    assert_eq!(sample["used_bytes"], json!(3 * GIB));
+    assert_eq!(sample["process"], "sleep");
+    assert_eq!(sample["run_id"], json!(null), "it belongs to no run");
+    // A change is stored with the next tick.
+    process.resize(4 * GIB).unwrap();
+    world.row(&format!("SELECT * FROM process_samples WHERE pid = {pid} AND used_bytes = {}", 4 * GIB));
+    // What the driver will not tell is unknown.
+    world.gpu.inject(Fault::new("*", FaultKind::UnknownProcessMemory)).unwrap();
+    world.row(&format!("SELECT * FROM process_samples WHERE pid = {pid} AND used_bytes IS NULL"));
+}
+
+#[test]
+fn the_stock_client_reads_along() {
+    if Command::new("sqlite3").arg("--version").output().is_err() {
+        eprintln!("skipped: no sqlite3 client on this machine");
+        return;
+    }
+    let world = World::new();
+    let _daemon = world.daemon(&world.base_config());
+    for view in ["runs", "devices", "device_samples", "process_samples", "host_samples", "events", "decisions", "config_changes", "losses", "columns"] {
+        let output = Command::new("sqlite3")
+            .arg("-readonly")
+            .arg(world.path("plimsoll.db"))
+            .arg(format!("SELECT count(*) FROM {view}"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{view}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn every_tick_has_a_row_for_every_device() {
+    let world = World::with_devices(3);
+    let _daemon = world.daemon(&world.base_config());
+    let ticks = "SELECT min(n) AS fewest, max(n) AS most, count(*) AS devices FROM (SELECT count(*) AS n FROM device_samples GROUP BY device)";
+    let row = until("ten ticks", || {
+        let row = world.sql(ticks).remove(0);
+        (row["fewest"].as_i64()? >= 10).then_some(row)
+    });
+    assert_eq!(row["fewest"], row["most"], "also when nothing changed: {row}");
+    assert_eq!(row["devices"], 3);
+}

@@ -1,0 +1,75 @@
+//! What the executor sees of the world while it acts: kept up to date by the pipeline, read by the action's thread.
+
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use plimsoll_trace::Stamp;
+
+/// A process, safe against a pid that is used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessRef {
+    /// The process id.
+    pub pid: u32,
+    /// Its start time in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub started_ticks: u64,
+}
+
+/// The latest of one engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Latest {
+    /// The engine's root process, when it runs.
+    pub root: Option<ProcessRef>,
+    /// The device memory that its run holds, and when that was read.
+    pub vram: Option<(Stamp, f64)>,
+}
+
+/// The latest of every engine.
+#[derive(Debug, Default)]
+pub struct Live {
+    engines: Mutex<HashMap<String, Latest>>,
+    changed: Condvar,
+}
+
+impl Live {
+    /// The latest of `engine`; empty when nothing is known.
+    #[must_use]
+    pub fn latest(&self, engine: &str) -> Latest {
+        self.lock().get(engine).copied().unwrap_or_default()
+    }
+
+    /// Tells what is now known of `engine`.
+    pub fn update(&self, engine: &str, change: impl FnOnce(&mut Latest)) {
+        change(self.lock().entry(engine.to_owned()).or_default());
+        self.changed.notify_all();
+    }
+
+    /// Waits until `found` answers something, at most until `deadline`.
+    pub fn wait_for<T>(
+        &self,
+        engine: &str,
+        deadline: Instant,
+        mut found: impl FnMut(&Latest) -> Option<T>,
+    ) -> Option<T> {
+        let mut engines = self.lock();
+        loop {
+            if let Some(value) = found(&engines.get(engine).copied().unwrap_or_default()) {
+                return Some(value);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            // Bounded waits, so that a condition that depends on the clock is looked at again.
+            let (guard, _) = self
+                .changed
+                .wait_timeout(engines, left.min(Duration::from_millis(250)))
+                .unwrap_or_else(PoisonError::into_inner);
+            engines = guard;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Latest>> {
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

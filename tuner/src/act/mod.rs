@@ -1,0 +1,37 @@
+//! Carrying a decision out: plan, write, reload, verify, keep or take back.
+//!
+//! Everything here runs on a thread of its own, one action per engine at a time, and may block. Each step is durable in
+//! the [`Journal`] before it is an act, so that whoever finds the journal later can finish or undo.
+
+mod execute;
+mod http;
+mod live;
+mod plan;
+mod ready;
+mod recover;
+mod reload;
+
+pub use execute::{Base, Ended, Order, Report, carry_out};
+pub use http::HttpError;
+pub use live::{Latest, Live, ProcessRef};
+pub use plan::PlanError;
+pub use ready::is_healthy;
+pub use recover::recover;
+pub use reload::ReloadError;
+
+use plimsoll_trace::Record;
+use thiserror::Error;
+
+/// Where steps are written down before they are taken.
+pub trait Journal: Send + Sync {
+    /// Stores the records; when this returns, they survive a power cut.
+    ///
+    /// # Errors
+    /// When they could not be stored. Then the step must not be taken.
+    fn commit(&self, records: Vec<Record>) -> Result<(), JournalError>;
+}
+
+/// A journal that could not be written.
+#[derive(Debug, Error)]
+#[error("the step cannot be stored, so it is not taken")]
+pub struct JournalError(#[source] pub Box<dyn std::error::Error + Send + Sync>);

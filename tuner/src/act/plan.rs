@@ -1,0 +1,83 @@
+//! The plan of one action: the exact bytes that the file will have, and what will be looked for afterwards.
+
+use serde_json::Value;
+use thiserror::Error;
+
+use super::execute::Order;
+use crate::desired;
+use crate::diff;
+use crate::edit::{self, EditError, KeyPath};
+use crate::file::{self, FileError, Snapshot};
+
+/// Why there is no plan. Nothing was touched.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// The engine's file is not configured.
+    #[error("the engine has no `config` in Plimsoll's configuration, so there is no file to change")]
+    NoFile,
+    /// The file cannot be read or may not be written.
+    #[error("the engine's file cannot be used")]
+    File(#[from] FileError),
+    /// The file cannot be edited safely.
+    #[error("the engine's file cannot be edited safely")]
+    Edit(#[from] EditError),
+    /// Somebody else wrote the file just now.
+    #[error("somebody changed the file at this very moment; it is looked at first")]
+    JustEdited,
+}
+
+/// What will be written, and what is expected of it.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The file as it is now.
+    pub(crate) snapshot: Snapshot,
+    /// The file as the person wrote it, without any rung.
+    pub(crate) base: Vec<u8>,
+    /// The file as it will be.
+    pub(crate) after: Vec<u8>,
+    /// The values that the engine shall show afterwards.
+    pub(crate) wanted: Vec<(KeyPath, Value)>,
+    /// The values that it shows now, for the way back.
+    pub(crate) former: Vec<(KeyPath, Value)>,
+    /// The change, for people.
+    pub(crate) diff: String,
+}
+
+impl Plan {
+    /// Whether the file already says what the plan wants.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.after == self.snapshot.bytes
+    }
+}
+
+/// Reads the file and renders what it shall be. Reads only.
+pub(crate) fn make(order: &Order) -> Result<Plan, PlanError> {
+    let config = order.engine.config.as_ref().ok_or(PlanError::NoFile)?;
+    let snapshot = file::read(&config.path)?;
+    if order.seen.as_ref() != Some(&snapshot.hash) {
+        return Err(PlanError::JustEdited);
+    }
+    let base = order
+        .base
+        .as_ref()
+        .map_or_else(|| snapshot.bytes.clone(), |base| base.text.clone().into_bytes());
+    let after = desired::render(&base, config.format, &order.overlays)?;
+    let values = |bytes: &[u8]| -> Result<Vec<(KeyPath, Value)>, EditError> {
+        let text = edit::text(bytes)?;
+        let found = order
+            .keys
+            .iter()
+            .map(|key| Ok(edit::get(text, config.format, key)?.map(|value| (key.clone(), value))));
+        found.filter_map(Result::transpose).collect()
+    };
+    let (wanted, former) = (values(&after)?, values(&snapshot.bytes)?);
+    let diff = diff::unified(&config.path.to_string_lossy(), &snapshot.bytes, &after);
+    Ok(Plan {
+        snapshot,
+        base,
+        after,
+        wanted,
+        former,
+        diff,
+    })
+}

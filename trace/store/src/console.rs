@@ -49,7 +49,7 @@ pub struct Answer {
 }
 
 /// Instructions of SQLite's machine between two looks at the clock: a few microseconds.
-const CLOCK_EVERY: i32 = 1_000;
+pub(crate) const CLOCK_EVERY: i32 = 1_000;
 /// Rows on their way from SQLite's thread. Few, because one row may be large.
 const ROWS_IN_FLIGHT: usize = 8;
 /// A single function call cannot be interrupted. When one runs past the time limit by this much, the caller is

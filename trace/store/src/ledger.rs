@@ -33,7 +33,7 @@ pub(crate) struct Ledger {
     pending: VecDeque<Item>,
     capacity: usize,
     lost: Lost,
-    newest_ns: i64,
+    newest_ns: Option<i64>,
 }
 
 /// Records that are dropped and not yet stored as losses.
@@ -60,12 +60,12 @@ impl Ledger {
             pending: VecDeque::new(),
             capacity,
             lost: Lost::default(),
-            newest_ns: i64::MIN,
+            newest_ns: None,
         }
     }
 
-    /// The latest instant that any record came from.
-    pub(crate) fn newest_ns(&self) -> i64 {
+    /// The latest instant that any record came from, if one did.
+    pub(crate) fn newest_ns(&self) -> Option<i64> {
         self.newest_ns
     }
 
@@ -78,7 +78,7 @@ impl Ledger {
     pub(crate) fn accept(&mut self, items: VecDeque<Item>, lost: u64) {
         self.lost.queue_full += lost;
         for item in items {
-            self.newest_ns = self.newest_ns.max(item.at_ns);
+            self.newest_ns = self.newest_ns.max(Some(item.at_ns));
             self.changes.filter(item, &mut self.pending);
         }
         self.changes.instant_over();
@@ -140,6 +140,7 @@ impl Ledger {
     ) -> Result<Vec<(plimsoll_trace::RunId, u64)>, sqlx::Error> {
         let peaks = self.changes.unstored_peaks();
         let losses = self.lost.as_losses();
+        let newest_ns = self.newest_ns.unwrap_or_default();
         if self.pending.is_empty() && losses.is_empty() {
             return Ok(Vec::new());
         }
@@ -157,7 +158,7 @@ impl Ledger {
             }
         }
         for loss in &losses {
-            rows::loss(self.newest_ns, loss).execute(&mut *connection).await?;
+            rows::loss(newest_ns, loss).execute(&mut *connection).await?;
         }
         sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
         Ok(stored)

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use plimsoll_trace::{ConfigChange, Decision, DecisionId, EngineMemo, RunId, RunStart};
@@ -10,14 +11,17 @@ use sqlx::{
     AssertSqlSafe, Column, Executor, FromRow, SqlSafeStr, SqliteConnection, Statement,
     sqlite::{SqliteConnectOptions, SqliteRow},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     StoreError, Table, Value,
-    console::{self, Answer, Limits},
+    console::{self, Answer, CLOCK_EVERY, Limits},
     query_error::QueryError,
     schema, value,
 };
+
+/// How long one of our own queries may take.
+const AT_MOST: Duration = Duration::from_secs(60);
 
 /// A store that is open for reading, beside its writer or without one; cheap to clone. It never writes.
 #[derive(Clone)]
@@ -68,14 +72,15 @@ impl Reader {
         &self.0.path
     }
 
-    /// Runs one of this program's own queries; `?` stands for the values, in order.
+    /// Runs one of this program's own queries; `?` stands for the values, in order. Queries of one reader take turns.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite refuses, or it takes more than a minute.
     pub async fn query(&self, sql: &str, values: &[Value]) -> Result<Table, StoreError> {
-        let failed = StoreError::sql("querying the store");
-        let mut connection = self.0.connection.lock().await;
-        query(&mut connection, sql, values).await.map_err(failed)
+        let mut connection = self.connection().await?;
+        query(&mut connection, sql, values)
+            .await
+            .map_err(StoreError::sql("querying the store"))
     }
 
     /// Runs SQL that somebody else wrote: it can read this database and nothing else, for as long and as much as the
@@ -147,11 +152,23 @@ impl Reader {
             .collect()
     }
 
+    /// The connection, for one query that ends in time: a reader that stays keeps the write-ahead log from shrinking.
+    async fn connection(&self) -> Result<MutexGuard<'_, SqliteConnection>, StoreError> {
+        let mut connection = self.0.connection.lock().await;
+        let started = Instant::now();
+        connection
+            .lock_handle()
+            .await
+            .map_err(StoreError::sql("querying the store"))?
+            .set_progress_handler(CLOCK_EVERY, move || started.elapsed() < AT_MOST);
+        Ok(connection)
+    }
+
     async fn rows<T>(&self, sql: &'static str) -> Result<Vec<T>, StoreError>
     where
         T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
     {
-        let mut connection = self.0.connection.lock().await;
+        let mut connection = self.connection().await?;
         sqlx::query_as(sql)
             .fetch_all(&mut *connection)
             .await

@@ -116,7 +116,7 @@ pub(crate) async fn open_to_read(
     let (connection, found) = match version_of(path, &options).await {
         // Beside a write-ahead log SQLite needs an index file, which somebody who may only read cannot create. When
         // there is no log there is no writer either, and the file alone is the whole database.
-        Err(StoreError::Sql { source, .. }) if is_cannot_open(&source) && !log_of(path).exists() => {
+        Err(StoreError::Sql { source, .. }) if is_cannot_index(&source) && !log_of(path).exists() => {
             options = options.immutable(true);
             version_of(path, &options).await?
         }
@@ -246,9 +246,11 @@ fn classify(path: &Path, doing: &'static str, error: sqlx::Error) -> StoreError 
     }
 }
 
-fn is_cannot_open(error: &sqlx::Error) -> bool {
+/// What SQLite says when it cannot make the index file of a write-ahead log.
+fn is_cannot_index(error: &sqlx::Error) -> bool {
+    const READ_ONLY: i32 = 8;
     const CANNOT_OPEN: i32 = 14;
-    sqlite_code(error) == Some(CANNOT_OPEN)
+    matches!(sqlite_code(error), Some(READ_ONLY | CANNOT_OPEN))
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {

@@ -292,7 +292,10 @@ impl Keeper {
             return;
         }
         // A clock that runs ahead, or a record from the future, must not make everything look old.
-        let now_ns = Stamp::now().unix_ns.min(ledger.newest_ns());
+        let Some(newest_ns) = ledger.newest_ns() else {
+            return;
+        };
+        let now_ns = newest_ns.min(Stamp::now().unix_ns);
         let Some(connection) = ledger.connection() else {
             return;
         };

@@ -12,6 +12,25 @@ pub(super) enum Place {
     Device(u32),
 }
 
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// A question whose answer lies ready.
+    Sample,
+    /// The start or the end of something. A driver that was idle first wakes its devices, for a second or two each.
+    Start,
+}
+
+impl Pace {
+    /// How long until a call counts as hung.
+    pub(super) fn limit(self, watchdog: Duration) -> Duration {
+        match self {
+            Self::Sample => watchdog,
+            Self::Start => watchdog * 5,
+        }
+    }
+}
+
 /// The thread was given up while it was at this device; another one has taken over all the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Abandoned {
@@ -22,13 +41,16 @@ pub(super) struct Abandoned {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Visit {
     pub(super) place: Place,
+    pub(super) pace: Pace,
     pub(super) lasted: Duration,
     since: u64,
 }
 
 const NOWHERE: u64 = 0;
 const GIVEN_UP: u64 = u64::MAX;
-const DRIVER: u32 = u32::MAX;
+/// In the word for a place: the driver itself, and the bit for [`Pace::Start`].
+const DRIVER: u32 = START - 1;
+const START: u32 = 1 << 31;
 
 /// Written by one sampling thread, read by whoever ticks it.
 #[derive(Debug)]
@@ -52,16 +74,21 @@ impl Activity {
     }
 
     /// Calls the driver as a whole. Such a visit is never given up: without the driver there is nothing to go on with.
-    pub(super) fn at_driver<T>(&self, call: impl FnOnce() -> T) -> T {
-        self.enter(DRIVER);
+    pub(super) fn at_driver<T>(&self, pace: Pace, call: impl FnOnce() -> T) -> T {
+        self.enter(DRIVER, pace);
         let answer = call();
         self.since.store(NOWHERE, Ordering::Release);
         answer
     }
 
     /// Calls a device. The answer is dropped when somebody gave the visit up meanwhile.
-    pub(super) fn at_device<T>(&self, index: u32, call: impl FnOnce() -> T) -> Result<T, Abandoned> {
-        let since = self.enter(index);
+    pub(super) fn at_device<T>(
+        &self,
+        index: u32,
+        pace: Pace,
+        call: impl FnOnce() -> T,
+    ) -> Result<T, Abandoned> {
+        let since = self.enter(index, pace);
         let answer = call();
         match self
             .since
@@ -72,8 +99,12 @@ impl Activity {
         }
     }
 
-    fn enter(&self, place: u32) -> u64 {
+    fn enter(&self, place: u32, pace: Pace) -> u64 {
         let since = self.now();
+        let place = match pace {
+            Pace::Sample => place,
+            Pace::Start => place | START,
+        };
         self.place.store(place, Ordering::Relaxed);
         self.since.store(since, Ordering::Release);
         since
@@ -85,12 +116,20 @@ impl Activity {
         if since == NOWHERE || since == GIVEN_UP {
             return None;
         }
-        let place = match self.place.load(Ordering::Relaxed) {
-            DRIVER => Place::Driver,
-            index => Place::Device(index),
-        };
-        let lasted = Duration::from_nanos(self.now().saturating_sub(since));
-        Some(Visit { place, lasted, since })
+        let place = self.place.load(Ordering::Relaxed);
+        Some(Visit {
+            place: match place & !START {
+                DRIVER => Place::Driver,
+                index => Place::Device(index),
+            },
+            pace: if place & START == 0 {
+                Pace::Sample
+            } else {
+                Pace::Start
+            },
+            lasted: Duration::from_nanos(self.now().saturating_sub(since)),
+            since,
+        })
     }
 
     /// Gives a visit to a device up; false if it ended meanwhile.
@@ -122,22 +161,29 @@ impl Activity {
 mod tests {
     use super::*;
 
+    fn place(activity: &Activity) -> Option<(Place, Pace)> {
+        activity.visit().map(|visit| (visit.place, visit.pace))
+    }
+
     #[test]
     fn shows_where_the_thread_is() {
         let activity = Activity::new();
         assert!(activity.visit().is_none());
-        activity.at_driver(|| {
-            assert_eq!(activity.visit().map(|visit| visit.place), Some(Place::Driver));
-        });
-        let answer = activity.at_device(3, || activity.visit().map(|visit| visit.place));
-        assert_eq!(answer, Ok(Some(Place::Device(3))));
+        let seen = activity.at_driver(Pace::Start, || place(&activity));
+        assert_eq!(seen, Some((Place::Driver, Pace::Start)));
+        let seen = activity.at_driver(Pace::Sample, || place(&activity));
+        assert_eq!(seen, Some((Place::Driver, Pace::Sample)));
+        let seen = activity.at_device(3, Pace::Start, || place(&activity));
+        assert_eq!(seen, Ok(Some((Place::Device(3), Pace::Start))));
+        let seen = activity.at_device(0, Pace::Sample, || place(&activity));
+        assert_eq!(seen, Ok(Some((Place::Device(0), Pace::Sample))));
         assert!(activity.visit().is_none());
     }
 
     #[test]
     fn a_visit_is_given_up_once_and_only_while_it_lasts() {
         let activity = Activity::new();
-        let answer = activity.at_device(1, || {
+        let answer = activity.at_device(1, Pace::Sample, || {
             let visit = activity.visit().expect("at the device");
             assert!(activity.give_up(visit));
             assert!(!activity.give_up(visit));
@@ -147,7 +193,10 @@ mod tests {
 
         let activity = Activity::new();
         let mut ended = None;
-        assert_eq!(activity.at_device(1, || ended = activity.visit()), Ok(()));
+        assert_eq!(
+            activity.at_device(1, Pace::Sample, || ended = activity.visit()),
+            Ok(())
+        );
         assert!(!activity.give_up(ended.expect("at the device")));
     }
 

@@ -7,7 +7,7 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use plimsoll_trace::{DeviceId, Record, Stamp};
 
-use super::activity::Abandoned;
+use super::activity::{Abandoned, Pace};
 use super::gpu::{Caches, Dead, Gpu};
 use super::refusal::{Missing, Refusal};
 use super::slow::SlowLane;
@@ -62,7 +62,9 @@ pub(super) fn live(
     inbox: &Receiver<Stamp>,
     again: Option<Again>,
 ) -> End {
-    let driver = world.activity.at_driver(|| nvml.sys_driver_version().ok());
+    let driver = world
+        .activity
+        .at_driver(Pace::Sample, || nvml.sys_driver_version().ok());
     let stop = match Life::open(nvml, world, driver.as_deref(), again) {
         Ok(mut life) => match life.run(caches, inbox, again.and_then(|again| again.tick)) {
             Ok(end) => return end,
@@ -98,18 +100,18 @@ impl<'n> Life<'n> {
         again: Option<Again>,
     ) -> Result<Self, Stop> {
         let activity = &world.activity;
-        let count = match activity.at_driver(|| nvml.device_count()) {
+        let count = match activity.at_driver(Pace::Sample, || nvml.device_count()) {
             Ok(0) => return Err(Stop::End(End::Missing(Missing::NoDevice))),
             Ok(count) => count,
             Err(error) => return Err(Stop::End(End::Missing(Missing::of(&error)))),
         };
-        let xids = activity.at_driver(|| Xids::open(nvml));
+        let xids = activity.at_driver(Pace::Sample, || Xids::open(nvml));
         let (mut gpus, mut silent) = (Vec::new(), 0);
         for index in 0..count {
             if world.ledger().is_avoided(index) {
                 continue;
             }
-            let opened = activity.at_device(index, || {
+            let opened = activity.at_device(index, Pace::Start, || {
                 let gpu = Gpu::open(nvml.device_by_index(index)?, index, driver, None)?;
                 if let Some(xids) = &xids {
                     xids.watch(&gpu);
@@ -183,7 +185,7 @@ impl<'n> Life<'n> {
             let answer = self
                 .world
                 .activity
-                .at_device(gpu.index(), || step.ask(gpu.device()))?;
+                .at_device(gpu.index(), Pace::Sample, || step.ask(gpu.device()))?;
             if let Some(throughput) = self.slow.answered(step, answer) {
                 gpu.keep(throughput);
             }
@@ -225,7 +227,7 @@ impl<'n> Life<'n> {
             let (events, outcome) = self
                 .world
                 .activity
-                .at_driver(|| xids.fetch(&self.gpus, &self.lost));
+                .at_driver(Pace::Sample, || xids.fetch(&self.gpus, &self.lost));
             records.extend(events.into_iter().map(Record::Event));
             if let Err(error) = outcome
                 && matches!(Refusal::of(&error), Refusal::Dead | Refusal::Passing)
@@ -244,7 +246,11 @@ impl<'n> Life<'n> {
     /// The driver's own count is the one question whose failure says that the driver is gone, and whose change says
     /// that devices came or went.
     fn check_count(&self, at: Stamp, caches: &mut Caches) -> Result<(), Stop> {
-        match self.world.activity.at_driver(|| self.nvml.device_count()) {
+        match self
+            .world
+            .activity
+            .at_driver(Pace::Sample, || self.nvml.device_count())
+        {
             Ok(count) if count == self.count => {}
             Ok(_) => {
                 return Err(Stop::End(End::Again(Again {
@@ -271,7 +277,7 @@ impl<'n> Life<'n> {
         let mut missing = due.devices.is_empty();
         for (id, former_index) in due.devices {
             let (nvml, driver) = (self.nvml, self.driver);
-            let found = self.world.activity.at_device(former_index, || {
+            let found = self.world.activity.at_device(former_index, Pace::Sample, || {
                 let device: Device<'n> = nvml.device_by_uuid(&*id)?;
                 let index = device.index().unwrap_or(former_index);
                 Gpu::open(device, index, driver, None)
@@ -280,7 +286,9 @@ impl<'n> Life<'n> {
                 Ok(mut gpu) => match read(&mut gpu, self.world, at, caches)? {
                     Ok(()) => {
                         if let Some(xids) = &self.xids {
-                            self.world.activity.at_device(gpu.index(), || xids.watch(&gpu))?;
+                            self.world
+                                .activity
+                                .at_device(gpu.index(), Pace::Sample, || xids.watch(&gpu))?;
                         }
                         self.lost.retain(|lost| lost.id() != gpu.id());
                         self.gpus.push(gpu);
@@ -314,7 +322,7 @@ fn read(
     let index = gpu.index();
     let answer = world
         .activity
-        .at_device(index, || gpu.read(at, caches, &mut readings))?;
+        .at_device(index, Pace::Sample, || gpu.read(at, caches, &mut readings))?;
     if answer.is_ok() {
         world.add_to_batch(index, readings);
     }

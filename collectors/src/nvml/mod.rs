@@ -48,7 +48,8 @@ const HUNG_THREADS: usize = 4;
 pub struct NvmlOptions {
     /// The driver's library: a path, or a name that the dynamic linker finds.
     pub library: PathBuf,
-    /// How long the driver may take over one device, or over its own start, before it counts as hung.
+    /// How long the driver may take over one sample of one device before it counts as hung; its own start, and the
+    /// first question to a device, may take five times as long.
     pub watchdog: Duration,
     /// How often PCIe throughput is read, which takes the driver 40 ms per device; zero for never. A reading is shown in
     /// the next sample, unless that comes later than the next reading would.
@@ -190,7 +191,7 @@ impl Collector for Nvml {
             .worker
             .as_ref()
             .and_then(|worker| worker.world.activity.visit());
-        if let Some(visit) = visit.filter(|visit| visit.lasted > self.options.watchdog) {
+        if let Some(visit) = visit.filter(|visit| visit.lasted > visit.pace.limit(self.options.watchdog)) {
             self.on_hang(at, visit);
         }
         if !self.worker.as_ref().is_some_and(|worker| worker.tick(at)) {

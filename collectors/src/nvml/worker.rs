@@ -10,7 +10,7 @@ use nvml_wrapper::Nvml;
 use plimsoll_trace::{Batch, Record, Stamp};
 
 use super::NvmlOptions;
-use super::activity::Activity;
+use super::activity::{Activity, Pace};
 use super::gpu::{Caches, Reading};
 use super::ledger::Ledger;
 use super::life::{self, Again, End};
@@ -136,14 +136,13 @@ fn run(world: &World, inbox: &Receiver<Stamp>) {
     let (mut failures, mut short_lives) = (0, 0);
     loop {
         let (began, former) = (Instant::now(), again.take());
-        let end = match world
-            .activity
-            .at_driver(|| Nvml::builder().lib_path(options.library.as_os_str()).init())
-        {
+        let end = match world.activity.at_driver(Pace::Start, || {
+            Nvml::builder().lib_path(options.library.as_os_str()).init()
+        }) {
             Ok(nvml) => {
                 let end = life::live(&nvml, world, &mut caches, inbox, former);
                 // Shutting down may hang like any other call. When it is refused it is tried once more, by the drop.
-                if let Err(error) = world.activity.at_driver(|| nvml.shutdown()) {
+                if let Err(error) = world.activity.at_driver(Pace::Start, || nvml.shutdown()) {
                     tracing::debug!(%error, "the driver did not shut down at once");
                 }
                 end

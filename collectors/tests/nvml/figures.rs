@@ -1,5 +1,6 @@
 //! The figures of a device: exact, and each failing alone.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use plimsoll_sim_gpu::{DeviceState, Fault, FaultKind};
@@ -276,6 +277,74 @@ fn calls_that_fail_now_and_then_cost_their_figures_and_nothing_else() {
         world.told()
     );
 }
+
+#[test]
+fn figures_that_change_between_any_two_calls_are_passed_on_as_they_come() {
+    let mut world = World::new(&[card(0)]);
+    let (device, process) = (
+        world.gpu.device(0),
+        world.gpu.attach(0, std::process::id()).expect("attach"),
+    );
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in (0..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                device.set_other_used_bytes(round % 40 * GIB);
+                process.resize(round % 3 * GIB).unwrap_or_default();
+                device.set_mig_mode(round % 100 == 50);
+            }
+        });
+        world.start();
+        for _ in 0..300 {
+            let sample = world.sample("GPU-0");
+            assert!(sample.used_bytes.is_some() && sample.total_bytes == Some(24 * GIB));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(world.told(), <[&str; 0]>::default());
+}
+
+#[test]
+fn a_sample_takes_a_fixed_number_of_calls() {
+    let mut world = World::new(&[card(0), card(1), card(2)]);
+    let _process = world.gpu.attach(0, std::process::id()).expect("attach");
+    world.start();
+    world.answer();
+    let count = |world: &World| FUNCTIONS_OF_A_SAMPLE.map(|(function, _)| world.gpu.calls(function));
+    let (before, samples) = (count(&world), 50);
+    for _ in 0..samples {
+        world.answer();
+    }
+    let (after, devices) = (count(&world), 3);
+    for ((function, per_device), (before, after)) in FUNCTIONS_OF_A_SAMPLE
+        .into_iter()
+        .zip(before.into_iter().zip(after))
+    {
+        assert!(
+            after - before <= per_device * devices * samples,
+            "{function}: {} calls",
+            after - before
+        );
+    }
+    assert_eq!(world.gpu.calls("nvmlInit_v2"), 1);
+    assert_eq!(world.gpu.calls("nvmlDeviceGetName"), devices, "asked once");
+}
+
+/// How often each function may be asked per device and sample.
+const FUNCTIONS_OF_A_SAMPLE: [(&str, u64); 12] = [
+    ("nvmlDeviceGetMemoryInfo_v2", 1),
+    ("nvmlDeviceGetMemoryInfo", 0),
+    ("nvmlDeviceGetUtilizationRates", 1),
+    ("nvmlDeviceGetTemperature", 1),
+    ("nvmlDeviceGetClockInfo", 2),
+    ("nvmlDeviceGetComputeRunningProcesses_v3", 1),
+    ("nvmlDeviceGetComputeRunningProcesses_v2", 0),
+    ("nvmlDeviceGetGraphicsRunningProcesses_v3", 1),
+    ("nvmlDeviceGetProcessUtilization", 1),
+    ("nvmlDeviceGetPcieThroughput", 0),
+    ("nvmlDeviceGetHandleByIndex_v2", 0),
+    ("nvmlDeviceGetUUID", 0),
+];
 
 #[test]
 fn throttling_is_told_when_it_begins() {

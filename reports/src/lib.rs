@@ -9,6 +9,7 @@ pub mod decisions;
 pub mod downsample;
 mod error;
 mod find;
+pub mod html;
 mod instant;
 pub mod load;
 mod plain;

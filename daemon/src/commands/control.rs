@@ -76,16 +76,22 @@ fn status_text(status: &Value) -> String {
         .collect();
     text += &format!("engines: {}\n", if engines.is_empty() { "none is running".to_owned() } else { engines.join(", ") });
     for rule in list(status, "rules") {
-        let clauses: Vec<String> = list(rule, "clauses").iter().map(|clause| word(clause, "text")).collect();
-        text += &format!("rule {} of {}: {}; {}\n", word(rule, "rule"), word(rule, "engine"), word(rule, "phase"), clauses.join("; "));
-        for block in list(rule, "blocks") {
-            text += &format!("  waits: {}\n", word(block, "text"));
-        }
+        text += &rule_text(rule);
     }
     if let Some(started) = status["started_ns"].as_i64() {
         let now = plimsoll_trace::Stamp::now().unix_ns;
         let since = Duration::from_nanos(u64::try_from(now - started).unwrap_or(0));
         text += &format!("the daemon has been running for {}\n", units::show_duration(since));
+    }
+    text
+}
+
+/// Where a rule stands, in a few lines.
+pub(super) fn rule_text(rule: &Value) -> String {
+    let mut text = format!("rule {} of {} ({}): {}\n", word(rule, "rule"), word(rule, "engine"), word(rule, "mode"), word(rule, "phase"));
+    let lines = ["clauses", "blocks"].into_iter().flat_map(|key| list(rule, key));
+    for line in lines {
+        text += &format!("  {}\n", word(line, "text"));
     }
     text
 }

@@ -43,6 +43,10 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             print(&String::from_utf8_lossy(&text))
         }
         Command::SimEngine(arguments) => {
+            // Lists of processes show it as what it is.
+            if let Err(error) = rustix::thread::set_name(c"sim-engine") {
+                eprintln!("plimsoll: the simulated engine keeps the program's name: {error}");
+            }
             let status = plimsoll_sim::run_engine(&arguments);
             Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
         }

@@ -68,11 +68,18 @@ pub(super) async fn read(
         return Ok(false);
     }
     let mut series: BTreeMap<Key, Vec<Sample>> = BTreeMap::new();
+    let mut latest: BTreeMap<(String, u32), Key> = BTreeMap::new();
     for mut row in rows(&table) {
         let key = Key::read(&mut row, window);
         let (Some(at_ns), used_bytes) = (row.int(), row.size()) else {
             continue;
         };
+        // A process that became known as another (its run was not known yet at first) is not held twice.
+        let former = latest.insert((key.device.clone(), key.pid), key.clone());
+        if let Some(former) = former.filter(|former| *former != key) {
+            let ended = Sample { at_ns, used_bytes: None };
+            series.entry(former).or_default().push(ended);
+        }
         series.entry(key).or_default().push(Sample { at_ns, used_bytes });
     }
     let mut others: BTreeMap<String, Vec<Vec<Sample>>> = BTreeMap::new();

@@ -378,7 +378,7 @@ impl Action {
             change.outcome = ChangeOutcome::Kept;
         }
         self.order.decision.outcome = outcome;
-        self.order.decision.explanation = format!("{}; {said}", self.order.decision.explanation);
+        self.order.decision.explanation = format!("{} {}.", self.order.decision.explanation, sentence(said));
         self.note("step", json!("ended"));
         let left = self
             .change
@@ -481,6 +481,14 @@ fn show_effect(freed: f64) -> String {
     } else {
         format!("{bytes} more device memory in use")
     }
+}
+
+/// With a capital first letter.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// An error with its causes, on one line.

@@ -51,9 +51,10 @@ async fn show(arguments: &cli::Demo) -> Outcome {
         world.check()?;
         story.tell(&reader).await?;
     }
-    let restarts = world.end().await?;
+    let restarts = world.end_engine(&reader).await?;
     story.tell(&reader).await?;
     drop(reader);
+    world.end_daemon().await?;
     if stopped {
         let error = anyhow::anyhow!("the demo was interrupted; what was recorded is in {}", arguments.out.display());
         return Err(Failure::new(Status::Failed, error));

@@ -170,15 +170,28 @@ impl World {
         Ok(())
     }
 
-    /// Ends the daemon as a service manager would, then the engine. Answers how often the engine had to be restarted.
-    pub(super) async fn end(&mut self) -> anyhow::Result<u32> {
+    /// Ends the engine, and waits until the daemon has seen it. Answers how often it had to be restarted.
+    pub(super) async fn end_engine(&mut self, reader: &Reader) -> anyhow::Result<u32> {
+        let Some(engine) = self.engine.take() else { return Ok(0) };
+        let restarts = engine.restarts();
+        drop(engine.stop());
+        let deadline = Instant::now() + PATIENCE;
+        let running = "SELECT 1 FROM runs WHERE outcome = 'running'";
+        while !reader.query(running, &[]).await?.rows.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(restarts)
+    }
+
+    /// Ends the daemon as a service manager would.
+    pub(super) async fn end_daemon(&mut self) -> anyhow::Result<()> {
         if let Some(pid) = i32::try_from(self.daemon.id()).ok().and_then(Pid::from_raw) {
             kill_process(pid, Signal::TERM).context("the daemon cannot be told to stop")?;
         }
         while self.daemon.try_wait().context("the daemon is lost")?.is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Ok(self.engine.take().map(|engine| engine.restarts()).unwrap_or_default())
+        Ok(())
     }
 
     /// The first life of the engine; it has only one, if the tuner does its work.

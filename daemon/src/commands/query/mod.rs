@@ -1,0 +1,72 @@
+//! Commands that read a database: `runs`, `show`, `why`, `report`, `sql`. They need no daemon.
+
+mod report;
+mod sql;
+
+use std::path::PathBuf;
+
+use jiff::tz::TimeZone;
+use plimsoll_reports::{ReportError, find_run, runs, show, why};
+use plimsoll_store::Reader;
+use plimsoll_trace::Stamp;
+use serde_json::Value;
+
+use super::{Outcome, print, runtime};
+use crate::cli::Source;
+use crate::config;
+use crate::failure::{Failure, Status};
+
+pub(super) use report::{draw, report};
+pub(super) use sql::sql;
+
+pub(super) fn runs(source: &Source, json: bool) -> Outcome {
+    let runs = runtime()?.block_on(async {
+        let reader = open(source).await?;
+        runs::load(&reader, None).await.map_err(failed)
+    })?;
+    print(&if json { runs::json(&runs) } else { runs::text(&runs, &TimeZone::system(), now_ns()) })
+}
+
+pub(super) fn show(run: &str, source: &Source, json: bool) -> Outcome {
+    let shown = runtime()?.block_on(async {
+        let reader = open(source).await?;
+        let run = find_run(&reader, run).await.map_err(failed)?;
+        show::load(&reader, run, now_ns()).await.map_err(failed)
+    })?;
+    print(&if json { show::json(&shown) } else { show::text(&shown, &TimeZone::system(), now_ns()) })
+}
+
+/// What was decided, from the store; and, as far as a daemon answers, where the rules stand now.
+pub(super) fn why(subject: Option<&str>, rules: Option<&Value>, source: &Source, json: bool) -> Outcome {
+    let wanted = |rule: &&Value| subject.is_none_or(|subject| rule["rule"] == subject);
+    let now: Vec<&Value> = rules.and_then(Value::as_array).into_iter().flatten().filter(wanted).collect();
+    let decisions = runtime()?.block_on(async {
+        let reader = open(source).await?;
+        match why::load(&reader, subject).await {
+            // A rule that never decided anything still stands somewhere.
+            Err(ReportError::UnknownDecision { .. }) if !now.is_empty() => Ok(Vec::new()),
+            loaded => loaded.map_err(failed),
+        }
+    })?;
+    if json {
+        let mut body: Value = serde_json::from_str(&why::json(&decisions)).map_err(anyhow::Error::from)?;
+        body["rules"] = now.into_iter().cloned().collect();
+        return super::print_json(&body);
+    }
+    let rules: String = now.into_iter().map(super::control::rule_text).collect();
+    let gap = if rules.is_empty() { "" } else { "\n" };
+    print(&format!("{rules}{gap}{}", why::text(&decisions, &TimeZone::system())))
+}
+
+async fn open(source: &Source) -> Result<Reader, Failure> {
+    let path: PathBuf = config::store_path(source.db.as_deref(), source.config.config.as_deref())?;
+    Reader::open(&path).await.map_err(|error| Failure::new(Status::Failed, error))
+}
+
+fn failed(error: ReportError) -> Failure {
+    Failure::new(Status::Failed, error)
+}
+
+fn now_ns() -> i64 {
+    Stamp::now().unix_ns
+}

@@ -243,8 +243,7 @@ impl<'n> Life<'n> {
         Ok(restart)
     }
 
-    /// The driver's own count is the one question whose failure says that the driver is gone, and whose change says
-    /// that devices came or went.
+    /// The driver's own count: it changes when devices come or go, and it is refused when the driver is gone.
     fn check_count(&self, at: Stamp, caches: &mut Caches) -> Result<(), Stop> {
         match self
             .world
@@ -258,12 +257,14 @@ impl<'n> Life<'n> {
                     reloaded: false,
                 })));
             }
-            Err(error) => match Refusal::of(&error) {
-                Refusal::Dead => return Err(reload(at)),
-                Refusal::Absent | Refusal::Unsupported | Refusal::Passing => {
-                    caches.tally.add("count_failed", 1)
-                }
-            },
+            Err(
+                NvmlError::GpuLost
+                | NvmlError::Uninitialized
+                | NvmlError::DriverNotLoaded
+                | NvmlError::LibRmVersionMismatch,
+            ) => return Err(reload(at)),
+            // Whether anything is wrong will show when the devices are asked.
+            Err(_) => caches.tally.add("count_failed", 1),
         }
         self.world.ledger().driver_answers();
         Ok(())

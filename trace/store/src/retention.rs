@@ -12,8 +12,10 @@ use sqlx::SqliteConnection;
 /// How long things are kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keep {
-    /// Samples.
+    /// Samples of devices and processes, which come many times a second.
     pub(crate) raw: Duration,
+    /// Samples of the host and of engines, which come once a second at most.
+    pub(crate) seconds: Duration,
     /// Events, losses, and settled decisions with the files they changed. Runs are kept for ever.
     pub(crate) history: Duration,
     /// Database and write-ahead log together, bytes.
@@ -25,23 +27,70 @@ const STEP_NS: i64 = 60_000_000_000;
 /// Free pages that are given back to the file system in one step.
 const FREE_PAGES: &str = "PRAGMA incremental_vacuum(2000)";
 
+/// Samples that are kept equally long.
+struct Kind {
+    oldest: &'static str,
+    delete: [&'static str; 2],
+}
+
+const MANY_A_SECOND: Kind = Kind {
+    oldest: "SELECT min(at_ns) FROM (
+                 SELECT min(at_ns) AS at_ns FROM _device_raw UNION ALL SELECT min(at_ns) FROM _process_raw)",
+    delete: [
+        "DELETE FROM _device_raw WHERE at_ns < ?",
+        "DELETE FROM _process_raw WHERE at_ns < ?",
+    ],
+};
+const ONE_A_SECOND: Kind = Kind {
+    oldest: "SELECT min(at_ns) FROM (
+                 SELECT min(at_ns) AS at_ns FROM _host_raw UNION ALL SELECT min(at_ns) FROM _engine_raw)",
+    delete: [
+        "DELETE FROM _host_raw WHERE at_ns < ?",
+        "DELETE FROM _engine_raw WHERE at_ns < ?",
+    ],
+};
+
+impl Kind {
+    async fn oldest(&self, connection: &mut SqliteConnection) -> Result<Option<i64>, sqlx::Error> {
+        sqlx::query_scalar(self.oldest).fetch_one(connection).await
+    }
+
+    /// Says how many rows went.
+    async fn delete(&self, connection: &mut SqliteConnection, until_ns: i64) -> Result<u64, sqlx::Error> {
+        let mut rows = 0;
+        for sql in self.delete {
+            rows += sqlx::query(sql)
+                .bind(until_ns)
+                .execute(&mut *connection)
+                .await?
+                .rows_affected();
+        }
+        Ok(rows)
+    }
+
+    /// Deletes at most one step before the time given; says whether more is left.
+    async fn prune(&self, connection: &mut SqliteConnection, cutoff_ns: i64) -> Result<bool, sqlx::Error> {
+        let Some(oldest_ns) = self.oldest(connection).await? else {
+            return Ok(false);
+        };
+        let until_ns = oldest_ns.saturating_add(STEP_NS).min(cutoff_ns);
+        self.delete(connection, until_ns).await?;
+        Ok(until_ns < cutoff_ns)
+    }
+}
+
 /// Deletes one step's worth of what has become too old; says whether more is left to do.
 pub(crate) async fn prune(
     connection: &mut SqliteConnection,
     now_ns: i64,
     keep: &Keep,
 ) -> Result<bool, sqlx::Error> {
-    let cutoff_ns = before(now_ns, keep.raw);
-    let Some(oldest_ns) = oldest(connection)
-        .await?
-        .filter(|oldest_ns| *oldest_ns < cutoff_ns)
-    else {
-        prune_history(connection, before(now_ns, keep.history)).await?;
-        return Ok(false);
-    };
-    let until_ns = oldest_ns.saturating_add(STEP_NS).min(cutoff_ns);
-    delete_samples(connection, until_ns).await?;
-    Ok(until_ns < cutoff_ns)
+    let more = MANY_A_SECOND.prune(connection, before(now_ns, keep.raw)).await?
+        | ONE_A_SECOND
+            .prune(connection, before(now_ns, keep.seconds))
+            .await?;
+    prune_history(connection, before(now_ns, keep.history)).await?;
+    Ok(more)
 }
 
 /// What had to go because the store was too large.
@@ -80,11 +129,17 @@ pub(crate) async fn trim(
     if database <= keep.max_size_bytes {
         return Ok(None);
     }
-    let Some(oldest_ns) = oldest(connection).await? else {
+    let many = MANY_A_SECOND.oldest(connection).await?;
+    let Some(oldest_ns) = many
+        .into_iter()
+        .chain(ONE_A_SECOND.oldest(connection).await?)
+        .min()
+    else {
         return Ok(None);
     };
     let until_ns = oldest_ns.saturating_add(STEP_NS);
-    let rows = delete_samples(connection, until_ns).await?;
+    let rows =
+        MANY_A_SECOND.delete(connection, until_ns).await? + ONE_A_SECOND.delete(connection, until_ns).await?;
     Ok(Some(Trimmed { rows, until_ns }))
 }
 
@@ -101,33 +156,6 @@ fn size_bytes(file: &Path) -> u64 {
 
 fn before(now_ns: i64, age: Duration) -> i64 {
     now_ns.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX))
-}
-
-async fn oldest(connection: &mut SqliteConnection) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT min(at_ns) FROM (
-             SELECT min(at_ns) AS at_ns FROM _device_raw UNION ALL SELECT min(at_ns) FROM _process_raw
-             UNION ALL SELECT min(at_ns) FROM _host_raw UNION ALL SELECT min(at_ns) FROM _engine_raw)",
-    )
-    .fetch_one(connection)
-    .await
-}
-
-async fn delete_samples(connection: &mut SqliteConnection, until_ns: i64) -> Result<u64, sqlx::Error> {
-    let mut rows = 0;
-    for sql in [
-        "DELETE FROM _device_raw WHERE at_ns < ?",
-        "DELETE FROM _process_raw WHERE at_ns < ?",
-        "DELETE FROM _host_raw WHERE at_ns < ?",
-        "DELETE FROM _engine_raw WHERE at_ns < ?",
-    ] {
-        rows += sqlx::query(sql)
-            .bind(until_ns)
-            .execute(&mut *connection)
-            .await?
-            .rows_affected();
-    }
-    Ok(rows)
 }
 
 /// Decisions that are not settled stay, and so do the newest of each kind: the next number follows from them.

@@ -8,6 +8,7 @@ use crate::schema;
 const SECOND: i64 = 1_000_000_000;
 const KEEP: Keep = Keep {
     raw: Duration::from_secs(600),
+    seconds: Duration::from_secs(600),
     history: Duration::from_secs(6_000),
     max_size_bytes: u64::MAX,
 };
@@ -94,6 +95,32 @@ async fn what_is_too_old_goes_a_minute_at_a_time() {
             .expect("nothing to do")
     );
     assert_eq!(bench.left().await, (1_130, 870));
+}
+
+#[tokio::test]
+async fn what_comes_once_a_second_is_kept_longer() {
+    let mut bench = Bench::new().await;
+    bench.samples(0..100).await;
+    let keep = Keep {
+        seconds: Duration::from_secs(6_000),
+        ..KEEP
+    };
+    while prune(&mut bench.connection, 700 * SECOND, &keep)
+        .await
+        .expect("pruned")
+    {}
+    for (view, rows) in [
+        ("device_raw", 0),
+        ("process_raw", 0),
+        ("host_raw", 100),
+        ("engine_raw", 100),
+    ] {
+        assert_eq!(
+            bench.number(&format!("SELECT count(*) FROM _{view}")).await,
+            rows,
+            "{view}"
+        );
+    }
 }
 
 #[tokio::test]

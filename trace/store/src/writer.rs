@@ -31,9 +31,9 @@ use crate::{
 pub struct StoreOptions {
     /// The database file.
     pub path: PathBuf,
-    /// How long samples are kept.
+    /// How long samples of devices and processes are kept.
     pub keep_raw: Duration,
-    /// How long rollups of one second are kept.
+    /// How long samples of the host and of engines are kept: they come once a second at most.
     pub keep_seconds: Duration,
     /// How long events, losses and settled decisions are kept. Runs are kept for ever.
     pub keep_minutes: Duration,
@@ -44,7 +44,7 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// A store at `path` that keeps what the configuration keeps by default: samples 24 h, the rest 400 days, 4 GiB.
+    /// A store at `path` that keeps what the configuration keeps by default: 24 h, 14 days, 400 days and 4 GiB.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         const DAY: Duration = Duration::from_secs(86_400);
         Self {
@@ -276,6 +276,7 @@ impl Keeper {
             path,
             keep: Keep {
                 raw: options.keep_raw,
+                seconds: options.keep_seconds,
                 history: options.keep_minutes,
                 max_size_bytes: options.max_size_bytes,
             },

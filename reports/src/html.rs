@@ -32,7 +32,11 @@ pub fn page(shown: &Shown, picture: &str, zone: &TimeZone, now_ns: i64) -> Strin
     page.extend(shown.decisions.iter().map(|decision| section(decision, zone)));
     page += "<h2>What happened</h2>\n<table><tr><th>time</th><th>what</th><th></th></tr>\n";
     for event in &shown.events {
-        let (at, kind, message) = (full(event.at_ns, zone), escape(&event.kind), escape(&event.message));
+        let (at, kind, message) = (
+            full(event.at_ns, zone),
+            escape(&event.kind),
+            escape(&event.message),
+        );
         page += &format!("<tr><td>{at}</td><td>{kind}</td><td>{message}</td></tr>\n");
     }
     let figures = escape(&show::text(shown, zone, now_ns));
@@ -87,6 +91,9 @@ mod tests {
     #[test]
     fn foreign_text_stays_text() {
         assert_eq!(escape("<script>\"&\u{7}"), "&lt;script&gt;&quot;&amp;\u{fffd}");
-        assert_eq!(diff("-a\n+<b>\n c"), "<span class=\"del\">-a</span>\n<span class=\"add\">+&lt;b&gt;</span>\n c\n");
+        assert_eq!(
+            diff("-a\n+<b>\n c"),
+            "<span class=\"del\">-a</span>\n<span class=\"add\">+&lt;b&gt;</span>\n c\n"
+        );
     }
 }

@@ -64,7 +64,7 @@ pub(super) async fn read(
     );
     let from = Value::Integer(window.from_ns.saturating_sub(HOLDS_NS));
     let table = reader.query(&sql, &[from, Value::Integer(window.to_ns)]).await?;
-    if table.rows.len() > MOST_ROWS {
+    if i64::try_from(table.rows.len()).is_ok_and(|rows| rows > MOST_ROWS) {
         return Ok(false);
     }
     let mut series: BTreeMap<Key, Vec<Sample>> = BTreeMap::new();
@@ -77,7 +77,10 @@ pub(super) async fn read(
         // A process that became known as another (its run was not known yet at first) is not held twice.
         let former = latest.insert((key.device.clone(), key.pid), key.clone());
         if let Some(former) = former.filter(|former| *former != key) {
-            let ended = Sample { at_ns, used_bytes: None };
+            let ended = Sample {
+                at_ns,
+                used_bytes: None,
+            };
             series.entry(former).or_default().push(ended);
         }
         series.entry(key).or_default().push(Sample { at_ns, used_bytes });

@@ -7,7 +7,7 @@ use plimsoll_store::{Reader, Value};
 use super::Window;
 use super::owners::{HOLDS_NS, Key};
 use crate::error::ReportError;
-use crate::row::rows;
+use crate::row::{Row, rows};
 use crate::timeline::{Busy, DeviceTrack, Owner, OwnerName, Peak, Sample, Span};
 
 /// As many as a picture has pixels across its lanes.
@@ -52,14 +52,18 @@ pub(super) async fn read(
         track.busy.clear();
         track.owners.clear();
     }
-    let readings = devices(reader, window, width_ns, tracks).await?;
+    // Two connections read at the same time: most of the work is SQLite's.
+    let second = Reader::open(reader.path()).await?;
+    let (readings, held) = tokio::try_join!(
+        devices(reader, window, width_ns, tracks),
+        processes(&second, window, width_ns)
+    )?;
     for (device, stretches) in &readings {
         if let Some(track) = tracks.get_mut(device) {
             track.gaps = gaps(stretches);
             track.peak = peak(reader, device, stretches).await?;
         }
     }
-    let held = processes(reader, window, width_ns).await?;
     for (device, stretches) in &readings {
         if let Some(track) = tracks.get_mut(device) {
             attribute(track, stretches, &held);
@@ -76,47 +80,65 @@ async fn devices(
     width_ns: i64,
     tracks: &mut BTreeMap<String, DeviceTrack>,
 ) -> Result<BTreeMap<String, Stretches>, ReportError> {
-    let sql = "SELECT device, (at_ns - ?1) / ?3 AS stretch, min(at_ns), max(at_ns), count(*), count(used_bytes), \
+    let sql = "SELECT device, (at_ns - ?3) / ?4 AS stretch, min(at_ns), max(at_ns), count(*), count(used_bytes), \
                min(used_bytes), max(used_bytes), min(gpu_busy_ratio), max(gpu_busy_ratio) \
                FROM device_samples WHERE at_ns BETWEEN ?1 AND ?2 GROUP BY stretch, device ORDER BY stretch";
-    let [from, to] = window.bounds();
-    let table = reader.query(sql, &[from, to, Value::Integer(width_ns)]).await?;
     let mut out: BTreeMap<String, Stretches> = BTreeMap::new();
-    for mut row in rows(&table) {
-        let device = row.word();
-        let (Some(stretch), Some(first_ns), Some(last_ns)) = (row.int(), row.int(), row.int()) else {
-            continue;
-        };
-        let reading = Reading {
-            first_ns,
-            last_ns,
-            count: row.int().unwrap_or(0),
-            known: row.int().unwrap_or(0),
-            low: row.size(),
-            high: row.size(),
-        };
-        if let Some(track) = tracks.get_mut(&device) {
-            let (low_ns, high_ns) = reading.instants();
-            let sample = |at_ns, used_bytes| Sample { at_ns, used_bytes };
-            track.samples.push(sample(low_ns, reading.low));
-            // Part of the stretch was unknown: it ends unknown, so that this is seen.
-            let high = reading.high;
-            track.samples.push(sample(high_ns, high));
-            if reading.known > 0 && reading.known < reading.count {
-                track.samples.push(sample(high_ns.saturating_add(1), None));
-            }
-            track.busy.push(Busy {
-                at_ns: low_ns,
-                ratio: row.real(),
-            });
-            track.busy.push(Busy {
-                at_ns: high_ns,
-                ratio: row.real(),
-            });
+    for [from, to] in pieces(window.from_ns, window.to_ns, width_ns) {
+        let origin = [Value::Integer(window.from_ns), Value::Integer(width_ns)];
+        let table = reader.query(sql, &[[from, to], origin].concat()).await?;
+        for mut row in rows(&table) {
+            device(&mut row, tracks, &mut out);
         }
-        out.entry(device).or_default().insert(stretch, reading);
     }
     Ok(out)
+}
+
+/// Reads one row of a device's stretch.
+fn device(
+    row: &mut Row<'_>,
+    tracks: &mut BTreeMap<String, DeviceTrack>,
+    out: &mut BTreeMap<String, Stretches>,
+) {
+    let device = row.word();
+    let (Some(stretch), Some(first_ns), Some(last_ns)) = (row.int(), row.int(), row.int()) else {
+        return;
+    };
+    let reading = Reading {
+        first_ns,
+        last_ns,
+        count: row.int().unwrap_or(0),
+        known: row.int().unwrap_or(0),
+        low: row.size(),
+        high: row.size(),
+    };
+    if let Some(track) = tracks.get_mut(&device) {
+        let (low_ns, high_ns) = reading.instants();
+        let sample = |at_ns, used_bytes| Sample { at_ns, used_bytes };
+        track
+            .samples
+            .extend([sample(low_ns, reading.low), sample(high_ns, reading.high)]);
+        if reading.known > 0 && reading.known < reading.count {
+            // Part of the stretch was unknown: it ends unknown, so that this is seen.
+            track.samples.push(sample(high_ns.saturating_add(1), None));
+        }
+        for at_ns in [low_ns, high_ns] {
+            let ratio = row.real();
+            track.busy.push(Busy { at_ns, ratio });
+        }
+    }
+    out.entry(device).or_default().insert(stretch, reading);
+}
+
+/// Cuts a window into pieces of a few stretches: SQLite groups them in memory, where a whole day would go to disk.
+fn pieces(from_ns: i64, to_ns: i64, width_ns: i64) -> impl Iterator<Item = [Value; 2]> {
+    let piece_ns = width_ns.saturating_mul(STRETCHES / 19);
+    std::iter::successors(Some(from_ns), move |start| start.checked_add(piece_ns))
+        .take_while(move |start| *start <= to_ns)
+        .map(move |start| {
+            let end = start.saturating_add(piece_ns - 1).min(to_ns);
+            [Value::Integer(start), Value::Integer(end)]
+        })
 }
 
 /// Where stretches have no readings: distances of over three times the interval that was usual before them.
@@ -165,34 +187,31 @@ async fn processes(
     window: &Window,
     width_ns: i64,
 ) -> Result<BTreeMap<Key, BTreeMap<i64, Held>>, ReportError> {
-    let sql = "SELECT b.device, b.pid, b.run_id, b.process, b.stretch, b.low, b.high, b.total > b.known, \
+    let sql = "SELECT b.device, b.pid, l.run_id, l.process, b.stretch, b.low, b.high, b.total > b.known, \
                    l.used_bytes, b.last_ns \
-               FROM (SELECT device, pid, run_id, process, (at_ns - ?3) / ?4 AS stretch, min(used_bytes) AS low, \
-                         max(used_bytes) AS high, count(*) AS total, count(used_bytes) AS known, max(at_ns) AS last_ns \
-                     FROM process_samples WHERE at_ns BETWEEN ?1 AND ?2 \
-                     GROUP BY stretch, device, pid, run_id, process) AS b \
+               FROM (SELECT device, pid, (at_ns - ?3) / ?4 AS stretch, min(used_bytes) AS low, max(used_bytes) AS high, \
+                         count(*) AS total, count(used_bytes) AS known, max(at_ns) AS last_ns \
+                     FROM process_samples WHERE at_ns BETWEEN ?1 AND ?2 GROUP BY stretch, device, pid) AS b \
                JOIN process_samples AS l ON l.at_ns = b.last_ns AND l.device = b.device AND l.pid = b.pid";
     // Rows from before the window still hold in it. SQL divides towards zero, so count from before the first of them.
     let earlier = HOLDS_NS / width_ns + 1;
-    let values = [
-        Value::Integer(window.from_ns.saturating_sub(HOLDS_NS)),
-        Value::Integer(window.to_ns),
-        Value::Integer(window.from_ns.saturating_sub(earlier.saturating_mul(width_ns))),
-        Value::Integer(width_ns),
-    ];
-    let table = reader.query(sql, &values).await?;
+    let origin_ns = window.from_ns.saturating_sub(earlier.saturating_mul(width_ns));
     let mut out: BTreeMap<Key, BTreeMap<i64, Held>> = BTreeMap::new();
-    for mut row in rows(&table) {
-        let key = Key::read(&mut row, window);
-        let Some(stretch) = row.int() else { continue };
-        let (low, high, ended) = (row.size(), row.size(), row.int() == Some(1));
-        let (last, last_ns) = (row.size(), row.int().unwrap_or(0));
-        let held = Held {
-            low: low.filter(|_| !ended).unwrap_or(0),
-            high: high.unwrap_or(0),
-            last: last.map(|bytes| (bytes, last_ns.saturating_add(HOLDS_NS))),
-        };
-        out.entry(key).or_default().insert(stretch - earlier, held);
+    for [from, to] in pieces(origin_ns, window.to_ns, width_ns) {
+        let origin = [Value::Integer(origin_ns), Value::Integer(width_ns)];
+        let table = reader.query(sql, &[[from, to], origin].concat()).await?;
+        for mut row in rows(&table) {
+            let key = Key::read(&mut row, window);
+            let Some(stretch) = row.int() else { continue };
+            let (low, high, ended) = (row.size(), row.size(), row.int() == Some(1));
+            let (last, last_ns) = (row.size(), row.int().unwrap_or(0));
+            let held = Held {
+                low: low.filter(|_| !ended).unwrap_or(0),
+                high: high.unwrap_or(0),
+                last: last.map(|bytes| (bytes, last_ns.saturating_add(HOLDS_NS))),
+            };
+            out.entry(key).or_default().insert(stretch - earlier, held);
+        }
     }
     Ok(out)
 }

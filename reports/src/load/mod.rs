@@ -70,12 +70,19 @@ pub async fn timeline(reader: &Reader, request: &Request) -> Result<Timeline, Re
     for track in &mut devices {
         track.lines = lines::on_device(&rules, track);
     }
+    let mut marks = marks::of_window(reader, &window).await?;
+    // What happened on devices that are not in the picture is not told in it.
+    marks.retain(|mark| {
+        mark.device
+            .as_ref()
+            .is_none_or(|uuid| devices.iter().any(|track| track.uuid == *uuid))
+    });
     Ok(Timeline {
         title,
         from_ns: window.from_ns,
         to_ns: window.to_ns,
         devices,
-        marks: marks::of_window(reader, &window).await?,
+        marks,
     })
 }
 

@@ -87,7 +87,7 @@ pub(super) async fn read(
     }
     let mut others: BTreeMap<String, Vec<Vec<Sample>>> = BTreeMap::new();
     for (key, samples) in series {
-        let samples = expire(samples);
+        let samples = begin(expire(samples), window.from_ns);
         if key.name == OwnerName::OtherProcesses {
             others.entry(key.device).or_default().push(samples);
         } else if let Some(track) = tracks.get_mut(&key.device) {
@@ -127,6 +127,16 @@ fn expire(samples: Vec<Sample>) -> Vec<Sample> {
         }
     }
     out
+}
+
+/// Leaves out what was before the window; what still held at its start begins there.
+fn begin(mut samples: Vec<Sample>, from_ns: i64) -> Vec<Sample> {
+    let inside = samples.partition_point(|sample| sample.at_ns <= from_ns);
+    let mut kept = samples.split_off(inside.saturating_sub(1));
+    if let Some(first) = kept.first_mut() {
+        first.at_ns = first.at_ns.max(from_ns);
+    }
+    kept
 }
 
 /// Adds up series that hold their values; the sum is unknown where none of them is known.
@@ -187,6 +197,16 @@ mod tests {
             (210, None),
         ];
         assert_eq!(read, samples(&wanted));
+    }
+
+    #[test]
+    fn what_was_before_the_window_is_left_out() {
+        let read = begin(
+            samples(&[(0, Some(9)), (10, Some(5)), (30, Some(1))]),
+            20_000_000_000,
+        );
+        assert_eq!(read, samples(&[(20, Some(5)), (30, Some(1))]));
+        assert_eq!(begin(Vec::new(), 0), []);
     }
 
     #[test]

@@ -34,6 +34,7 @@ impl Reading {
 /// One stretch of a process.
 #[derive(Clone, Copy, Debug)]
 struct Held {
+    first_ns: i64,
     low: u64,
     high: u64,
     /// What it still held at the end, and until when that is good without a further row.
@@ -188,9 +189,10 @@ async fn processes(
     width_ns: i64,
 ) -> Result<BTreeMap<Key, BTreeMap<i64, Held>>, ReportError> {
     let sql = "SELECT b.device, b.pid, l.run_id, l.process, b.stretch, b.low, b.high, b.total > b.known, \
-                   l.used_bytes, b.last_ns \
+                   l.used_bytes, b.first_ns, b.last_ns \
                FROM (SELECT device, pid, (at_ns - ?3) / ?4 AS stretch, min(used_bytes) AS low, max(used_bytes) AS high, \
-                         count(*) AS total, count(used_bytes) AS known, max(at_ns) AS last_ns \
+                         count(*) AS total, count(used_bytes) AS known, min(at_ns) AS first_ns, \
+                         max(at_ns) AS last_ns \
                      FROM process_samples WHERE at_ns BETWEEN ?1 AND ?2 GROUP BY stretch, device, pid) AS b \
                JOIN process_samples AS l ON l.at_ns = b.last_ns AND l.device = b.device AND l.pid = b.pid";
     // Rows from before the window still hold in it. SQL divides towards zero, so count from before the first of them.
@@ -204,8 +206,9 @@ async fn processes(
             let key = Key::read(&mut row, window);
             let Some(stretch) = row.int() else { continue };
             let (low, high, ended) = (row.size(), row.size(), row.int() == Some(1));
-            let (last, last_ns) = (row.size(), row.int().unwrap_or(0));
+            let (last, first_ns, last_ns) = (row.size(), row.int().unwrap_or(0), row.int().unwrap_or(0));
             let held = Held {
+                first_ns,
                 low: low.filter(|_| !ended).unwrap_or(0),
                 high: high.unwrap_or(0),
                 last: last.map(|bytes| (bytes, last_ns.saturating_add(HOLDS_NS))),
@@ -272,13 +275,16 @@ fn attribute(track: &mut DeviceTrack, stretches: &Stretches, held: &BTreeMap<Key
 
 /// The lowest and highest value of a process within a stretch: of its rows there, and what held until then.
 fn at(series: &BTreeMap<i64, Held>, stretch: i64, first_ns: i64) -> Option<(u64, u64)> {
-    let before = series.range(..stretch).next_back();
-    let carried = before
+    let own = series.get(&stretch);
+    // What held before counts while the stretch has readings of the device, but none yet of the process.
+    let carried = series
+        .range(..stretch)
+        .next_back()
+        .filter(|_| own.is_none_or(|held| held.first_ns > first_ns))
         .and_then(|(_, held)| held.last)
         .filter(|(_, until_ns)| *until_ns >= first_ns)
         .map(|(bytes, _)| (bytes, bytes));
-    let own = series.get(&stretch).map(|held| (held.low, held.high));
-    match (carried, own) {
+    match (carried, own.map(|held| (held.low, held.high))) {
         (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
         (one, other) => one.or(other),
     }

@@ -181,9 +181,7 @@ fn a_bad_edit_of_the_running_configuration_changes_nothing() {
     world.write("plimsoll.toml", "[sampling]\nintervall = \"2s\"\n");
     let event = world.event("config_rejected");
     assert!(event["message"].as_str().unwrap().contains("did you mean `interval`?"), "{event}");
-    // The file names no store now, so the command is told where the daemon's is.
-    let db = world.path("plimsoll.db");
-    let status = world.call(&["status", "--json", "--db", db.to_str().unwrap()]);
+    let status = world.call(&["status", "--json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(status["rules"][0]["rule"], "quantize", "the running configuration stays");
     let good = world.config(&QUANTIZE.replace("\"quantize\"", "\"renamed\""));

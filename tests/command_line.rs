@@ -21,7 +21,7 @@ fn sql_reads_and_nothing_else() {
         "PRAGMA query_only = 0",
         "CREATE TEMP TABLE t (a)",
         "SELECT load_extension('x')",
-        "UPDATE _runs SET name = 'x'",
+        "UPDATE _run SET name = 'x'",
     ] {
         let output = world.call(&["sql", query]);
         assert_eq!(output.status.code(), Some(5), "{query}: {}", text(&output.stderr));

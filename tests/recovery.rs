@@ -13,7 +13,8 @@ fn killed_while_the_engine_reloads() {
     let daemon = world.daemon(&world.config(QUANTIZE));
     press(&world.gpu);
     world.decision("quantize", "applying");
-    until("the file is written", || (world.read("engine.yaml") != world.engine_yaml()).then_some(()));
+    until("the engine hangs", || (world.http("GET", "/health").0 == 503).then_some(()));
+    assert_ne!(world.read("engine.yaml"), world.engine_yaml(), "the file is written");
     daemon.kill();
 
     let _next = world.start_daemon();
@@ -22,7 +23,7 @@ fn killed_while_the_engine_reloads() {
     assert_eq!(world.row("SELECT * FROM config_changes")["outcome"], "rolled_back");
     assert!(engine.is_running());
     until("the former values serve", || (world.applied("/model/quantization") == json!("none")).then_some(()));
-    assert!(decision["explanation"].as_str().unwrap().contains("the daemon ended"), "{decision}");
+    assert!(decision["explanation"].as_str().unwrap().contains("daemon ended before the change was verified"), "{decision}");
     assert_eq!(world.sql("SELECT count(*) AS n FROM decisions WHERE outcome = 'applying'")[0]["n"], 0);
 }
 

@@ -1,10 +1,9 @@
 //! One test's world: a folder, a simulated GPU, a driver library beside its state, an engine, a daemon, a store.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,9 @@ use tempfile::TempDir;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const GIB: u64 = 1 << 30;
+
+/// A request that the engine's model answers.
+const PROBE: &str = r#"{"prompt": "ping", "max_tokens": 1}"#;
 
 pub(crate) struct World {
     folder: TempDir,
@@ -82,7 +84,7 @@ impl World {
         let port = self.port;
         format!(
             "{}[engine.chat]\nprofile = \"custom\"\nmatch = {{ args = {:?} }}\nconfig = {:?}\n{reload}\n\
-             health = {{ http = \"http://127.0.0.1:{port}/health\", within = \"15s\", probe = {{ http = \"POST http://127.0.0.1:{port}/v1/completions\", body = '{{\"prompt\": \"ping\", \"max_tokens\": 1}}' }} }}\n\
+             health = {{ http = \"http://127.0.0.1:{port}/health\", within = \"15s\", probe = {{ http = \"POST http://127.0.0.1:{port}/v1/completions\", body = '{PROBE}' }} }}\n\
              applied = \"http://127.0.0.1:{port}/status#/applied\"\n\n{rules}",
             self.base_config(),
             format!("sim-engine.*{}", self.path("engine.yaml").display()),
@@ -103,7 +105,8 @@ impl World {
     pub(crate) fn plimsoll(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
         command.current_dir(self.folder.path()).env_clear().env("HOME", self.folder.path()).env("PATH", "/usr/bin:/bin");
-        command.env("PLIMSOLL_CONFIG", self.path("plimsoll.toml")).stdin(Stdio::null());
+        command.env("PLIMSOLL_CONFIG", self.path("plimsoll.toml")).env("PLIMSOLL_DB", self.path("plimsoll.db"));
+        command.stdin(Stdio::null());
         command
     }
 
@@ -128,7 +131,7 @@ impl World {
         Daemon { child: Process(command.spawn().unwrap()) }
     }
 
-    /// Starts the engine on its file, with a steady light load, and waits until it serves.
+    /// Starts the engine on its file and waits until it serves. Without a scenario it has no load and holds its weights.
     pub(crate) fn engine(&self, arguments: &[&str]) -> Process {
         if !self.path("engine.yaml").exists() {
             self.write("engine.yaml", &self.engine_yaml());
@@ -145,7 +148,7 @@ impl World {
         let mut command = self.plimsoll();
         command.arg("sim-engine").arg("--config").arg(self.path("engine.yaml"));
         command.arg("--gpu").arg(self.path("libnvidia-ml.so.1.gpu"));
-        command.args(["--scenario", "steady", "--seed", "7", "--duration", "3600", "--epoch-ns", &epoch]);
+        command.args(["--epoch-ns", &epoch]);
         command.args(arguments).stdout(Stdio::null()).stderr(log).process_group(0);
         Process(command.spawn().unwrap())
     }
@@ -159,7 +162,11 @@ impl World {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
         let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).http_status_as_error(false);
         let agent = config.build().new_agent();
-        let answer = if method == "POST" { agent.post(&url).send_empty() } else { agent.get(&url).call() };
+        let answer = if method == "POST" {
+            agent.post(&url).content_type("application/json").send(PROBE)
+        } else {
+            agent.get(&url).call()
+        };
         answer.map_or((0, String::new()), |mut answer| {
             (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap_or_default())
         })
@@ -197,6 +204,20 @@ impl World {
     /// Waits until an event of a kind is stored.
     pub(crate) fn event(&self, kind: &str) -> Value {
         self.row(&format!("SELECT * FROM events WHERE kind = '{kind}' ORDER BY id DESC"))
+    }
+}
+
+impl Drop for World {
+    /// A test that fails shows what the processes said.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for log in ["daemon.log", "engine.log"] {
+            let said = fs::read_to_string(self.path(log)).unwrap_or_default();
+            let lines: Vec<&str> = said.lines().collect();
+            eprintln!("-- the end of {log}\n{}", lines[lines.len().saturating_sub(25)..].join("\n"));
+        }
     }
 }
 
@@ -260,9 +281,4 @@ pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The lines of a file as far as it exists.
-pub(crate) fn lines(path: &Path) -> Vec<String> {
-    fs::File::open(path).map(|file| BufReader::new(file).lines().map_while(Result::ok).collect()).unwrap_or_default()
 }

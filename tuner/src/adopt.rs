@@ -16,7 +16,7 @@ pub(crate) fn base(
 ) -> Result<Vec<u8>, EditError> {
     let written = desired::render(base, format, ours)?;
     let (base, written) = (edit::text(base)?, edit::text(&written)?);
-    let mut text = edit::text(edited)?.to_owned();
+    let mut text = lines_back(base, written, edit::text(edited)?);
     for key in ours
         .iter()
         .flat_map(|overlay| &overlay.settings)
@@ -31,6 +31,25 @@ pub(crate) fn base(
         }
     }
     Ok(text.into_bytes())
+}
+
+/// The edited text with each line of ours, where it stands there once and unchanged, as the person first wrote it: byte for
+/// byte, with their quoting. What this does not reach, the caller puts back value by value.
+fn lines_back(base: &str, written: &str, edited: &str) -> String {
+    let (was, ours): (Vec<&str>, Vec<&str>) = (base.lines().collect(), written.lines().collect());
+    if was.len() != ours.len() {
+        return edited.to_owned();
+    }
+    let changed: Vec<(&str, &str)> = ours.into_iter().zip(was).filter(|(ours, was)| ours != was).collect();
+    let count = |line: &str| edited.lines().filter(|other| *other == line).count();
+    let back = |line: &str| {
+        let body = line.trim_end_matches(['\n', '\r']);
+        match changed.iter().find(|(ours, _)| *ours == body) {
+            Some((_, was)) if count(body) == 1 => format!("{was}{}", &line[body.len()..]),
+            _ => line.to_owned(),
+        }
+    };
+    edited.split_inclusive('\n').map(back).collect()
 }
 
 #[cfg(test)]
@@ -69,6 +88,16 @@ mod tests {
             edit::get(&base, Format::Yaml, &"d.e".parse().unwrap()).unwrap(),
             None
         );
+    }
+
+    #[test]
+    fn their_quoting_comes_back_too() {
+        let ours = [rung("model.q", json!("int8"))];
+        let before = b"model:\r\n  q: none   # weights\r\nb: 2\r\n";
+        let file = desired::render(before, Format::Yaml, &ours).unwrap();
+        let edited = String::from_utf8(file).unwrap() + "c: 3\r\n";
+        let text = base(before, edited.as_bytes(), Format::Yaml, &ours).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), "model:\r\n  q: none   # weights\r\nb: 2\r\nc: 3\r\n");
     }
 
     #[test]

@@ -148,6 +148,8 @@ async fn fetch(
 
 fn refused(code: i32, message: String, place: Option<Place>, limits: &Limits) -> QueryError {
     match code {
+        // A view that is written to: found before the authorizer is asked.
+        ERROR if message.starts_with("cannot modify") => QueryError::Forbidden("changing data".to_owned()),
         ERROR if message.starts_with("no such") => QueryError::UnknownName { message, place },
         ERROR => QueryError::Syntax { message, place },
         INTERRUPTED => QueryError::Limit(Limit::Time(limits.time)),

@@ -9,7 +9,7 @@ use plimsoll_trace::{
 };
 use serde_json::{Value, json};
 
-use super::live::{Live, ProcessRef};
+use super::live::{Latest, Live, ProcessRef};
 use super::plan::{self, Plan};
 use super::ready::{self, ReadBack, Readiness};
 use super::{Journal, reload};
@@ -17,7 +17,7 @@ use crate::adopt;
 use crate::desired::{self, Overlay};
 use crate::edit::{EditError, KeyPath};
 use crate::file;
-use crate::spec::{DEFAULT_WITHIN, EngineSpec};
+use crate::spec::{DEFAULT_WITHIN, EngineSpec, Reload};
 
 /// How long the effect on memory is waited for, once the engine serves again.
 const EFFECT_WITHIN: Duration = Duration::from_secs(10);
@@ -158,6 +158,10 @@ impl Action {
     fn run(mut self, plan: &Plan, live: &Live, journal: &dyn Journal) -> Report {
         let engine = Arc::clone(&self.order.engine);
         let before = live.latest(&engine.name);
+        if let Err(error) = file::check(&plan.snapshot) {
+            self.change = None;
+            return self.refuse(&error);
+        }
         if let Err(error) = reload::check(&engine.reload, before.root) {
             self.change = None;
             return self.refuse(&error);
@@ -190,10 +194,10 @@ impl Action {
         };
         match ready {
             Readiness::Ready { read_back, after } => {
-                self.verify(&read_back, after, before.vram, live, journal)
+                self.verify(&read_back, after, before, live, journal)
             }
             Readiness::NotChecked => {
-                self.verify(&ReadBack::Unknown, started.elapsed(), before.vram, live, journal)
+                self.verify(&ReadBack::Unknown, started.elapsed(), before, live, journal)
             }
             Readiness::NotReady(problem) => self.roll_back(&problem, &plan.former, live, journal),
         }
@@ -204,7 +208,7 @@ impl Action {
         mut self,
         read_back: &ReadBack,
         took: Duration,
-        before: Option<(Stamp, f64)>,
+        before: Latest,
         live: &Live,
         journal: &dyn Journal,
     ) -> Report {
@@ -226,9 +230,15 @@ impl Action {
             );
         }
         let after = settled(&self.order.engine.name, Stamp::now(), live);
-        let effect = before
-            .map(|(_, bytes)| bytes)
-            .zip(after)
+        let restarted = !matches!(self.order.engine.reload, Reload::Restart(_));
+        let replaced = match (before.root, live.latest(&self.order.engine.name).root) {
+            (Some(before), Some(now)) if before != now && restarted => {
+                "; its process ended meanwhile and was started again"
+            }
+            _ => "",
+        };
+        let before = before.vram;
+        let effect = before.map(|(_, bytes)| bytes).zip(after)
             .map(|(before, after)| before - after);
         self.note(
             "effect",
@@ -242,7 +252,7 @@ impl Action {
             ""
         };
         let said = format!(
-            "the engine serves again after {}{values}; {}",
+            "the engine serves again after {}{values}{replaced}; {}",
             units::show_duration(took),
             effect.map_or_else(|| "what it did to memory is unknown".to_owned(), show_effect)
         );
@@ -451,7 +461,7 @@ fn settled(engine: &str, since: Stamp, live: &Live) -> Option<f64> {
     let deadline = Instant::now() + EFFECT_WITHIN;
     let (mut last, mut readings) = (since, Vec::new());
     while readings.len() < EFFECT_READINGS {
-        let fresh = |now: &super::Latest| now.vram.filter(|(at, _)| at.mono_ns > last.mono_ns);
+        let fresh = |now: &Latest| now.vram.filter(|(at, _)| at.mono_ns > last.mono_ns);
         let Some((at, bytes)) = live.wait_for(engine, deadline, fresh) else {
             break;
         };

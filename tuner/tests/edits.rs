@@ -1,6 +1,6 @@
 //! A folder in `tests/edits` is a test: `before.*` is a file that a person wrote; `set.toml` (key path = value) or
 //! `remove.txt` (a key path per line) says what to change, in order; `after.*` is the file afterwards, byte for byte, or
-//! `refused.txt` is the reason why it is not changed.
+//! `refused.txt` is the reason why it is not changed. `RECORD_EDITS=1` writes the last two, to be read before they are kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ fn every_folder_is_edited_or_refused_as_it_says() {
         let before = file(&folder, "before").expect("before.*");
         let format = Format::from_path(&before).expect("a known extension");
         let outcome = perform(&fs::read(&before).expect("before"), format, &changes(&folder));
-        if std::env::var_os("PLIMSOLL_TEST_RECORD").is_some() {
+        if std::env::var_os("RECORD_EDITS").is_some() {
             match &outcome {
                 Ok(text) => fs::write(
                     folder.join("after").with_extension(before.extension().unwrap()),

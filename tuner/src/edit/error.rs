@@ -47,9 +47,14 @@ pub enum Reason {
     /// `---` between two documents.
     #[error("the file has several YAML documents; only files of one document are edited, so split it")]
     SeveralDocuments,
-    /// A tab where YAML counts columns.
-    #[error("a tab in the indentation, which YAML readers take differently; use spaces")]
+    /// A tab outside text and comments.
+    #[error("a tab between values or in the indentation, which YAML readers take differently; use spaces")]
     Tab,
+    /// A block of text that ends with the file and not with a line ending: PyYAML adds one to the text if anything follows.
+    #[error(
+        "the file ends in a block of text without a line ending, so adding to it would change that text; end the line"
+    )]
+    OpenBlock,
     /// One key twice.
     #[error(
         "the key '{key}' is there twice (first in line {first_line}) and readers disagree about which one counts; \

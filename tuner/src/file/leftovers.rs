@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::replace::lock;
+use super::place::lock;
 use super::{FileError, Snapshot, read};
 
 const PREFIX: &str = ".plimsoll-";
@@ -44,7 +44,8 @@ impl<'a> Name<'a> {
         };
         let (old, new) = (hash()?, hash()?);
         let mut number = || parts.next().and_then(|number| number.parse::<u32>().ok());
-        (number()?, number()?);
+        number()?;
+        number()?;
         Some(Self {
             old,
             new,

@@ -7,8 +7,10 @@
 //! Links are followed once, by [`read`]; what they lead to is what is written, so the link itself stays. A link that leads
 //! into a folder in which everybody may write is refused, because others could then choose what is written to.
 
+mod draft;
 mod error;
 mod leftovers;
+mod place;
 mod replace;
 mod writers;
 
@@ -22,7 +24,7 @@ use sha2::{Digest, Sha256};
 
 pub use error::FileError;
 pub use leftovers::{Leftover, clean_leftovers};
-pub use replace::{Written, replace};
+pub use replace::{Written, check, replace};
 
 use crate::edit::MAX_BYTES;
 

@@ -39,7 +39,7 @@ fn is_file(link: &Path, file: Identity) -> bool {
     })
 }
 
-/// Reads the line `flags:	0100002` of `/proc/PID/fdinfo/FD`: the access mode is in the lowest two bits (proc(5)).
+/// Reads the line `flags: 0100002` of `/proc/PID/fdinfo/FD`: the access mode is in the lowest two bits (proc(5)).
 fn for_writing(pid: u32, descriptor: &str) -> bool {
     let Ok(info) = fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}")) else {
         return false;

@@ -9,6 +9,8 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::{Number, Value};
 
+use crate::edit::text;
+
 /// A plain scalar's meaning.
 #[derive(Debug, PartialEq)]
 pub(super) struct Meaning {
@@ -159,8 +161,6 @@ fn sexagesimal(text: &str) -> Reading {
         Some(Value::from(value as i64))
     }
 }
-
-use crate::edit::text;
 
 #[cfg(test)]
 mod tests {

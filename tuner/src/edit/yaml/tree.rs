@@ -6,9 +6,9 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span};
 
-use super::plain;
+use super::{layout, plain};
 use crate::edit::error::{EditError, Reason};
-use crate::edit::{Format, Found, KeyPath};
+use crate::edit::{Format, Found};
 
 /// A node of the document.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ pub(super) fn parse(text: &str) -> Result<Option<Node>, EditError> {
                 Some((mut collection, _)) => {
                     // Only a flow collection has an end of its own; the parser ends others where the next thing begins.
                     let own_end = (!span.is_empty()).then_some(bytes(span).end);
-                    collection.range.end = own_end.unwrap_or_else(|| collection.last_end());
+                    collection.range.end = own_end.unwrap_or_else(|| collection.last().range.end);
                     collection
                 }
                 None => continue,
@@ -137,114 +137,9 @@ pub(super) fn invalid(message: String) -> Reason {
     }
 }
 
-/// Where a path leads to.
-pub(super) struct Place<'a> {
-    /// Which entry of each mapping on the way, as far as there is one.
-    pub(super) entries: Vec<usize>,
-    /// The value, if every key is there.
-    pub(super) value: Option<&'a Node>,
-    /// The last key on the way that is there, and its value.
-    pub(super) reached: Option<(&'a Node, &'a Node)>,
-    /// The section that this key is in.
-    pub(super) section: Option<&'a Node>,
-    /// That section's own key, unless it is the whole file.
-    pub(super) holder: Option<&'a Node>,
-}
-
-/// Follows a path, and refuses what makes it uncertain which value counts.
-pub(super) fn locate<'a>(root: Option<&'a Node>, path: &KeyPath) -> Result<Place<'a>, EditError> {
-    let mut place = Place {
-        entries: Vec::new(),
-        value: root,
-        reached: None,
-        section: None,
-        holder: None,
-    };
-    let mut name = "the file";
-    for key in path.keys() {
-        let Some(section) = place.value else {
-            return Ok(place);
-        };
-        refuse_references(section, name, path)?;
-        let refused = |reason| Err(EditError::at(path, section.line, reason));
-        let entries = match &section.shape {
-            Shape::Map(entries) => entries,
-            Shape::Plain(text)
-                if plain::is_null(text) && (place.reached.is_some() || section.range.is_empty()) =>
-            {
-                place.value = None;
-                return Ok(place);
-            }
-            Shape::List(_) => return refused(Reason::ThroughList { key: name.into() }),
-            _ => return refused(Reason::ThroughScalar { key: name.into() }),
-        };
-        if entries
-            .iter()
-            .any(|(key, _)| key.shape == Shape::Plain("<<".into()))
-        {
-            return refused(Reason::Merge { key: name.into() });
-        }
-        let mut there = entries
-            .iter()
-            .enumerate()
-            .filter(|(_, (k, _))| k.scalar() == Some(key));
-        let Some((index, (key_node, value))) = there.next() else {
-            place.value = None;
-            return Ok(place);
-        };
-        if let Some((_, (second, _))) = there.next() {
-            let (key, first_line) = (key.clone(), key_node.line);
-            return Err(EditError::at(
-                path,
-                second.line,
-                Reason::Duplicate { key, first_line },
-            ));
-        }
-        refuse_references(key_node, key, path)?;
-        place.entries.push(index);
-        place.holder = place.reached.map(|(key, _)| key);
-        place.section = Some(section);
-        place.reached = Some((key_node, value));
-        place.value = Some(value);
-        name = key;
-    }
-    if let Some(value) = place.value {
-        refuse_references_inside(value, name, path)?;
-    }
-    Ok(place)
-}
-
-fn refuse_references_inside(node: &Node, key: &str, path: &KeyPath) -> Result<(), EditError> {
-    refuse_references(node, key, path)?;
-    match &node.shape {
-        Shape::List(items) => items
-            .iter()
-            .try_for_each(|item| refuse_references_inside(item, key, path)),
-        Shape::Map(entries) => entries.iter().try_for_each(|(inner, value)| {
-            refuse_references_inside(inner, key, path)?;
-            refuse_references_inside(value, key, path)
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn refuse_references(node: &Node, key: &str, path: &KeyPath) -> Result<(), EditError> {
-    let key = key.to_owned();
-    let reason = match node {
-        Node {
-            shape: Shape::Alias(_),
-            ..
-        } => Reason::Alias { key },
-        Node { anchor: 1.., .. } => Reason::Anchor { key },
-        Node { tag: Some(_), .. } => Reason::Tag { key },
-        _ => return Ok(()),
-    };
-    Err(EditError::at(path, node.line, reason))
-}
-
 impl Node {
-    /// Where the last thing in a collection ends.
-    fn last_end(&self) -> usize {
+    /// The last thing in a collection, and in that; itself otherwise.
+    pub(super) fn last(&self) -> &Self {
         let last = match &self.shape {
             Shape::List(items) => items.last(),
             Shape::Map(entries) => entries
@@ -252,7 +147,27 @@ impl Node {
                 .map(|(key, value)| if value.range.is_empty() { key } else { value }),
             _ => None,
         };
-        last.map_or(self.range.end, |node| node.range.end)
+        last.map_or(self, Self::last)
+    }
+
+    /// Whether it is text in a block, behind `|` or `>`.
+    pub(super) fn is_block(&self) -> bool {
+        matches!(
+            self.shape,
+            Shape::Text(_, ScalarStyle::Literal | ScalarStyle::Folded)
+        )
+    }
+
+    /// Where text stands, and other single values.
+    pub(super) fn texts(&self, into: &mut Vec<Range<usize>>) {
+        match &self.shape {
+            Shape::List(items) => items.iter().for_each(|item| item.texts(into)),
+            Shape::Map(entries) => entries.iter().for_each(|(key, value)| {
+                key.texts(into);
+                value.texts(into);
+            }),
+            _ => into.push(self.range.clone()),
+        }
     }
 
     /// A single value's text.
@@ -291,6 +206,50 @@ impl Node {
                 };
                 Value::Object(entries.iter().map(entry).collect::<Map<_, _>>())
             }
+        }
+    }
+}
+
+pub(super) fn empty_map() -> Node {
+    Node {
+        shape: Shape::Map(Vec::new()),
+        anchor: 0,
+        tag: None,
+        line: 1,
+        range: 0..0,
+    }
+}
+
+/// The tree as it should be after the edit.
+pub(super) fn put(node: &mut Node, keys: &[String], value: &Node) -> Result<(), EditError> {
+    let Some((key, rest)) = keys.split_first() else {
+        *node = value.clone();
+        return Ok(());
+    };
+    if matches!(&node.shape, Shape::Plain(_)) {
+        node.shape = Shape::Map(Vec::new());
+    }
+    if let Shape::Map(entries) = &mut node.shape {
+        let known = entries.iter_mut().find(|(k, _)| k.scalar() == Some(key));
+        match known {
+            Some((_, inner)) => put(inner, rest, value)?,
+            None => {
+                let mut inner = empty_map();
+                put(&mut inner, rest, value)?;
+                entries.push((layout::our_tree(&layout::key_literal(key))?, inner));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes the entry out that these positions lead to.
+pub(super) fn take(node: &mut Node, entries: &[usize]) {
+    if let (Shape::Map(here), Some((index, rest))) = (&mut node.shape, entries.split_first()) {
+        match here.get_mut(*index) {
+            Some(_) if rest.is_empty() => drop(here.remove(*index)),
+            Some((_, inner)) => take(inner, rest),
+            None => {}
         }
     }
 }

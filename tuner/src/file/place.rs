@@ -1,0 +1,192 @@
+//! One name in one folder, and what can be done with it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::{FileError, Identity, Snapshot, read, snapshot, writers};
+
+/// The folder and the name in it.
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) folder: PathBuf,
+    pub(super) name: String,
+    pub(super) directory: File,
+}
+
+/// What the exchange did.
+pub(super) enum Exchange {
+    /// The files changed places.
+    Both,
+    /// The filesystem cannot do that: the new file replaced the old one.
+    OneWay,
+}
+
+/// What came out of an exchange.
+#[derive(PartialEq, Eq)]
+pub(super) struct Held {
+    /// Unknown when it is gone.
+    pub(super) identity: Option<Identity>,
+    /// Unknown when it is no file, or cannot be read: then it is not ours.
+    pub(super) hash: Option<String>,
+    /// A process that can still write to it.
+    pub(super) writer: Option<u32>,
+}
+
+impl Place {
+    pub(super) fn of(snapshot: &Snapshot) -> Result<Self, FileError> {
+        let path = snapshot.path.clone();
+        let not_a_file = || FileError::NotRegular { path: path.clone() };
+        let folder = path.parent().ok_or_else(not_a_file)?.to_owned();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .ok_or_else(not_a_file)?
+            .to_owned();
+        let directory = File::open(&folder).map_err(|source| FileError::Unreadable {
+            path: folder.clone(),
+            source,
+        })?;
+        Ok(Self {
+            path,
+            folder,
+            name,
+            directory,
+        })
+    }
+
+    pub(super) fn step(&self, step: &'static str) -> impl Fn(Errno) -> FileError {
+        let path = self.path.clone();
+        move |error| FileError::Step {
+            path: path.clone(),
+            step,
+            source: error.into(),
+        }
+    }
+
+    /// Held until the directory is closed, by crash or return.
+    pub(super) fn lock(&self) -> Result<(), FileError> {
+        lock(&self.directory, &self.folder)
+    }
+
+    /// Root may write everywhere; a file without a single write bit is still its author's word that it stays.
+    pub(super) fn permitted(&self, snapshot: &Snapshot) -> Result<(), FileError> {
+        for (path, access) in [
+            (&self.path, Access::WRITE_OK),
+            (&self.folder, Access::WRITE_OK | Access::EXEC_OK),
+        ] {
+            let metadata = fs::metadata(path).map_err(|source| FileError::Unreadable {
+                path: path.clone(),
+                source,
+            })?;
+            let allowed = rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS);
+            if metadata.mode() & 0o222 == 0 || allowed.is_err() {
+                return Err(FileError::ReadOnly { path: path.clone() });
+            }
+            if metadata.is_file() && metadata.nlink() > 1 {
+                return Err(FileError::HardLinked { path: path.clone() });
+            }
+        }
+        self.unchanged(snapshot)
+    }
+
+    pub(super) fn unchanged(&self, snapshot: &Snapshot) -> Result<(), FileError> {
+        let same = |now: &Snapshot| {
+            (now.mode, now.uid, now.gid) == (snapshot.mode, snapshot.uid, snapshot.gid)
+                && (&now.path, &now.hash) == (&snapshot.path, &snapshot.hash)
+        };
+        match read(&self.path) {
+            Ok(now) if same(&now) => Ok(()),
+            Ok(_) | Err(FileError::Missing { .. } | FileError::NotRegular { .. }) => {
+                Err(FileError::ChangedMeanwhile {
+                    path: self.path.clone(),
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn exchange(&self, draft: &str) -> Result<Exchange, FileError> {
+        let rename =
+            |flags| rustix::fs::renameat_with(&self.directory, draft, &self.directory, &self.name, flags);
+        let renamed = match rename(RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(Exchange::Both),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                rename(RenameFlags::empty()).map(|()| Exchange::OneWay)
+            }
+            Err(error) => Err(error),
+        };
+        renamed.map_err(|error| match error {
+            Errno::BUSY | Errno::XDEV => FileError::Mounted {
+                path: self.path.clone(),
+            },
+            Errno::NOENT => FileError::ChangedMeanwhile {
+                path: self.path.clone(),
+            },
+            Errno::ROFS | Errno::PERM | Errno::ACCESS => FileError::ReadOnly {
+                path: self.path.clone(),
+            },
+            error => self.step("put the new file in place")(error),
+        })
+    }
+
+    pub(super) fn look_at(&self, name: &str) -> Held {
+        let metadata = fs::symlink_metadata(self.folder.join(name));
+        let identity = metadata.ok().map(|metadata| Identity {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+        });
+        // First who may still write, then what is there: the other way round, a write between the two went unseen.
+        let writer = identity.and_then(|identity| writers::find(identity, name));
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(&self.directory, name, flags, Mode::empty()).ok();
+        let held = file.and_then(|file| snapshot(File::from(file), self.folder.join(name)).ok());
+        Held {
+            identity,
+            hash: held.map(|held| held.hash),
+            writer,
+        }
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<(), FileError> {
+        rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())
+            .map_err(self.step("remove our own file"))
+    }
+
+    /// After the exchange nothing may fail any more: what cannot be removed now goes at the next start.
+    pub(super) fn tidy(&self, draft: &str) {
+        if let Err(error) = self.remove(draft) {
+            tracing::warn!("{error}: {:?}", std::error::Error::source(&error));
+        }
+        self.sync();
+    }
+
+    /// So that what was renamed is renamed after a power cut, too.
+    pub(super) fn sync(&self) {
+        if let Err(error) = rustix::fs::fsync(&self.directory) {
+            tracing::warn!(
+                "cannot write the folder {} to the disk: {error}",
+                self.folder.display()
+            );
+        }
+    }
+}
+
+/// Among Plimsoll's own processes.
+pub(super) fn lock(directory: &File, folder: &Path) -> Result<(), FileError> {
+    match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
+        // Some network filesystems have no locks.
+        Ok(()) | Err(Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS | Errno::INVAL) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(FileError::Locked {
+            folder: folder.to_owned(),
+        }),
+        Err(error) => Err(FileError::Step {
+            path: folder.to_owned(),
+            step: "lock the folder",
+            source: error.into(),
+        }),
+    }
+}

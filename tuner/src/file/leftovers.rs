@@ -1,6 +1,6 @@
 //! Files of our own that a crash left behind.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::place::lock;
+use super::place::Locked;
 use super::{FileError, Snapshot, read};
 
 const PREFIX: &str = ".plimsoll-";
@@ -86,8 +86,7 @@ pub fn clean_leftovers(folder: &Path) -> Result<Vec<Leftover>, FileError> {
         path: folder.to_owned(),
         source,
     };
-    let directory = File::open(folder).map_err(unreadable)?;
-    lock(&directory, folder)?;
+    let directory = Locked::folder(folder)?;
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
@@ -118,7 +117,7 @@ pub fn clean_leftovers(folder: &Path) -> Result<Vec<Leftover>, FileError> {
     Ok(found)
 }
 
-fn settle(directory: &File, folder: &Path, name: &str, parsed: &Name<'_>) -> Result<Leftover, FileError> {
+fn settle(directory: &Locked, folder: &Path, name: &str, parsed: &Name<'_>) -> Result<Leftover, FileError> {
     let path = folder.join(name);
     let step = |step| {
         let path = path.clone();
@@ -164,7 +163,7 @@ fn settle(directory: &File, folder: &Path, name: &str, parsed: &Name<'_>) -> Res
 }
 
 /// Gives a person's text a name that is not ours, beside the file: `server.yaml.saved`, `server.yaml.saved-1` ….
-pub(super) fn keep(directory: &File, folder: &Path, name: &str, file: &str) -> io::Result<PathBuf> {
+pub(super) fn keep(directory: &Locked, folder: &Path, name: &str, file: &str) -> io::Result<PathBuf> {
     for number in 0..1000 {
         let kept = if number == 0 {
             format!("{file}.saved")

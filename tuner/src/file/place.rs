@@ -1,8 +1,10 @@
 //! One name in one folder, and what can be done with it.
 
 use std::fs::{self, File};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -14,7 +16,7 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
     pub(super) folder: PathBuf,
     pub(super) name: String,
-    pub(super) directory: File,
+    pub(super) directory: Locked,
 }
 
 /// What the exchange did.
@@ -26,7 +28,6 @@ pub(super) enum Exchange {
 }
 
 /// What came out of an exchange.
-#[derive(PartialEq, Eq)]
 pub(super) struct Held {
     /// Unknown when it is gone.
     pub(super) identity: Option<Identity>,
@@ -46,10 +47,7 @@ impl Place {
             .and_then(|name| name.to_str())
             .ok_or_else(not_a_file)?
             .to_owned();
-        let directory = File::open(&folder).map_err(|source| FileError::Unreadable {
-            path: folder.clone(),
-            source,
-        })?;
+        let directory = Locked::folder(&folder)?;
         Ok(Self {
             path,
             folder,
@@ -65,11 +63,6 @@ impl Place {
             step,
             source: error.into(),
         }
-    }
-
-    /// Held until the directory is closed, by crash or return.
-    pub(super) fn lock(&self) -> Result<(), FileError> {
-        lock(&self.directory, &self.folder)
     }
 
     /// Root may write everywhere; a file without a single write bit is still its author's word that it stays.
@@ -151,6 +144,20 @@ impl Place {
         }
     }
 
+    /// The same, once nobody writes to it any more, or a second later: whoever opened it may be about to write, or be a
+    /// process that is just being started and holds copies of our own descriptors.
+    pub(super) fn look_at_when_quiet(&self, name: &str) -> Held {
+        let mut held = self.look_at(name);
+        for _ in 0..100 {
+            if held.writer.is_none() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            held = self.look_at(name);
+        }
+        held
+    }
+
     pub(super) fn remove(&self, name: &str) -> Result<(), FileError> {
         rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())
             .map_err(self.step("remove our own file"))
@@ -175,18 +182,44 @@ impl Place {
     }
 }
 
-/// Among Plimsoll's own processes.
-pub(super) fn lock(directory: &File, folder: &Path) -> Result<(), FileError> {
-    match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
-        // Some network filesystems have no locks.
-        Ok(()) | Err(Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS | Errno::INVAL) => Ok(()),
-        Err(Errno::WOULDBLOCK) => Err(FileError::Locked {
-            folder: folder.to_owned(),
-        }),
-        Err(error) => Err(FileError::Step {
+/// A folder that other Plimsoll processes keep out of, until this is dropped or the process ends.
+///
+/// It is given back by word, not by closing: a process that is just being started holds a copy of each of our
+/// descriptors until it becomes another program.
+pub(super) struct Locked(File);
+
+impl Locked {
+    pub(super) fn folder(folder: &Path) -> Result<Self, FileError> {
+        let unreadable = |source| FileError::Unreadable {
             path: folder.to_owned(),
-            step: "lock the folder",
-            source: error.into(),
-        }),
+            source,
+        };
+        let directory = File::open(folder).map_err(unreadable)?;
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            // Some network filesystems have no locks.
+            Ok(()) | Err(Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS | Errno::INVAL) => Ok(Self(directory)),
+            Err(Errno::WOULDBLOCK) => Err(FileError::Locked {
+                folder: folder.to_owned(),
+            }),
+            Err(error) => Err(FileError::Step {
+                path: folder.to_owned(),
+                step: "lock the folder",
+                source: error.into(),
+            }),
+        }
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        if let Err(error) = rustix::fs::flock(&self.0, FlockOperation::NonBlockingUnlock) {
+            tracing::debug!("cannot unlock a folder, closing it will: {error}");
+        }
+    }
+}
+
+impl AsFd for Locked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

@@ -34,10 +34,9 @@ pub(super) enum Step {
 /// person saved in the instant between the last check and the exchange, or is still writing, the files change back
 /// until the path leads to what they saved last.
 ///
-/// Three limits remain. A program of another user that holds the file open for writing is only seen by root. A filesystem without the
-/// exchange (NFS, some FUSE) gets a plain rename, where a person's save in the microseconds after the last check would be
-/// replaced. And a program that keeps the path open and writes long after is writing to a file without a name, as with
-/// every editor that saves by renaming.
+/// Limits: a program of another user that holds the file open for writing is only seen by root, and one that is inside
+/// the very call of opening it, without emptying it, by nobody. A filesystem without the exchange (NFS, some FUSE) gets a
+/// plain rename, where a save in the microseconds after the last check would be replaced.
 ///
 /// # Errors
 /// [`FileError`]; the file is then as its author left it.
@@ -59,7 +58,6 @@ pub(super) fn replace_with(
     at: &mut dyn FnMut(Step),
 ) -> Result<Written, FileError> {
     let place = Place::of(snapshot)?;
-    place.lock()?;
     place.permitted(snapshot)?;
     at(Step::Permitted);
     let draft = draft(&place, snapshot, new)?;
@@ -121,8 +119,12 @@ impl Place {
             let Ok(Exchange::Both) = self.exchange(draft) else {
                 break;
             };
-            let out = self.look_at(draft);
-            if out == in_place {
+            let out = self.look_at_when_quiet(draft);
+            if (&out.identity, &out.hash) == (&in_place.identity, &in_place.hash) {
+                if out.writer.is_some() {
+                    // Somebody has it open, and their next write must not go to a file without a name.
+                    break;
+                }
                 self.tidy(draft);
                 return error;
             }

@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 
@@ -328,6 +329,61 @@ fn a_link_or_nothing_put_in_place_at_the_last_moment_stays() {
         THEIRS,
         "but what they wrote before is not ours to remove"
     );
+}
+
+#[test]
+fn an_editor_that_opened_our_text_keeps_a_file_to_write_to() {
+    let (_folder, path) = file();
+    let snapshot = read(&path).expect("read");
+    let mut editor = None;
+    let outcome = replace_with(&snapshot, NEW.as_bytes(), &mut |step| match step {
+        Step::Checked => save(&path, Save::Rename, THEIRS),
+        Step::GivingBack => editor = Some(OpenOptions::new().append(true).open(&path).expect("opened")),
+        _ => {}
+    });
+    let Err(FileError::Contended { kept, .. }) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(text(&path), THEIRS);
+    editor.expect("open").write_all(b"more\n").expect("written");
+    assert_eq!(text(&kept), format!("{NEW}more\n"));
+}
+
+/// While processes are started all the time, each with copies of our descriptors for a moment.
+#[test]
+fn starting_processes_does_not_confuse_us() {
+    struct StopAtEnd<'a>(&'a AtomicBool);
+    impl Drop for StopAtEnd<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                Command::new("true").status().expect("ran");
+            }
+        });
+        let _stop = StopAtEnd(&stop);
+        for round in 0..200 {
+            let (_folder, path) = file();
+            let snapshot = read(&path).expect("read");
+            let outcome = replace_with(&snapshot, NEW.as_bytes(), &mut |step| {
+                if step == Step::Checked && round % 2 == 0 {
+                    save(&path, Save::Rename, THEIRS);
+                }
+            });
+            match outcome {
+                Ok(_) => assert_eq!((round % 2, text(&path).as_str()), (1, NEW)),
+                Err(FileError::ChangedMeanwhile { .. }) => {
+                    assert_eq!((round % 2, text(&path).as_str()), (0, THEIRS));
+                }
+                Err(error) => panic!("round {round}: {error}"),
+            }
+            replace(&read(&path).expect("read"), LATER.as_bytes()).expect("replaced once more");
+        }
+    });
 }
 
 /// One thread saves like an editor, the other replaces what it read, at the same time and a thousand times.

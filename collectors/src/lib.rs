@@ -15,10 +15,10 @@ use plimsoll_trace::{Batch, Stamp};
 
 pub use host::Host;
 pub use nvml::{Nvml, NvmlOptions};
-pub use proc::{catches_signal, container_of};
+pub use proc::container_of;
 pub use processes::{
     DeliverTable, EngineProcesses, Exit, ExitHint, Match, MatchError, Pattern, ProcessId, ProcessTable,
-    Processes, Watch, children_of,
+    Processes, Watch,
 };
 
 /// Where a collector puts what it observed. Called from the collector's own threads; it must not block for long,

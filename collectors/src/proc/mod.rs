@@ -5,7 +5,6 @@
 //! [`crate::processes`]). It knows neither cgroups nor sessions nor sockets.
 
 pub(crate) mod cgroup;
-pub(crate) mod signals;
 pub(crate) mod sockets;
 pub(crate) mod stat;
 
@@ -63,23 +62,6 @@ pub fn container_of(pid: u32) -> Option<Arc<str>> {
     cgroup(pid).and_then(|path| cgroup::containers(&path).last().map(Arc::from))
 }
 
-/// Whether the process catches the signal of that number (`SigCgt` in `/proc/PID/status`): it has a handler for it.
-/// A signal that is not caught ends most programs, so this is asked before one is sent.
-///
-/// # Errors
-/// The process is gone or may not be looked at, the number is not 1 to 64, or the kernel's text is not understood.
-pub fn catches_signal(pid: u32, signal: i32) -> io::Result<bool> {
-    let status = read(pid, "status")?;
-    let caught = signals::caught(&status).ok_or_else(|| {
-        let text = format!("no signal mask in /proc/{pid}/status: the process may be ending");
-        io::Error::new(io::ErrorKind::InvalidData, text)
-    })?;
-    signals::contains(caught, signal).ok_or_else(|| {
-        let text = format!("signal number {signal} does not exist: it must be from 1 to 64");
-        io::Error::new(io::ErrorKind::InvalidInput, text)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,28 +85,5 @@ mod tests {
         let nobody = 1 << 23;
         assert!(stat(nobody).is_none() && command(nobody).is_none() && container_of(nobody).is_none());
         assert!(executable(nobody).is_err());
-        let error = catches_signal(nobody, 1).expect_err("nobody");
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
-    }
-
-    #[test]
-    fn a_child_catches_what_it_declares() {
-        use std::io::BufRead;
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", "trap 'exit 0' HUP; echo ready; read line"])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("sh");
-        let mut line = String::new();
-        let output = child.stdout.take().expect("piped");
-        io::BufReader::new(output).read_line(&mut line).expect("ready");
-        let (hup, usr1) = (catches_signal(child.id(), 1), catches_signal(child.id(), 10));
-        let invalid = catches_signal(child.id(), 65);
-        child.kill().expect("kill");
-        child.wait().expect("wait");
-        assert!(hup.expect("status"), "the shell traps HUP");
-        assert!(!usr1.expect("status"), "nothing traps USR1");
-        assert_eq!(invalid.expect_err("65").kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -89,19 +89,3 @@ impl Drop for Processes {
         }
     }
 }
-
-/// The pids of a process and of everything below it in the tree, ascending; empty when it does not run. Processes that
-/// lost their parents are not found.
-#[must_use]
-pub fn children_of(root: u32) -> Vec<u32> {
-    let Ok(snapshot) = list::tree().inspect_err(|error| tracing::debug!(%error, "/proc cannot be listed"))
-    else {
-        return Vec::new();
-    };
-    let root = snapshot.get(root).map(|process| process.id);
-    snapshot
-        .trees(root)
-        .into_iter()
-        .map(|process| process.pid)
-        .collect()
-}

@@ -174,13 +174,6 @@ fn is_gone(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
-/// A snapshot read at once, with nothing but the tree.
-pub(crate) fn tree() -> io::Result<Snapshot> {
-    let mut list = ProcessList::default();
-    list.scan()?;
-    Ok(list.snapshot)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Write};

@@ -10,7 +10,7 @@ use plimsoll_collectors::{Match, ProcessTable, Watch as Watched};
 use plimsoll_store::{Reader, Unfinished, Writer};
 use plimsoll_trace::{Batch, Event as TraceEvent, EventKind, Record, RunId, RunStart, Stamp, TraceTier};
 use plimsoll_tuner::act::{self, Live, ProcessRef};
-use plimsoll_tuner::{Engine, EngineView, Signals};
+use plimsoll_tuner::{Engine, EngineView, Signals, file};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -25,6 +25,9 @@ use crate::config::Config;
 
 /// How long an action under way may hold up a graceful end.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// The rules are looked at this often at least, as long as any collector delivers.
+const UNDECIDED: Duration = Duration::from_secs(3);
 
 /// Everything that can happen.
 pub(crate) enum Event {
@@ -65,6 +68,8 @@ pub(crate) struct Pipeline {
     unfinished: HashMap<String, Vec<Unfinished>>,
     live: Arc<Live>,
     status: Status,
+    /// When the rules were last looked at.
+    decided: Stamp,
     /// Commands of `plimsoll run`, by the connections that began them.
     commands: HashMap<u64, Command>,
     watch: Option<Watch>,
@@ -102,11 +107,13 @@ impl Pipeline {
             unfinished,
             live: Arc::default(),
             status: Status::new(Stamp::now()),
+            decided: Stamp::now(),
             commands: HashMap::new(),
             watch: None,
         };
         pipeline.watch_files();
         pipeline.abandon_unknown();
+        pipeline.clean_leftovers();
         for index in 0..pipeline.engines.len() {
             let (engine, now) = (&mut pipeline.engines[index], Stamp::now());
             if !pipeline.unfinished.contains_key(engine.name()) {
@@ -178,7 +185,9 @@ impl Pipeline {
         let at = batch.at;
         let samples_devices = batch.records.iter().any(|record| matches!(record, Record::Device(_)));
         self.writer.append(batch);
-        if samples_devices {
+        // Without a driver the rules on other signals are still looked at, with the host's rhythm.
+        if samples_devices || at.since(self.decided) >= UNDECIDED {
+            self.decided = at;
             self.decide(at);
         }
     }
@@ -340,6 +349,25 @@ impl Pipeline {
         let watch = |command: &Command| Watched { engine: watch_name(command.id), matcher: Match::Process(command.pid) };
         all.extend(self.commands.values().map(watch));
         self.sources.processes.set_watches(all);
+    }
+
+    /// A daemon that was killed in the middle of a write may have left a person's text beside the file: it goes back
+    /// before anything else looks at the file.
+    fn clean_leftovers(&self) {
+        let folders: BTreeSet<&Path> = self.engines.iter().filter_map(|engine| engine.file()?.parent()).collect();
+        for folder in folders {
+            match file::clean_leftovers(folder) {
+                Ok(leftovers) => {
+                    for leftover in leftovers {
+                        tracing::warn!(folder = %folder.display(), ?leftover, "a former daemon left this in the middle of a write");
+                    }
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(folder = %folder.display(), error, "what a former daemon left cannot be looked for");
+                }
+            }
+        }
     }
 
     fn watch_files(&mut self) {

@@ -25,9 +25,15 @@ struct Reading {
 }
 
 impl Reading {
-    /// Where its lowest and its highest reading are drawn: apart, and in the order of time.
-    fn instants(&self) -> (i64, i64) {
-        (self.first_ns, self.last_ns.max(self.first_ns.saturating_add(1)))
+    /// Where its lowest and its highest reading are drawn. When they were within it is not known; taking turns makes
+    /// the outline turn at every second stretch only.
+    fn instants(&self, stretch: i64) -> (i64, i64) {
+        let (first, last) = (self.first_ns, self.last_ns.max(self.first_ns.saturating_add(1)));
+        if stretch % 2 == 0 {
+            (first, last)
+        } else {
+            (last, first)
+        }
     }
 }
 
@@ -114,19 +120,23 @@ fn device(
         high: row.size(),
     };
     if let Some(track) = tracks.get_mut(&device) {
-        let (low_ns, high_ns) = reading.instants();
+        let (low_ns, high_ns) = reading.instants(stretch);
         let sample = |at_ns, used_bytes| Sample { at_ns, used_bytes };
-        track
-            .samples
-            .extend([sample(low_ns, reading.low), sample(high_ns, reading.high)]);
+        let mut samples = [sample(low_ns, reading.low), sample(high_ns, reading.high)];
+        samples.sort_by_key(|sample| sample.at_ns);
+        track.samples.extend(samples);
         if reading.known > 0 && reading.known < reading.count {
             // Part of the stretch was unknown: it ends unknown, so that this is seen.
-            track.samples.push(sample(high_ns.saturating_add(1), None));
+            track
+                .samples
+                .push(sample(low_ns.max(high_ns).saturating_add(1), None));
         }
-        for at_ns in [low_ns, high_ns] {
-            let ratio = row.real();
-            track.busy.push(Busy { at_ns, ratio });
-        }
+        let mut busy = [low_ns, high_ns].map(|at_ns| Busy {
+            at_ns,
+            ratio: row.real(),
+        });
+        busy.sort_by_key(|busy| busy.at_ns);
+        track.busy.extend(busy);
     }
     out.entry(device).or_default().insert(stretch, reading);
 }
@@ -237,7 +247,8 @@ fn attribute(track: &mut DeviceTrack, stretches: &Stretches, held: &BTreeMap<Key
         let least: u64 = now.iter().map(|(_, low, _)| low).sum();
         let range: u64 = now.iter().map(|(_, low, high)| high.saturating_sub(*low)).sum();
         let room = reading.high.unwrap_or(0).saturating_sub(least).min(range);
-        let (low_ns, high_ns) = reading.instants();
+        let (low_ns, high_ns) = reading.instants(*stretch);
+        let first_ns = low_ns.min(high_ns);
         let mut at_high: BTreeMap<&OwnerName, (u64, u64)> = BTreeMap::new();
         for (name, low, high) in now {
             let share = u128::from(high.saturating_sub(low)) * u128::from(room) / u128::from(range.max(1));
@@ -250,21 +261,21 @@ fn attribute(track: &mut DeviceTrack, stretches: &Stretches, held: &BTreeMap<Key
         }
         for samples in owners.values_mut() {
             samples.push(Sample {
-                at_ns: low_ns,
+                at_ns: first_ns,
                 used_bytes: None,
             });
         }
         for (name, (low, high)) in at_high {
             let samples = owners.entry(name.clone()).or_default();
-            if samples.last().is_some_and(|last| last.at_ns == low_ns) {
+            if samples.last().is_some_and(|last| last.at_ns == first_ns) {
                 samples.pop();
             }
-            for (at_ns, used) in [(low_ns, low), (high_ns, high)] {
-                samples.push(Sample {
-                    at_ns,
-                    used_bytes: Some(used),
-                });
-            }
+            let mut pair = [(low_ns, low), (high_ns, high)];
+            pair.sort_by_key(|(at_ns, _)| *at_ns);
+            samples.extend(pair.map(|(at_ns, used)| Sample {
+                at_ns,
+                used_bytes: Some(used),
+            }));
         }
     }
     track.owners = owners

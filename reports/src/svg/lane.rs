@@ -157,8 +157,7 @@ fn memory_axis(track: &DeviceTrack, stack: &Stack<'_>, lane: &LaneBox) -> ValueA
     let lines = track.lines.iter().map(|line| line.enter_bytes).max().unwrap_or(0);
     let most = drawn
         .max(track.capacity_bytes.unwrap_or(0))
-        .max(if track.capacity_bytes.is_none() { lines } else { 0 })
-        .max(1);
+        .max(if track.capacity_bytes.is_none() { lines } else { 0 });
     let head = u64::try_from(lane.headroom.max(1)).unwrap_or(1);
     let height = u64::try_from(lane.height).unwrap_or(1).max(head + 1);
     let top = u128::from(most) * u128::from(height) / u128::from(height - head);

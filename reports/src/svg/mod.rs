@@ -308,7 +308,9 @@ fn legend(timeline: &Timeline, stacks: &[Stack<'_>], looks: &Looks) -> Vec<(Pain
             entries.push((Paint::fill(Ink::OtherProcesses), "other processes".to_owned()));
         }
     }
-    entries.push((looks.unattributed(), "unattributed".to_owned()));
+    if stacks.iter().any(|stack| stack.instants().next().is_some()) {
+        entries.push((looks.unattributed(), "unattributed".to_owned()));
+    }
     if stacks.iter().any(Stack::is_over) {
         entries.push((looks.over(), "claimed beyond the device's use".to_owned()));
     }

@@ -110,8 +110,8 @@ fn value(raw: SqliteValueRef<'_>) -> Result<Value, sqlx::Error> {
     if raw.is_null() {
         return Ok(Value::Null);
     }
-    let kind = raw.type_info().name().to_owned();
-    match kind.as_str() {
+    let kind = raw.type_info().into_owned();
+    match kind.name() {
         "INTEGER" => i64::decode(raw).map(Value::Integer),
         "REAL" => f64::decode(raw).map(Value::Real),
         // Text is what the writer of the database says it is; a foreign query can make it from any bytes.

@@ -11,7 +11,10 @@ use crate::world::{World, text, until};
 /// Starts the daemon on a configuration that is not valid and answers with what it says.
 fn refused(config: &str) -> String {
     let world = World::new();
-    world.write("plimsoll.toml", &config.replace("DIR", world.path("").to_str().unwrap()));
+    world.write(
+        "plimsoll.toml",
+        &config.replace("DIR", world.path("").to_str().unwrap()),
+    );
     let output = world.call(&["daemon"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     text(&output.stderr)
@@ -20,27 +23,112 @@ fn refused(config: &str) -> String {
 #[test]
 fn configuration_errors_name_file_line_key_and_the_nearest() {
     let engine = "[engine.chat]\nprofile = \"custom\"\nconfig = \"/tmp/engine.yaml\"\nreload = { signal = \"HUP\" }\nmatch = { port = 8000 }\nhealth = { http = \"http://127.0.0.1:1/health\" }\n";
-    let rule = |line: &str| format!("{engine}\n[[rule]]\nname = \"r\"\nengine = \"chat\"\nset = {{ a = 1 }}\n{line}\n");
+    let rule = |line: &str| {
+        format!("{engine}\n[[rule]]\nname = \"r\"\nengine = \"chat\"\nset = {{ a = 1 }}\n{line}\n")
+    };
     let when = "when = { signal = \"vram.used_ratio\", enter = \"80%\", exit = \"65%\" }";
     for (config, says) in [
-        ("[sampling]\nintervall = \"1s\"\n".to_owned(), vec!["plimsoll.toml:2", "unknown key `intervall`", "did you mean `interval`?"]),
-        ("[sampling]\ninterval = \"1 parsec\"\n".to_owned(), vec!["plimsoll.toml:2", "is not a duration"]),
-        ("[sampling]\ninterval = \"1ms\"\n".to_owned(), vec!["plimsoll.toml:2", "between 100ms and 60s"]),
-        ("[store]\nmax_size = \"4 Gigs\"\n".to_owned(), vec!["plimsoll.toml:2", "is not a size"]),
-        ("[stor]\n".to_owned(), vec!["plimsoll.toml:1", "unknown key `stor`", "did you mean `store`?"]),
+        (
+            "[sampling]\nintervall = \"1s\"\n".to_owned(),
+            vec![
+                "plimsoll.toml:2",
+                "unknown key `intervall`",
+                "did you mean `interval`?",
+            ],
+        ),
+        (
+            "[sampling]\ninterval = \"1 parsec\"\n".to_owned(),
+            vec!["plimsoll.toml:2", "is not a duration"],
+        ),
+        (
+            "[sampling]\ninterval = \"1ms\"\n".to_owned(),
+            vec!["plimsoll.toml:2", "between 100ms and 60s"],
+        ),
+        (
+            "[store]\nmax_size = \"4 Gigs\"\n".to_owned(),
+            vec!["plimsoll.toml:2", "is not a size"],
+        ),
+        (
+            "[stor]\n".to_owned(),
+            vec!["plimsoll.toml:1", "unknown key `stor`", "did you mean `store`?"],
+        ),
         ("[store\n".to_owned(), vec!["plimsoll.toml:1"]),
-        (format!("{engine}matchh = {{ port = 1 }}\n"), vec!["plimsoll.toml:7", "unknown key `matchh`", "did you mean `match`?"]),
-        (engine.replace("match = { port = 8000 }", "match = { port = 8000, unit = \"a.service\" }"), vec!["plimsoll.toml:5", "exactly one"]),
-        (engine.replace("\"HUP\"", "\"KILL\""), vec!["plimsoll.toml:4", "'KILL' is not a reload signal"]),
-        (engine.replace("/tmp/engine.yaml", "engine.yaml"), vec!["plimsoll.toml:3", "must be an absolute path"]),
-        (engine.replace(".yaml", ".conf"), vec!["plimsoll.toml:3", "config_format"]),
-        (rule(when).replace("engine = \"chat\"", "engine = \"chatt\""), vec!["plimsoll.toml:10", "did you mean `chat`?"]),
-        (rule(&when.replace("used_ratio", "use_ratio")), vec!["plimsoll.toml:12", "vram.used_ratio"]),
-        (rule(&when.replace("80%", "80 GiB")), vec!["plimsoll.toml:12", "is not a ratio"]),
-        (rule(&format!("{when}\nmoode = \"act\"")), vec!["plimsoll.toml:13", "unknown key `moode`", "did you mean `mode`?"]),
-        (rule(&format!("{when}\nmode = \"perform\"")), vec!["plimsoll.toml:13", "perform"]),
-        (rule(&format!("{when}\nmode = \"act\"")).replace("health = { http = \"http://127.0.0.1:1/health\" }\n", ""), vec!["plimsoll.toml:12", "may not act", "health"]),
-        (rule(when) + &rule(when).replace(engine, ""), vec!["plimsoll.toml:", "name"]),
+        (
+            format!("{engine}matchh = {{ port = 1 }}\n"),
+            vec!["plimsoll.toml:7", "unknown key `matchh`", "did you mean `match`?"],
+        ),
+        (
+            engine.replace(
+                "match = { port = 8000 }",
+                "match = { port = 8000, unit = \"a.service\" }",
+            ),
+            vec!["plimsoll.toml:5", "exactly one"],
+        ),
+        (
+            engine.replace("\"HUP\"", "\"KILL\""),
+            vec!["plimsoll.toml:4", "'KILL' is not a reload signal"],
+        ),
+        (
+            engine.replace("/tmp/engine.yaml", "engine.yaml"),
+            vec!["plimsoll.toml:3", "must be an absolute path"],
+        ),
+        (
+            engine.replace(".yaml", ".conf"),
+            vec!["plimsoll.toml:3", "config_format"],
+        ),
+        (
+            rule(when).replace("engine = \"chat\"", "engine = \"chatt\""),
+            vec!["plimsoll.toml:10", "did you mean `chat`?"],
+        ),
+        (
+            rule(&when.replace("used_ratio", "use_ratio")),
+            vec!["plimsoll.toml:12", "vram.used_ratio"],
+        ),
+        (
+            rule(&when.replace("80%", "80 GiB")),
+            vec!["plimsoll.toml:12", "is not a ratio"],
+        ),
+        (
+            rule(&format!("{when}\nmoode = \"act\"")),
+            vec!["plimsoll.toml:13", "unknown key `moode`", "did you mean `mode`?"],
+        ),
+        (
+            rule(&format!("{when}\nmode = \"perform\"")),
+            vec!["plimsoll.toml:13", "perform"],
+        ),
+        (
+            rule(&format!("{when}\nmode = \"act\""))
+                .replace("health = { http = \"http://127.0.0.1:1/health\" }\n", ""),
+            vec!["plimsoll.toml:12", "may not act", "health"],
+        ),
+        (
+            rule(when) + &rule(when).replace(engine, ""),
+            vec!["plimsoll.toml:15", "name"],
+        ),
+        (
+            engine.replace("signal = \"HUP\"", "signl = \"HUP\""),
+            vec![
+                "plimsoll.toml:4",
+                "`signl` in engine.chat.reload",
+                "did you mean `signal`?",
+            ],
+        ),
+        (
+            engine.replace("{ port = 8000 }", "\"chat\""),
+            vec!["plimsoll.toml:5", "engine.chat.match: expected a table"],
+        ),
+        (
+            engine.replace("{ http = \"http", "{ htp = \"http"),
+            vec![
+                "plimsoll.toml:6",
+                "`htp` in engine.chat.health",
+                "did you mean `http`?",
+            ],
+        ),
+        (
+            "[store]\npath = \"plimsoll.db\"\n".to_owned(),
+            vec!["plimsoll.toml:2", "must be an absolute path"],
+        ),
     ] {
         let said = refused(&config);
         for word in says {
@@ -51,11 +139,54 @@ fn configuration_errors_name_file_line_key_and_the_nearest() {
 }
 
 #[test]
-fn a_named_configuration_that_is_missing() {
+fn a_configuration_that_cannot_be_read() {
     let world = World::new();
-    let output = world.call(&["daemon", "--config", "nowhere.toml"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("nowhere.toml does not exist"), "{}", text(&output.stderr));
+    world.write("empty.toml", "");
+    fs::create_dir(world.path("folder.toml")).unwrap();
+    symlink("nowhere", world.path("link.toml")).unwrap();
+    fs::write(world.path("latin.toml"), b"[store]\n# f\xfcr\n").unwrap();
+    fs::write(world.path("nested.toml"), format!("a = {}", "[".repeat(10_000))).unwrap();
+    for (name, says) in [
+        (
+            "nowhere.toml",
+            "nowhere.toml (named with --config) does not exist",
+        ),
+        ("folder.toml", "Is a directory"),
+        ("link.toml", "link to nowhere"),
+        ("latin.toml", "latin.toml:2: it is not UTF-8"),
+        ("nested.toml", "nested.toml:1"),
+        ("/dev/zero", "larger than 16 MiB"),
+    ] {
+        let output = world.call(&["daemon", "--config", name]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {said}");
+        assert!(
+            said.contains(says) && !said.contains("panicked"),
+            "{name}: {said}"
+        );
+    }
+    let named = |variable: &str| {
+        world
+            .plimsoll()
+            .env("PLIMSOLL_CONFIG", variable)
+            .env("PLIMSOLL_DB", "")
+            .arg("runs")
+            .output()
+            .unwrap()
+    };
+    assert!(text(&named("gone.toml").stderr).contains("gone.toml (named by PLIMSOLL_CONFIG) does not exist"));
+    // An empty variable is as good as none, for both: the usual places, in a home where there is nothing.
+    let usual = named("");
+    assert!(usual.status.code() != Some(2), "{}", text(&usual.stderr));
+}
+
+#[test]
+fn what_is_written_in_a_configuration_cannot_command_the_terminal() {
+    let said = refused("[sampling]\n\"a\\u001b[31m\\u009b2J\" = 1\n");
+    assert!(
+        said.contains("plimsoll.toml:2: unknown key") && !said.contains(['\u{1b}', '\u{9b}']),
+        "{said:?}"
+    );
 }
 
 /// The rule holds, the file is as `prepare` left it: the decision is refused with `says`, and the bytes stay.
@@ -76,7 +207,10 @@ fn refuses_to_edit(prepare: impl Fn(&World), says: &str) {
 
 #[test]
 fn an_engine_file_that_is_missing() {
-    refuses_to_edit(|world| fs::remove_file(world.path("engine.yaml")).unwrap(), "does not exist");
+    refuses_to_edit(
+        |world| fs::remove_file(world.path("engine.yaml")).unwrap(),
+        "does not exist",
+    );
 }
 
 #[test]
@@ -96,7 +230,9 @@ fn an_engine_file_with_the_key_twice() {
 #[test]
 fn an_engine_file_with_an_anchor_at_the_place() {
     let anchored = |world: &World| {
-        let text = world.engine_yaml().replace("quantization: none", "quantization: &q none");
+        let text = world
+            .engine_yaml()
+            .replace("quantization: none", "quantization: &q none");
         world.write("engine.yaml", &text);
     };
     refuses_to_edit(anchored, "anchor");
@@ -112,7 +248,10 @@ fn an_engine_file_that_is_read_only() {
 
 #[test]
 fn an_engine_file_that_is_not_text() {
-    refuses_to_edit(|world| fs::write(world.path("engine.yaml"), [0xff, 0xfe, 0, 1]).unwrap(), "UTF-8");
+    refuses_to_edit(
+        |world| fs::write(world.path("engine.yaml"), [0xff, 0xfe, 0, 1]).unwrap(),
+        "UTF-8",
+    );
 }
 
 #[test]
@@ -125,7 +264,12 @@ fn an_engine_file_behind_a_link_is_edited_behind_it() {
     let _daemon = world.daemon(&world.config(QUANTIZE));
     press(&world.gpu);
     world.decision("quantize", "kept");
-    assert!(fs::symlink_metadata(world.path("engine.yaml")).unwrap().is_symlink(), "the link stays");
+    assert!(
+        fs::symlink_metadata(world.path("engine.yaml"))
+            .unwrap()
+            .is_symlink(),
+        "the link stays"
+    );
     assert!(world.read("real/server.yaml").contains("quantization: \"int8\""));
 }
 
@@ -158,7 +302,13 @@ fn a_damaged_or_newer_database_is_refused_and_left_alone() {
     world.row("SELECT * FROM host_samples");
     assert!(daemon.stop().success());
     let good = fs::read(world.path("plimsoll.db")).unwrap();
-    let cases: [(&str, Vec<u8>); 2] = [("garbage", b"this is not a database, whatever its name says....".repeat(40)), ("truncated", good[..5000].to_vec())];
+    let cases: [(&str, Vec<u8>); 2] = [
+        (
+            "garbage",
+            b"this is not a database, whatever its name says....".repeat(40),
+        ),
+        ("truncated", good[..5000].to_vec()),
+    ];
     for (name, bytes) in cases {
         for end in ["db-wal", "db-shm"] {
             drop(fs::remove_file(world.path("plimsoll.db").with_extension(end)));
@@ -167,10 +317,21 @@ fn a_damaged_or_newer_database_is_refused_and_left_alone() {
         let output = world.call(&["daemon"]);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{name}: {said}");
-        assert!(said.contains("plimsoll.db") && !said.contains("panicked"), "{name}: {said}");
-        assert_eq!(fs::read(world.path("plimsoll.db")).unwrap(), bytes, "{name}: never overwritten");
+        assert!(
+            said.contains("plimsoll.db") && !said.contains("panicked"),
+            "{name}: {said}"
+        );
+        assert_eq!(
+            fs::read(world.path("plimsoll.db")).unwrap(),
+            bytes,
+            "{name}: never overwritten"
+        );
         let output = world.call(&["sql", "SELECT 1"]);
-        assert!(!output.status.success() || name == "truncated", "{name}: {}", text(&output.stderr));
+        assert!(
+            !output.status.success() || name == "truncated",
+            "{name}: {}",
+            text(&output.stderr)
+        );
     }
 }
 
@@ -180,15 +341,25 @@ fn a_bad_edit_of_the_running_configuration_changes_nothing() {
     let _daemon = world.daemon(&world.config(QUANTIZE));
     world.write("plimsoll.toml", "[sampling]\nintervall = \"2s\"\n");
     let event = world.event("config_rejected");
-    assert!(event["message"].as_str().unwrap().contains("did you mean `interval`?"), "{event}");
+    assert!(
+        event["message"]
+            .as_str()
+            .unwrap()
+            .contains("did you mean `interval`?"),
+        "{event}"
+    );
     let status = world.call(&["status", "--json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-    assert_eq!(status["rules"][0]["rule"], "quantize", "the running configuration stays");
+    assert_eq!(
+        status["rules"][0]["rule"], "quantize",
+        "the running configuration stays"
+    );
     let good = world.config(&QUANTIZE.replace("\"quantize\"", "\"renamed\""));
     world.write("plimsoll.toml", &good);
     world.event("config_reloaded");
     until("the new rule is in force", || {
-        let status: serde_json::Value = serde_json::from_slice(&world.call(&["status", "--json"]).stdout).ok()?;
+        let status: serde_json::Value =
+            serde_json::from_slice(&world.call(&["status", "--json"]).stdout).ok()?;
         (status["rules"][0]["rule"] == "renamed").then_some(())
     });
 }

@@ -1,5 +1,6 @@
 //! The command line. Help, completions and the manual page all come from here.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -8,17 +9,30 @@ use plimsoll_sim::EngineArgs;
 
 /// Records where a GPU's memory and time go while an inference engine serves, and keeps the engine above the line.
 #[derive(Debug, Parser)]
-#[command(name = "plimsoll", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "plimsoll", version, max_term_width = 100, arg_required_else_help = true, after_help = FIRST_STEPS)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+const FIRST_STEPS: &str = "\
+First steps:
+  plimsoll demo                      watch the whole loop, without a GPU
+  plimsoll run -- python3 serve.py   record one command
+  plimsoll daemon                    record all the time, and act by your rules
+  plimsoll report last               draw what happened
+
+Exit status: 0 ok, 1 failed, 2 wrong usage or configuration, 4 daemon not reachable,
+5 query refused or over its limit; `run` exits with its command's status.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show the whole loop on a simulated GPU and engine: no GPU, no configuration, no root
     Demo(Demo),
-    /// Run the service
+    /// Run the service: record all the time, and act by the rules of the configuration
+    #[command(after_help = "\
+It runs in the foreground until SIGTERM or Ctrl-C; SIGHUP reads the configuration again, and so does
+saving it. PLIMSOLL_LOG chooses what it says on stderr: error, warn, info, debug.")]
     Daemon {
         #[command(flatten)]
         config: ConfigFile,
@@ -51,13 +65,13 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Draw the memory timeline of a run as SVG
+    /// Draw the memory timeline of a run, alone (SVG) or in a page with all decisions (HTML)
     Report(Report),
-    /// Ask the traces in SQL, read-only; try: SELECT * FROM columns
+    /// Ask the traces in SQL, read-only; try: plimsoll sql 'SELECT * FROM columns'
     Sql(Sql),
     /// Say why a rule did or did not act, or what became of a decision
     Why {
-        /// A decision's number or a rule's name; without it, all rules now and the latest decisions
+        /// A decision's number or a rule's name [default: all rules now, and the latest decisions]
         subject: Option<String>,
         #[command(flatten)]
         source: Source,
@@ -65,43 +79,48 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Hold all acting; sampling and evaluating go on
+    /// Let no rule act until `resume` or the daemon's next start; recording goes on
     Pause {
         #[command(flatten)]
         source: Source,
     },
-    /// Act again; with a rule's name, lift its suspension or quarantine
+    /// Let rules act again after `pause`; or lift one rule's suspension or quarantine
     Resume {
-        /// The rule
+        /// The rule's name, to lift only its own suspension or quarantine
         rule: Option<String>,
         #[command(flatten)]
         source: Source,
     },
     /// Print completions for a shell
+    #[command(
+        after_help = "For example: plimsoll completions bash > ~/.local/share/bash-completion/completions/plimsoll"
+    )]
     Completions {
-        /// Which shell
+        /// The shell
         shell: Shell,
     },
-    /// Print the manual page (roff)
+    /// Print the manual page
+    #[command(after_help = "To read it: plimsoll man | man -l -")]
     Man,
     /// The simulated inference engine, as the demo and the tests start it
     #[command(hide = true)]
     SimEngine(EngineArgs),
 }
 
-/// Which configuration.
+/// Which configuration. The environment is read where the file is looked for.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConfigFile {
-    /// The configuration file [default: $XDG_CONFIG_HOME/plimsoll/plimsoll.toml, then /etc/plimsoll/plimsoll.toml]
-    #[arg(long, env = "PLIMSOLL_CONFIG", value_name = "FILE")]
+    /// The configuration file [default: PLIMSOLL_CONFIG, else ~/.config/plimsoll/plimsoll.toml, else
+    /// /etc/plimsoll/plimsoll.toml]
+    #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }
 
 /// Which database.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Source {
-    /// The database [default: the one the configuration names]
-    #[arg(long, env = "PLIMSOLL_DB", value_name = "PATH")]
+    /// The database [default: PLIMSOLL_DB, else the one the configuration names]
+    #[arg(long, value_name = "PATH")]
     pub(crate) db: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) config: ConfigFile,
@@ -110,50 +129,68 @@ pub(crate) struct Source {
 /// Which run.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunName {
-    /// A run's number, its name, or `last`
+    /// The run: its number, its name (the newest of that name), or `last`
     pub(crate) run: String,
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "It takes the seconds given and a few more, and leaves about 2 MB; a folder of an earlier demo is used again."
+)]
 pub(crate) struct Demo {
-    /// How long the load lasts
+    /// How long the load lasts, 10 to 600 seconds
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(10..=600))]
     pub(crate) seconds: u32,
-    /// Where to leave the database, the pictures and the engine's configuration
+    /// The folder for the database, the pictures and the engine's configuration
     #[arg(long, value_name = "DIR", default_value = "plimsoll-demo")]
     pub(crate) out: PathBuf,
-    /// Which of many similar loads
+    /// The seed of the load: the same number gives the same load again
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
 }
 
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "plimsoll run [OPTIONS] -- <CMD>...",
+    after_help = "\
+Examples:
+  plimsoll run -- python3 serve.py --port 8000
+  plimsoll run --name nightly -- ./benchmark.sh
+
+Signals and stdin, stdout and stderr are CMD's. A command that cannot be started gives status 127."
+)]
 pub(crate) struct Run {
-    /// The name it gets in the list of runs [default: the command's]
+    /// The run's name in the list of runs [default: the command's]
     #[arg(long)]
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) source: Source,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
-    pub(crate) command: Vec<std::ffi::OsString>,
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  plimsoll report last
+  plimsoll report chat -o chat.html --from 10m --to 1h
+  plimsoll report 7 -o night.svg --from \"2026-11-22 03:20\"")]
 pub(crate) struct Report {
     #[command(flatten)]
     pub(crate) run: RunName,
-    /// Where to write it; `-` for stdout [default: RUN.svg]
+    /// The file: .svg for the picture, .html for the page, `-` for the picture on stdout [default: RUN.svg]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Colors for a light or a dark page, or as the viewer prefers
+    /// The picture's colors
     #[arg(long, value_enum, default_value_t = Theme::Auto)]
     pub(crate) theme: Theme,
-    /// Begin here: seconds into the run ("90s", "10m") or a time (2026-11-22T03:20:00Z)
-    #[arg(long, value_name = "T")]
+    /// Where to begin: time into the run ("90s" or "01:30"), time of day ("03:20:00"), or a date and time
+    /// ("2026-11-22 03:20")
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
     pub(crate) from: Option<String>,
-    /// End here
-    #[arg(long, value_name = "T")]
+    /// Where to end, written likewise
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
     pub(crate) to: Option<String>,
     #[command(flatten)]
     pub(crate) source: Source,
@@ -161,16 +198,27 @@ pub(crate) struct Report {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Theme {
+    /// Light or dark, as the viewer prefers
     Auto,
+    /// For a light page
     Light,
+    /// For a dark page
     Dark,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  plimsoll sql 'SELECT * FROM columns'    every view and column, with what it means
+  plimsoll sql 'SELECT name, outcome, peak_used_bytes FROM runs'
+  plimsoll sql --format csv - < query.sql
+
+A query can read and do nothing else, for at most 3 s, 100,000 rows and 256 MiB. Times are nanoseconds
+since 1970, ratios lie between 0 and 1, and NULL is unknown.")]
 pub(crate) struct Sql {
     /// The query; `-` reads it from stdin
     pub(crate) query: String,
-    /// How to print the answer
+    /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
     #[command(flatten)]
@@ -179,10 +227,15 @@ pub(crate) struct Sql {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Format {
+    /// Columns for people, as wide as the terminal
     Table,
+    /// Comma-separated values with a header; NULL is an empty field
     Csv,
+    /// One list of objects
     Json,
+    /// One object a line
     Ndjson,
+    /// A table for a ticket or a wiki
     Markdown,
 }
 

@@ -1,6 +1,7 @@
 //! Commands that ask or tell the daemon: `status`, `why`, `pause`, `resume`.
 
-use std::path::PathBuf;
+use std::io::{Error, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -11,40 +12,77 @@ use super::{Outcome, print, print_json, query};
 use crate::cli::Source;
 use crate::config::{self, socket_path};
 use crate::failure::{Failure, Status};
+use crate::screen::say;
 use crate::service::{Client, Request};
 
 pub(super) fn status(source: &Source, json: bool) -> Outcome {
     let answer = ask(source, &Request::Status)?;
-    if json { print_json(&answer) } else { print(&status_text(&answer)) }
+    if json {
+        print_json(&answer)
+    } else {
+        print(&status_text(&answer))
+    }
 }
 
 /// The rules as the daemon sees them now, when it runs; and what was decided, from the store, in any case.
 pub(super) fn why(subject: Option<&str>, source: &Source, json: bool) -> Outcome {
-    let rules = ask(source, &Request::Why).ok().and_then(|answer| answer.get("rules").cloned());
+    let rules = ask(source, &Request::Why)
+        .map(|answer| answer.get("rules").cloned())
+        .unwrap_or_else(|failure| {
+            say(format_args!(
+                "only what was decided, not where the rules stand now: {failure}"
+            ));
+            None
+        });
     query::why(subject, rules.as_ref(), source, json)
 }
 
 pub(super) fn pause(source: &Source) -> Outcome {
     ask(source, &Request::Pause)?;
-    eprintln!("acting is paused until `plimsoll resume` or the daemon's next start; sampling goes on");
+    say("acting is paused until `plimsoll resume` or the daemon's next start; recording goes on");
     Ok(std::process::ExitCode::SUCCESS)
 }
 
 pub(super) fn resume(rule: Option<String>, source: &Source) -> Outcome {
-    let said = rule.clone().map_or_else(|| "acting goes on".to_owned(), |rule| format!("rule {rule} may act again"));
+    let said = rule.clone().map_or_else(
+        || "acting goes on".to_owned(),
+        |rule| format!("rule {rule} may act again"),
+    );
     ask(source, &Request::Resume { rule })?;
-    eprintln!("{said}");
+    say(said);
     Ok(std::process::ExitCode::SUCCESS)
 }
 
 fn ask(source: &Source, request: &Request) -> Result<Value, Failure> {
     let store: PathBuf = config::store_path(source.db.as_deref(), source.config.config.as_deref())?;
     let socket = socket_path(&store);
-    let mut client = Client::connect(&socket).map_err(|error| {
-        let context = format!("no daemon answers at {}; start one with `plimsoll daemon`", socket.display());
-        Failure::new(Status::NotReachable, anyhow::Error::from(error).context(context))
-    })?;
-    client.ask(request).map_err(|error| Failure::new(Status::Failed, anyhow::Error::from(error).context("the daemon answers")))
+    let mut client = Client::connect(&socket).map_err(|error| not_reachable(&socket, &error))?;
+    client.ask(request).map_err(|error| match error.kind() {
+        // What the daemon itself says.
+        ErrorKind::Other => Failure::new(Status::Failed, error),
+        _ => not_reachable(&socket, &error),
+    })
+}
+
+fn not_reachable(socket: &Path, error: &Error) -> Failure {
+    let socket = socket.display();
+    let text = match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            format!(
+                "no daemon listens at {socket}; start one with `plimsoll daemon`, or name its database with --db"
+            )
+        }
+        ErrorKind::PermissionDenied => {
+            format!(
+                "the daemon at {socket} answers its own user only; ask as that user, for example with sudo"
+            )
+        }
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!("the daemon at {socket} did not answer within 5 s; its log may say why")
+        }
+        _ => format!("the daemon at {socket} cannot be asked: {error}; its log may say why"),
+    };
+    Failure::new(Status::NotReachable, anyhow::Error::msg(text))
 }
 
 fn status_text(status: &Value) -> String {
@@ -55,16 +93,33 @@ fn status_text(status: &Value) -> String {
     }
     for device in devices {
         let used = bytes(device, "used_bytes");
-        let usable = device["total_bytes"].as_u64().map(|total| total - device["reserved_bytes"].as_u64().unwrap_or(0).min(total));
+        let usable = device["total_bytes"]
+            .as_u64()
+            .map(|total| total - device["reserved_bytes"].as_u64().unwrap_or(0).min(total));
         let usable = usable.map_or_else(|| "unknown".to_owned(), units::show_bytes);
-        let ratio = device["used_ratio"].as_f64().map(|ratio| format!(" ({})", units::show_ratio(ratio))).unwrap_or_default();
-        let busy = device["gpu_busy_ratio"].as_f64().map_or_else(|| "unknown".to_owned(), units::show_ratio);
+        let ratio = device["used_ratio"]
+            .as_f64()
+            .map(|ratio| format!(" ({})", units::show_ratio(ratio)))
+            .unwrap_or_default();
+        let busy = device["gpu_busy_ratio"]
+            .as_f64()
+            .map_or_else(|| "unknown".to_owned(), units::show_ratio);
         let name = device["name"].as_str().unwrap_or("unknown GPU");
-        text += &format!("{name}  {}\n  used {used} of {usable}{ratio}, busy {busy}\n", word(device, "device"));
+        text += &format!(
+            "{name}  {}\n  used {used} of {usable}{ratio}, busy {busy}\n",
+            word(device, "device")
+        );
         let mut table = plain(&["pid", "process", "run", "memory"]);
         for process in list(device, "processes") {
-            let run = process["run"].as_i64().map_or_else(|| "-".to_owned(), |run| run.to_string());
-            table.add_row([process["pid"].to_string(), word(process, "process"), run, bytes(process, "used_bytes")]);
+            let run = process["run"]
+                .as_i64()
+                .map_or_else(|| "-".to_owned(), |run| run.to_string());
+            table.add_row([
+                process["pid"].to_string(),
+                word(process, "process"),
+                run,
+                bytes(process, "used_bytes"),
+            ]);
         }
         if table.row_count() > 0 {
             text += &indented(&table);
@@ -72,23 +127,46 @@ fn status_text(status: &Value) -> String {
     }
     let engines: Vec<String> = list(status, "engines")
         .iter()
-        .map(|engine| format!("{} (run {}, process {})", word(engine, "engine"), engine["run"], engine["pid"]))
+        .map(|engine| {
+            format!(
+                "{} (run {}, process {})",
+                word(engine, "engine"),
+                engine["run"],
+                engine["pid"]
+            )
+        })
         .collect();
-    text += &format!("engines: {}\n", if engines.is_empty() { "none is running".to_owned() } else { engines.join(", ") });
+    text += &format!(
+        "engines: {}\n",
+        if engines.is_empty() {
+            "none is running".to_owned()
+        } else {
+            engines.join(", ")
+        }
+    );
     for rule in list(status, "rules") {
         text += &rule_text(rule);
     }
     if let Some(started) = status["started_ns"].as_i64() {
         let now = plimsoll_trace::Stamp::now().unix_ns;
         let since = Duration::from_nanos(u64::try_from(now - started).unwrap_or(0));
-        text += &format!("the daemon has been running for {}\n", units::show_duration(since));
+        text += &format!(
+            "the daemon has been running for {}\n",
+            units::show_duration(since)
+        );
     }
     text
 }
 
 /// Where a rule stands, in a few lines.
 pub(super) fn rule_text(rule: &Value) -> String {
-    let mut text = format!("rule {} of {} ({}): {}\n", word(rule, "rule"), word(rule, "engine"), word(rule, "mode"), word(rule, "phase"));
+    let mut text = format!(
+        "rule {} of {} ({}): {}\n",
+        word(rule, "rule"),
+        word(rule, "engine"),
+        word(rule, "mode"),
+        word(rule, "phase")
+    );
     let lines = ["clauses", "blocks"].into_iter().flat_map(|key| list(rule, key));
     for line in lines {
         text += &format!("  {}\n", word(line, "text"));
@@ -106,17 +184,31 @@ fn plain(header: &[&str]) -> Table {
 }
 
 fn indented(table: &Table) -> String {
-    table.lines().map(|line| format!("  {}\n", line.trim_end())).collect()
+    table
+        .lines()
+        .map(|line| format!("  {}\n", line.trim_end()))
+        .collect()
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    value
+        .get(key)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 fn word(value: &Value, key: &str) -> String {
-    value.get(key).and_then(Value::as_str).unwrap_or("unknown").to_owned()
+    value
+        .get(key)
+        .and_then(Value::as_str)
+        .unwrap_or("unknown")
+        .to_owned()
 }
 
 fn bytes(value: &Value, key: &str) -> String {
-    value.get(key).and_then(Value::as_u64).map_or_else(|| "unknown".to_owned(), units::show_bytes)
+    value
+        .get(key)
+        .and_then(Value::as_u64)
+        .map_or_else(|| "unknown".to_owned(), units::show_bytes)
 }

@@ -2,18 +2,20 @@
 
 mod control;
 mod demo;
+mod manual;
 mod query;
 mod run;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command};
-use crate::config::Config;
+use crate::config::{Config, make_default_folder};
 use crate::failure::Failure;
+use crate::screen::{self, say};
 use crate::service;
 
 type Outcome = Result<ExitCode, Failure>;
@@ -25,7 +27,11 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Daemon { config } => daemon(config.config),
         Command::Run(run) => run::run(run),
         Command::Status { source, json } => control::status(&source, json),
-        Command::Why { subject, source, json } => control::why(subject.as_deref(), &source, json),
+        Command::Why {
+            subject,
+            source,
+            json,
+        } => control::why(subject.as_deref(), &source, json),
         Command::Pause { source } => control::pause(&source),
         Command::Resume { rule, source } => control::resume(rule, &source),
         Command::Runs { source, json } => query::runs(&source, json),
@@ -34,18 +40,16 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Sql(sql) => query::sql(&sql),
         Command::Completions { shell } => {
             let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "plimsoll", &mut text);
+            clap_complete::generate(shell, &mut manual::command(), "plimsoll", &mut text);
             print(&String::from_utf8_lossy(&text))
         }
-        Command::Man => {
-            let mut text = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut text).map_err(anyhow::Error::from)?;
-            print(&String::from_utf8_lossy(&text))
-        }
+        Command::Man => print(&manual::page().context("the manual page")?),
         Command::SimEngine(arguments) => {
             // Lists of processes show it as what it is.
             if let Err(error) = rustix::thread::set_name(c"sim-engine") {
-                eprintln!("plimsoll: the simulated engine keeps the program's name: {error}");
+                say(format_args!(
+                    "plimsoll: the simulated engine keeps the program's name: {error}"
+                ));
             }
             let status = plimsoll_sim::run_engine(&arguments);
             Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
@@ -54,8 +58,9 @@ pub(crate) fn run(cli: Cli) -> Outcome {
 }
 
 fn daemon(named: Option<std::path::PathBuf>) -> Outcome {
-    start_log("info");
+    start_log("info", true);
     let config = Config::load(named.as_deref())?;
+    make_default_folder(&config.store_path())?;
     runtime()?.block_on(service::run(config, named, service::Until::Signal))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -66,22 +71,34 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     Ok(runtime.map_err(anyhow::Error::from)?)
 }
 
-/// Logs go to stderr; `PLIMSOLL_LOG` chooses what is said, as in `plimsoll=debug`.
-fn start_log(default: &str) {
+/// Logs go to stderr, a service's with the time. `PLIMSOLL_LOG` chooses what is said, as in `plimsoll=debug`.
+fn start_log(default: &str, is_service: bool) {
     let directives = std::env::var("PLIMSOLL_LOG").unwrap_or_default();
-    let filter = if directives.is_empty() { EnvFilter::new(default) } else { EnvFilter::new(directives) };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let colored = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    log.with_ansi(colored).with_target(false).init();
+    let filter = if directives.is_empty() {
+        EnvFilter::new(default)
+    } else {
+        EnvFilter::new(directives)
+    };
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let colored = std::io::stderr().is_terminal() && !is_set("NO_COLOR") && !is_dumb;
+    // When stderr is gone nothing can be said about that either; trying would end the program.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
+    let log = log.with_ansi(colored).with_target(false);
+    if is_service {
+        log.init()
+    } else {
+        log.without_time().init()
+    }
 }
 
-/// Prints data on stdout. A reader that has gone away (`| head`) is no failure.
+/// Prints data on stdout.
 fn print(text: &str) -> Outcome {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(anyhow::Error::from(error).into()),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    screen::print(text).context("stdout cannot be written")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints JSON, for people too.

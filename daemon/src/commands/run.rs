@@ -1,6 +1,8 @@
 //! `plimsoll run`: a command recorded as a run. A daemon that keeps the same store does the recording; without one,
 //! this process does, with the same pipeline.
 
+use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
@@ -11,14 +13,16 @@ use tokio::sync::oneshot;
 
 use super::{Outcome, runtime};
 use crate::cli;
-use crate::config::{self, Config};
+use crate::config::{self, Config, make_default_folder};
+use crate::failure::chain;
+use crate::screen::say;
 use crate::service::{self, Client, Request, Until};
 
 /// What a shell answers when a command cannot be started.
 const NOT_STARTED: u8 = 127;
 
 pub(super) fn run(arguments: cli::Run) -> Outcome {
-    super::start_log("warn");
+    super::start_log("warn", false);
     let named = arguments.source.config.config;
     let mut config = Config::load(named.as_deref())?;
     if let Some(db) = arguments.source.db {
@@ -27,6 +31,7 @@ pub(super) fn run(arguments: cli::Run) -> Outcome {
     // Engines are the daemon's business; this run only records.
     config.engines.clear();
     let store = config.store_path();
+    make_default_folder(&store)?;
     let command = arguments.command;
     let name = arguments.name.unwrap_or_else(|| base_name(&command[0]));
     runtime()?.block_on(async move {
@@ -50,13 +55,16 @@ impl Recorder {
         let (stop, stopped) = oneshot::channel();
         let mut service = tokio::spawn(service::run(config, None, Until::Told { ready, stopped }));
         tokio::select! {
-            _ = is_ready => {}
+            Ok(()) = is_ready => {}
             ended = &mut service => {
                 ended.context("the recorder cannot start")??;
             }
         }
         let client = connect(store).context("the recorder does not answer")?;
-        Ok(Self { client, own: Some((stop, service)) })
+        Ok(Self {
+            client,
+            own: Some((stop, service)),
+        })
     }
 
     /// Asks on a thread of its own, because the answer may come from this very runtime.
@@ -67,7 +75,10 @@ impl Recorder {
             (client, answer)
         });
         let (client, answer) = asked.await?;
-        Ok((Self { client, own }, answer.context("the run cannot be recorded")?))
+        Ok((
+            Self { client, own },
+            answer.context("the run cannot be recorded")?,
+        ))
     }
 
     async fn finish(self) -> anyhow::Result<()> {
@@ -82,30 +93,42 @@ impl Recorder {
     }
 }
 
-async fn record(recorder: Recorder, name: String, command: &[std::ffi::OsString]) -> Outcome {
+async fn record(recorder: Recorder, name: String, command: &[OsString]) -> Outcome {
     let mut child = match Command::new(&command[0]).args(&command[1..]).spawn() {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("plimsoll: {} cannot be started: {error}", command[0].to_string_lossy());
+            say(format_args!("plimsoll: {}", not_started(&command[0], &error)));
             recorder.finish().await?;
             return Ok(ExitCode::from(NOT_STARTED));
         }
     };
     let line: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
-    let begin = Request::RunBegin { name, pid: child.id().unwrap_or(0), command: line.join(" ") };
+    let begin = Request::RunBegin {
+        name,
+        pid: child.id().unwrap_or(0),
+        command: line.join(" "),
+    };
     // From here on the command comes first: recording troubles are told at its end and never change its status.
     let recorder = recorder.ask(begin).await.map(|(recorder, _)| recorder);
     let status = wait(&mut child).await.map_err(anyhow::Error::from)?;
     let code = exit_code(status);
     let finished = match recorder {
-        Ok(recorder) => match recorder.ask(Request::RunEnd { exit_code: i32::from(code) }).await {
+        Ok(recorder) => match recorder
+            .ask(Request::RunEnd {
+                exit_code: i32::from(code),
+            })
+            .await
+        {
             Ok((recorder, _)) => recorder.finish().await,
             Err(error) => Err(error),
         },
         Err(error) => Err(error),
     };
     if let Err(error) = finished {
-        eprintln!("plimsoll: the run is not fully recorded: {error:#}");
+        say(format_args!(
+            "plimsoll: the run is not fully recorded: {}",
+            chain(&error)
+        ));
     }
     Ok(ExitCode::from(code))
 }
@@ -131,7 +154,10 @@ async fn wait(child: &mut Child) -> std::io::Result<ExitStatus> {
             _ = user1.recv() => Some(Signal::USR1),
             _ = user2.recv() => Some(Signal::USR2),
         };
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+        let pid = child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .and_then(rustix::process::Pid::from_raw);
         if let (Some(signal), Some(pid)) = (forward, pid)
             && let Err(error) = rustix::process::kill_process(pid, signal)
         {
@@ -142,14 +168,36 @@ async fn wait(child: &mut Child) -> std::io::Result<ExitStatus> {
 
 fn exit_code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt;
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+fn not_started(command: &OsStr, error: &std::io::Error) -> String {
+    let name = command.to_string_lossy();
+    let is_path = name.contains('/');
+    match error.kind() {
+        ErrorKind::NotFound if name.is_empty() => "the command is empty; write it behind `--`".to_owned(),
+        ErrorKind::NotFound if is_path => {
+            format!("'{name}' cannot be started: there is no such file, or its interpreter is missing")
+        }
+        ErrorKind::NotFound => format!("'{name}' cannot be started: no folder in PATH has it"),
+        ErrorKind::PermissionDenied => format!(
+            "'{name}' cannot be started: this user may not execute it (chmod +x makes a file executable)"
+        ),
+        _ => format!("'{name}' cannot be started: {error}"),
+    }
 }
 
 fn connect(store: &Path) -> Option<Client> {
     Client::connect(&config::socket_path(store)).ok()
 }
 
-fn base_name(command: &std::ffi::OsStr) -> String {
-    PathBuf::from(command).file_name().unwrap_or(command).to_string_lossy().into_owned()
+fn base_name(command: &OsStr) -> String {
+    PathBuf::from(command)
+        .file_name()
+        .unwrap_or(command)
+        .to_string_lossy()
+        .into_owned()
 }

@@ -2,19 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use plimsoll_collectors::Match;
 use plimsoll_trace::Mode;
-use plimsoll_tuner::{Applied, ConfigFile, EngineSpec, Format, Health, Ladder, Reload, RuleConfig};
+use plimsoll_trace::signal::{self, Source};
+use plimsoll_trace::units::{Period, Ratio};
+use plimsoll_tuner::rule::Problem;
+use plimsoll_tuner::{
+    Applied, ConfigFile, EngineSpec, Format, Health, Ladder, Reload, RuleConfig, RuleError,
+};
 use serde::Deserialize;
 
+use super::ConfigError;
 use super::error::nearest;
 use super::locate::Locator;
-use super::ConfigError;
 
 /// One `[engine.NAME]`, as written.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a section such as [engine.chat], where chat is the engine's name"
+)]
 pub(crate) struct EngineSection {
     profile: String,
     #[serde(rename = "match")]
@@ -26,8 +35,28 @@ pub(crate) struct EngineSection {
     health: Option<Health>,
     metrics: Option<String>,
     applied: Option<Applied>,
-    limits: Option<serde::de::IgnoredAny>,
-    quality: Option<serde::de::IgnoredAny>,
+    limits: Option<Limits>,
+    quality: Option<Quality>,
+}
+
+/// `limits`, checked so that a file written today is right when they are enforced.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read for its checks only: no version enforces them yet")]
+struct Limits {
+    restarts_per_hour: Option<u32>,
+    downtime_per_hour: Option<Period>,
+    latency_max: Option<Ratio>,
+    quality_loss_max: Option<Ratio>,
+}
+
+/// `quality`, checked likewise.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read for its checks only: no version runs it yet")]
+struct Quality {
+    command: Vec<String>,
+    timeout: Option<Period>,
 }
 
 /// An engine: how its processes are found, and how it is acted on.
@@ -37,8 +66,21 @@ pub(crate) struct Engine {
     pub(crate) spec: EngineSpec,
 }
 
-/// The profiles this version knows. A profile other than `custom` will bring its own knobs and warnings.
-const PROFILES: [&str; 1] = ["custom"];
+/// The names of profiles that have been given out. Any other name is accepted too, unless it is a misspelling of these;
+/// this version treats each as `custom`.
+const PROFILES: [&str; 7] = [
+    "custom",
+    "deepspeed",
+    "llama-server",
+    "ollama",
+    "sglang",
+    "triton",
+    "vllm",
+];
+/// At most so many letters off is a misspelling.
+const MISSPELT: usize = 2;
+/// How long a health check may take to come true.
+const WITHIN: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 pub(super) fn assemble(
     sections: BTreeMap<String, EngineSection>,
@@ -50,7 +92,10 @@ pub(super) fn assemble(
     for (index, rule) in rules.iter().enumerate() {
         if !sections.contains_key(&rule.engine) {
             let near = nearest(&rule.engine, sections.keys().map(String::as_str));
-            let message = format!("rule `{}` names an engine `{}` that is not configured", rule.name, rule.engine);
+            let message = format!(
+                "rule `{}` names an engine `{}` that is not configured",
+                rule.name, rule.engine
+            );
             return Err(at.error(&["rule", &index.to_string(), "engine"], message, near));
         }
         by_engine.entry(&rule.engine).or_default().push((index, rule));
@@ -59,24 +104,66 @@ pub(super) fn assemble(
     for (name, section) in &sections {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || !name.chars().all(plain) {
-            let message = format!("the engine's name '{name}' may have letters, digits, '-', '_' and '.' only");
+            let message =
+                format!("the engine's name '{name}' may have letters, digits, '-', '_' and '.' only");
             return Err(at.error(&["engine", name], message, None));
         }
         let own = by_engine.remove(name.as_str()).unwrap_or_default();
         let engine = resolve(name, section, at, warnings)?;
         let cost = engine.spec.reload.cost();
-        let resolved = own.iter().map(|(_, rule)| (*rule).clone().resolve(cost)).collect::<Result<_, _>>();
-        let ladder = resolved.and_then(|rules| Ladder::new(name, rules)).map_err(|error| {
-            let index = own.iter().find(|(_, rule)| rule.name == error.rule).map_or(0, |(index, _)| *index);
+        let wrong = |index: usize, error: &RuleError| {
             let index = index.to_string();
             let mut keys = vec!["rule", index.as_str()];
-            keys.extend(error.key.split('.'));
-            at.error(&keys, error.to_string(), None)
+            // "when.all[1].enter"
+            keys.extend(error.key.split(['.', '[', ']']).filter(|key| !key.is_empty()));
+            at.error(&keys, format!("{error}{}", advice(&error.problem)), None)
+        };
+        let mut rules = Vec::new();
+        for (index, rule) in &own {
+            rules.push(
+                (*rule)
+                    .clone()
+                    .resolve(cost)
+                    .map_err(|error| wrong(*index, &error))?,
+            );
+        }
+        let ladder = Ladder::new(name, rules).map_err(|error| {
+            // Of two rules with one name, the later is the one too many.
+            let index = own
+                .iter()
+                .rfind(|(_, rule)| rule.name == error.rule)
+                .map_or(0, |(index, _)| *index);
+            wrong(index, &error)
         })?;
+        for rule in &ladder.rules {
+            let probes = rule.when.clauses().iter().map(|clause| &clause.probe.signal);
+            for signal in probes.filter(|signal| !is_fed(signal)) {
+                let text = format!(
+                    "rule '{}' of [engine.{name}]: nothing feeds {signal} in this version, so it stays unknown",
+                    rule.name
+                );
+                warnings.push(text);
+            }
+        }
         check_acting(name, section, &engine.spec, &own, at)?;
         engines.push((engine, ladder));
     }
     Ok(engines)
+}
+
+/// Whether this version collects what the signal is made of.
+fn is_fed(name: &str) -> bool {
+    let source = signal::find(name).map(|signal| signal.source);
+    matches!(source, Some(Source::Device | Source::Run | Source::Host)) && name != "vram.full_in_secs"
+}
+
+/// What helps somebody whose signal looks like none that there is.
+fn advice(problem: &Problem) -> String {
+    let Problem::UnknownSignal { nearest: None, .. } = problem else {
+        return String::new();
+    };
+    let names: Vec<&str> = signal::CATALOGUE.iter().map(|signal| signal.name).collect();
+    format!("; there are: {}, metric:NAME", names.join(", "))
 }
 
 fn resolve(
@@ -86,26 +173,55 @@ fn resolve(
     warnings: &mut Vec<String>,
 ) -> Result<Engine, ConfigError> {
     let fail = |key: &str, message: String, near| at.error(&["engine", name, key], message, near);
-    if !PROFILES.contains(&section.profile.as_str()) {
-        warnings.push(format!(
-            "[engine.{name}] profile = \"{}\" is not known to this version and is taken as \"custom\"",
-            section.profile
-        ));
+    let profile = section.profile.as_str();
+    let misspelt =
+        |known: &&str| profile != *known && strsim::damerau_levenshtein(profile, known) <= MISSPELT;
+    if !PROFILES.contains(&profile) && PROFILES.iter().any(|known| misspelt(known)) {
+        let message = format!("engine.{name}.profile: there is no profile '{profile}'");
+        return Err(fail("profile", message, nearest(profile, PROFILES.into_iter())));
+    }
+    if profile != "custom" {
+        let text = format!(
+            "[engine.{name}] profile = \"{profile}\" is taken as \"custom\": this version has no profiles of its own"
+        );
+        warnings.push(text);
+    }
+    if section
+        .health
+        .as_ref()
+        .is_some_and(|health| !WITHIN.contains(&health.within))
+    {
+        let message = format!("engine.{name}.health.within must lie between 1s and 1h");
+        return Err(at.error(&["engine", name, "health", "within"], message, None));
     }
     let config = match &section.config {
         None => None,
         Some(path) if path.is_relative() => {
-            return Err(fail("config", format!("the engine's file {} must be an absolute path", path.display()), None));
+            return Err(fail(
+                "config",
+                format!(
+                    "engine.{name}.config: the engine's file {} must be an absolute path",
+                    path.display()
+                ),
+                None,
+            ));
         }
         Some(path) => {
             let format = section.config_format.or_else(|| Format::from_path(path)).ok_or_else(|| {
-                let message = format!("the format of {} is not clear; set config_format to yaml, json or toml", path.display());
+                let message = format!("engine.{name}.config: the format of {} is not clear; set config_format to yaml, json or toml", path.display());
                 fail("config", message, None)
             })?;
-            Some(ConfigFile { path: path.clone(), format })
+            Some(ConfigFile {
+                path: path.clone(),
+                format,
+            })
         }
     };
-    for (key, present) in [("metrics", section.metrics.is_some()), ("limits", section.limits.is_some()), ("quality", section.quality.is_some())] {
+    for (key, present) in [
+        ("metrics", section.metrics.is_some()),
+        ("limits", section.limits.is_some()),
+        ("quality", section.quality.is_some()),
+    ] {
         if present {
             warnings.push(format!("[engine.{name}] {key} is not used by this version yet"));
         }
@@ -133,17 +249,23 @@ fn check_acting(
     for (index, rule) in rules.iter().filter(|(_, rule)| rule.mode == Mode::Act) {
         let missing = match spec {
             EngineSpec { config: None, .. } => "its engine has no `config`, the file to change",
-            EngineSpec { reload: Reload::None, .. } => "its engine has no way to `reload`",
+            EngineSpec {
+                reload: Reload::None, ..
+            } => "its engine has no way to `reload`",
             EngineSpec { health: None, .. } => "its engine has no `health` check to verify a change with",
-            EngineSpec { reload: Reload::Signal(_), .. } if section.matcher.is_none() => {
-                "its engine has no `match`, so there is no process to signal"
-            }
+            EngineSpec {
+                reload: Reload::Signal(_),
+                ..
+            } if section.matcher.is_none() => "its engine has no `match`, so there is no process to signal",
             _ if section.limits.is_some() || section.quality.is_some() => {
                 "its engine has `limits` or `quality`, which this version does not enforce yet"
             }
             _ => continue,
         };
-        let message = format!("rule `{}` of [engine.{name}] may not act: {missing}; use mode = \"advise\"", rule.name);
+        let message = format!(
+            "rule `{}` of [engine.{name}] may not act: {missing}; use mode = \"advise\"",
+            rule.name
+        );
         return Err(at.error(&["rule", &index.to_string(), "mode"], message, None));
     }
     Ok(())

@@ -7,8 +7,11 @@ mod engine;
 mod error;
 mod locate;
 mod place;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +21,7 @@ use serde::Deserialize;
 
 pub(crate) use engine::{Engine, EngineSection};
 pub(crate) use error::ConfigError;
-pub(crate) use place::{default_store_path, find, socket_path, store_path};
+pub(crate) use place::{make_default_folder, socket_path, store_path};
 
 /// The configuration in force.
 #[derive(Debug, Clone)]
@@ -36,7 +39,7 @@ pub(crate) struct Config {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "the section [store]")]
 pub(crate) struct StoreSection {
     /// The database file.
     pub(crate) path: Option<PathBuf>,
@@ -47,7 +50,7 @@ pub(crate) struct StoreSection {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as { raw = \"24h\" }")]
 pub(crate) struct Keep {
     pub(crate) raw: Period,
     pub(crate) seconds: Period,
@@ -55,7 +58,7 @@ pub(crate) struct Keep {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "the section [sampling]")]
 pub(crate) struct SamplingSection {
     pub(crate) interval: Period,
     pub(crate) burst: Period,
@@ -63,7 +66,7 @@ pub(crate) struct SamplingSection {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the section [http]")]
 struct HttpSection {
     listen: Option<std::net::SocketAddr>,
 }
@@ -84,14 +87,22 @@ struct File {
 
 impl Default for StoreSection {
     fn default() -> Self {
-        Self { path: None, keep: Keep::default(), max_size: Size(4 << 30) }
+        Self {
+            path: None,
+            keep: Keep::default(),
+            max_size: Size(4 << 30),
+        }
     }
 }
 
 impl Default for Keep {
     fn default() -> Self {
         const DAY: Duration = Duration::from_secs(86_400);
-        Self { raw: Period(DAY), seconds: Period(DAY * 14), minutes: Period(DAY * 400) }
+        Self {
+            raw: Period(DAY),
+            seconds: Period(DAY * 14),
+            minutes: Period(DAY * 400),
+        }
     }
 }
 
@@ -105,20 +116,30 @@ impl Default for SamplingSection {
     }
 }
 
+/// A larger file is not a configuration.
+const SIZE_LIMIT: u64 = 16 << 20;
+/// What is kept for a shorter time could not even be drawn.
+const SHORTEST_KEEP: Duration = Duration::from_secs(60);
+/// A database with a schema, a write-ahead log and a few minutes of samples needs some room.
+const SMALLEST_STORE: Size = Size(16 << 20);
+
 impl Config {
     /// Reads the file that `--config`, the environment or the usual places name; without one, the defaults.
     ///
     /// # Errors
     /// A named file that is missing, or anything in it that is not valid.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
-        match find(named)? {
-            Some(path) => {
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-                Self::parse(&text, &path)
-            }
-            None => Self::parse("", Path::new("")).map(|config| Self { file: None, ..config }),
+        let mut config = match place::find(named)? {
+            Some(path) => Self::parse(&read(&path)?, &path)?,
+            None => Self {
+                file: None,
+                ..Self::parse("", Path::new(""))?
+            },
+        };
+        if let Some(path) = place::store_from_environment() {
+            config.store.path = Some(path);
         }
+        Ok(config)
     }
 
     /// Reads a configuration from text; `path` is for messages and the base of nothing.
@@ -126,12 +147,16 @@ impl Config {
     /// # Errors
     /// The first thing that is not valid, with its line.
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let file: File = toml_edit::de::from_str(text).map_err(|error| error::from_toml(&error, text, path))?;
+        let file: File =
+            toml_edit::de::from_str(text).map_err(|error| error::from_toml(&error, text, path))?;
         let at = locate::Locator::new(text, path);
+        check_store(&file.store, &at)?;
         check_sampling(&file.sampling, &at)?;
         let mut warnings = Vec::new();
         if let Some(listen) = file.http.and_then(|http| http.listen) {
-            warnings.push(format!("[http] listen = \"{listen}\": this version serves no HTTP yet; use `plimsoll status`"));
+            warnings.push(format!(
+                "[http] listen = \"{listen}\": this version serves no HTTP yet; use `plimsoll status`"
+            ));
         }
         let engines = engine::assemble(file.engine, file.rule, &at, &mut warnings)?;
         Ok(Self {
@@ -145,22 +170,84 @@ impl Config {
 
     /// The database this configuration names, or the usual place.
     pub(crate) fn store_path(&self) -> PathBuf {
-        self.store.path.clone().unwrap_or_else(default_store_path)
+        self.store.path.clone().unwrap_or_else(place::default_store_path)
     }
+}
+
+/// The text of a configuration file.
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).and_then(|file| file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes));
+    file.map_err(|source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let invalid = |line, message: &str| ConfigError::Invalid {
+        path: path.to_owned(),
+        line,
+        message: message.to_owned(),
+        nearest: None,
+    };
+    if bytes.len() as u64 > SIZE_LIMIT {
+        return Err(invalid(
+            None,
+            "it is larger than 16 MiB, so it is hardly a configuration; name another with --config",
+        ));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = valid.filter(|&&byte| byte == b'\n').count() + 1;
+        invalid(Some(line), "it is not UTF-8 text; save it as UTF-8")
+    })
+}
+
+fn check_store(store: &StoreSection, at: &locate::Locator<'_>) -> Result<(), ConfigError> {
+    // Commands find the database by this path from wherever they are called.
+    if let Some(path) = store.path.as_ref().filter(|path| path.is_relative()) {
+        let message = format!(
+            "store.path: '{}' must be an absolute path, such as /var/lib/plimsoll/plimsoll.db",
+            path.display()
+        );
+        return Err(at.error(&["store", "path"], message, None));
+    }
+    for (key, value) in [
+        ("raw", store.keep.raw),
+        ("seconds", store.keep.seconds),
+        ("minutes", store.keep.minutes),
+    ] {
+        if value.0 < SHORTEST_KEEP {
+            return Err(at.error(
+                &["store", "keep", key],
+                format!("store.keep.{key} must be at least 1m"),
+                None,
+            ));
+        }
+    }
+    if store.max_size < SMALLEST_STORE {
+        return Err(at.error(
+            &["store", "max_size"],
+            "store.max_size must be at least 16MiB".to_owned(),
+            None,
+        ));
+    }
+    Ok(())
 }
 
 fn check_sampling(sampling: &SamplingSection, at: &locate::Locator<'_>) -> Result<(), ConfigError> {
     let bounds = Duration::from_millis(100)..=Duration::from_secs(60);
     for (key, value) in [("interval", sampling.interval), ("burst", sampling.burst)] {
         if !bounds.contains(&value.0) {
-            let message = format!("{key} must lie between 100ms and 60s");
+            let message = format!("sampling.{key} must lie between 100ms and 60s");
             return Err(at.error(&["sampling", key], message, None));
         }
     }
     if sampling.burst > sampling.interval {
-        let message = "burst must not be longer than interval".to_owned();
+        let message = "sampling.burst must not be longer than sampling.interval".to_owned();
         return Err(at.error(&["sampling", "burst"], message, None));
+    }
+    if sampling.nvml_library.as_os_str().is_empty() {
+        let message = "sampling.nvml_library is empty; leave it out for the installed driver's".to_owned();
+        return Err(at.error(&["sampling", "nvml_library"], message, None));
     }
     Ok(())
 }
-

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Outcome, query, runtime};
 use crate::cli;
 use crate::failure::{Failure, Status};
+use crate::screen::say;
 use story::Story;
 use world::World;
 
@@ -26,17 +27,20 @@ pub(super) fn run(arguments: &cli::Demo) -> Outcome {
 }
 
 async fn show(arguments: &cli::Demo) -> Outcome {
-    let demo = Demo { seed: arguments.seed, duration: Duration::from_secs(u64::from(arguments.seconds)) };
+    let demo = Demo {
+        seed: arguments.seed,
+        duration: Duration::from_secs(u64::from(arguments.seconds)),
+    };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(anyhow::Error::from)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(anyhow::Error::from)?;
-    eprintln!(
+    let mut world = World::build(&demo, &arguments.out)?;
+    say(format_args!(
         "A simulated 24 GiB GPU, a simulated engine whose load grows for {} s, and the real plimsoll daemon.\n\
          Its rules: above 80 % enable gradient checkpointing, above 92 % quantize to int8.\n\
-         Everything is left in {}.\n",
+         Everything is left in {}. Ctrl-C ends it early.\n",
         arguments.seconds,
         arguments.out.display()
-    );
-    let mut world = World::build(&demo, &arguments.out)?;
+    ));
     let reader = world.wait_for_daemon().await?;
     let began = Instant::now();
     world.start_engine()?;
@@ -56,10 +60,15 @@ async fn show(arguments: &cli::Demo) -> Outcome {
     drop(reader);
     world.end_daemon().await?;
     if stopped {
-        let error = anyhow::anyhow!("the demo was interrupted; what was recorded is in {}", arguments.out.display());
+        let error = anyhow::anyhow!(
+            "the demo was interrupted; what was recorded is in {}",
+            arguments.out.display()
+        );
         return Err(Failure::new(Status::Failed, error));
     }
-    let reader = Reader::open(&world.files.store).await.context("the demo's database cannot be read")?;
+    let reader = Reader::open(&world.files.store)
+        .await
+        .context("the demo's database cannot be read")?;
     query::draw(&reader, &world.run_name(), &world.files.timeline).await?;
     query::draw(&reader, &world.run_name(), &world.files.report).await?;
     let summary = summary::make(&reader, &world, &demo, restarts).await?;
@@ -67,6 +76,9 @@ async fn show(arguments: &cli::Demo) -> Outcome {
     if summary.complete {
         return Ok(ExitCode::SUCCESS);
     }
-    let error = anyhow::anyhow!("not both rules were applied and kept; see {}", world.files.daemon_log.display());
+    let error = anyhow::anyhow!(
+        "not both rules were applied and kept; see {}",
+        world.files.daemon_log.display()
+    );
     Err(Failure::new(Status::Failed, error))
 }

@@ -15,44 +15,98 @@ pub(super) struct Summary {
     pub(super) complete: bool,
 }
 
-pub(super) async fn make(reader: &Reader, world: &World, demo: &Demo, restarts: u32) -> anyhow::Result<Summary> {
+pub(super) async fn make(
+    reader: &Reader,
+    world: &World,
+    demo: &Demo,
+    restarts: u32,
+) -> anyhow::Result<Summary> {
     let mut text = String::new();
     let decisions = "SELECT d.rule, d.verdict, d.outcome, d.value, d.threshold, \
          json_extract(d.detail, '$.effect.freed_bytes'), \
          (d.at_ns - (SELECT min(started_ns) FROM runs)) / 1000000 \
          FROM decisions d ORDER BY d.id";
-    let table = reader.query(decisions, &[]).await.context("the decisions cannot be read")?;
+    let table = reader
+        .query(decisions, &[])
+        .await
+        .context("the decisions cannot be read")?;
     let mut kept = Vec::new();
     for row in &table.rows {
-        let [Value::Text(rule), Value::Text(verdict), Value::Text(outcome), value, threshold, freed, at_ms] = row.as_slice()
+        let [
+            Value::Text(rule),
+            Value::Text(verdict),
+            Value::Text(outcome),
+            value,
+            threshold,
+            freed,
+            at_ms,
+        ] = row.as_slice()
         else {
             continue;
         };
-        let percent = |value: &Value| value.as_f64().map_or_else(|| "unknown".to_owned(), units::show_ratio);
+        let percent = |value: &Value| {
+            value
+                .as_f64()
+                .map_or_else(|| "unknown".to_owned(), units::show_ratio)
+        };
         let freed = freed.as_f64().map_or_else(
             || "effect unknown".to_owned(),
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "printed")]
             |bytes| format!("{} freed", units::show_bytes(bytes.max(0.0) as u64)),
         );
-        let at = at_ms.as_f64().map_or_else(String::new, |ms| format!("at {:.1} s ", ms / 1000.0));
-        writeln!(text, "  {at}rule {rule} ({verdict}): {outcome}; memory at {}, line at {}, {freed}", percent(value), percent(threshold))?;
+        let at = at_ms
+            .as_f64()
+            .map_or_else(String::new, |ms| format!("at {:.1} s ", ms / 1000.0));
+        writeln!(
+            text,
+            "  {at}rule {rule} ({verdict}): {outcome}; memory at {}, line at {}, {freed}",
+            percent(value),
+            percent(threshold)
+        )?;
         if outcome == "kept" && verdict == "apply" {
             kept.push(rule.clone());
         }
     }
     let place = |name: &str| kept.iter().position(|rule| rule == name);
-    let complete = matches!((place("checkpointing"), place("quantize")), (Some(first), Some(then)) if first < then);
+    let complete =
+        matches!((place("checkpointing"), place("quantize")), (Some(first), Some(then)) if first < then);
     let counts = "SELECT (SELECT count(*) FROM events WHERE kind = 'out_of_memory'), max(used_bytes), \
          max(total_bytes - coalesce(reserved_bytes, 0)), count(*) FROM device_samples";
-    let table = reader.query(counts, &[]).await.context("the samples cannot be read")?;
-    let number = |index: usize| table.rows.first().and_then(|row| row.get(index)).and_then(Value::as_u64);
+    let table = reader
+        .query(counts, &[])
+        .await
+        .context("the samples cannot be read")?;
+    let number = |index: usize| {
+        table
+            .rows
+            .first()
+            .and_then(|row| row.get(index))
+            .and_then(Value::as_u64)
+    };
     let size = |index: usize| number(index).map_or_else(|| "unknown".to_owned(), units::show_bytes);
     let after = std::fs::read_to_string(&world.files.engine).context("the engine's file cannot be read")?;
-    let comments = |text: &str| text.lines().filter_map(|line| line.split_once('#')).map(|(_, comment)| comment.trim().to_owned()).collect::<Vec<_>>();
+    let comments = |text: &str| {
+        text.lines()
+            .filter_map(|line| line.split_once('#'))
+            .map(|(_, comment)| comment.trim().to_owned())
+            .collect::<Vec<_>>()
+    };
     let intact = comments(&world.engine_text) == comments(&after);
-    let changed = world.engine_text.lines().zip(after.lines()).filter(|(before, after)| before != after).count();
-    let alone = demo.without_tuner(&world.engine_text).context("the load without the tuner")?;
-    let folder = world.files.store.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
+    let changed = world
+        .engine_text
+        .lines()
+        .zip(after.lines())
+        .filter(|(before, after)| before != after)
+        .count();
+    let alone = demo
+        .without_tuner(&world.engine_text)
+        .context("the load without the tuner")?;
+    let folder = world
+        .files
+        .store
+        .parent()
+        .map(|folder| folder.display().to_string())
+        .unwrap_or_default();
 
     let mut head = String::from("\nWhat happened\n");
     head += &text;

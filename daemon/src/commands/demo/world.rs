@@ -13,6 +13,7 @@ use plimsoll_sim::demo::{Demo, DemoFiles, demo_device, demo_engine_config};
 use plimsoll_sim_gpu::Gpu;
 use plimsoll_store::Reader;
 use plimsoll_trace::Stamp;
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The first line of the demo's configuration, by which its folder is known.
@@ -57,15 +58,43 @@ impl Files {
     }
 
     /// Makes an empty place: a new folder, an empty one, or that of an earlier demo, whose own files are removed.
-    fn clear(&self, folder: &Path) -> anyhow::Result<()> {
-        std::fs::create_dir_all(folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
+    ///
+    /// The folder stays this demo's as long as the answer is kept.
+    fn clear(&self, folder: &Path) -> anyhow::Result<File> {
+        if folder.is_file() {
+            bail!("{} is a file; name a folder with --out", folder.display());
+        }
+        std::fs::create_dir_all(folder).with_context(|| {
+            format!(
+                "the folder {} cannot be made; name another with --out",
+                folder.display()
+            )
+        })?;
+        let claim = File::open(folder)
+            .with_context(|| format!("the folder {} cannot be opened", folder.display()))?;
+        if flock(&claim, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!(
+                "another demo runs in {}; name another folder with --out",
+                folder.display()
+            );
+        }
         let ours = std::fs::read_to_string(&self.config).is_ok_and(|text| text.starts_with(MARK));
         let empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
         if !ours && !empty {
-            bail!("{} is not empty and not from an earlier demo; name another folder with --out", folder.display());
+            bail!(
+                "{} is not empty and not from an earlier demo; name another folder with --out",
+                folder.display()
+            );
         }
         let store = ["db", "db-wal", "db-shm", "db.lock", "sock"].map(|end| self.store.with_extension(end));
-        let own = [&self.timeline, &self.report, &self.before, &self.engine, &self.daemon_log, &self.config];
+        let own = [
+            &self.timeline,
+            &self.report,
+            &self.before,
+            &self.engine,
+            &self.daemon_log,
+            &self.config,
+        ];
         let inner = [&self.engine_log, &self.gpu, &self.port, &self.journal];
         for file in own.into_iter().chain(inner).chain(&store) {
             match std::fs::remove_file(file) {
@@ -75,7 +104,7 @@ impl Files {
                 _ => {}
             }
         }
-        Ok(())
+        Ok(claim)
     }
 }
 
@@ -88,6 +117,7 @@ pub(super) struct World {
     daemon: Child,
     engine: Option<Supervisor>,
     _gpu: Gpu,
+    _claim: File,
 }
 
 impl World {
@@ -96,8 +126,10 @@ impl World {
             "the simulated driver libplimsoll_sim_driver.so is not beside this program; build it with `cargo build --release --workspace`",
         )?;
         let files = Files::within(folder);
-        files.clear(folder)?;
-        let folder = folder.canonicalize().with_context(|| format!("{} cannot be found", folder.display()))?;
+        let claim = files.clear(folder)?;
+        let folder = folder
+            .canonicalize()
+            .with_context(|| format!("{} cannot be found", folder.display()))?;
         let files = Files::within(&folder);
         let gpu = Gpu::create(&files.gpu, &[demo_device()]).context("the simulated GPU cannot be made")?;
         let listen = free_address()?;
@@ -113,12 +145,22 @@ impl World {
             .env("PLIMSOLL_SIM_GPU", &files.gpu)
             .env_remove("PLIMSOLL_SOCKET")
             .env_remove("PLIMSOLL_DB")
+            .env_remove("PLIMSOLL_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&files.daemon_log).context("the daemon's log cannot be made")?)
             .spawn()
             .context("the daemon cannot be started")?;
-        Ok(Self { files, engine_text, demo: *demo, program, daemon, engine: None, _gpu: gpu })
+        Ok(Self {
+            files,
+            engine_text,
+            demo: *demo,
+            program,
+            daemon,
+            engine: None,
+            _gpu: gpu,
+            _claim: claim,
+        })
     }
 
     /// Waits until the daemon's database answers.
@@ -127,10 +169,16 @@ impl World {
         loop {
             self.check()?;
             if Instant::now() > deadline {
-                bail!("the daemon recorded nothing; its log is {}", self.files.daemon_log.display());
+                bail!(
+                    "the daemon recorded nothing; its log is {}",
+                    self.files.daemon_log.display()
+                );
             }
             if let Ok(reader) = Reader::open(&self.files.store).await
-                && reader.query("SELECT 1 FROM device_samples LIMIT 1", &[]).await.is_ok_and(|table| !table.rows.is_empty())
+                && reader
+                    .query("SELECT 1 FROM device_samples LIMIT 1", &[])
+                    .await
+                    .is_ok_and(|table| !table.rows.is_empty())
             {
                 return Ok(reader);
             }
@@ -151,7 +199,11 @@ impl World {
         let program = self.program.clone();
         let command = move || {
             let mut command = Command::new(&program);
-            command.arg("sim-engine").args(&arguments).stdin(Stdio::null()).stdout(Stdio::null());
+            command
+                .arg("sim-engine")
+                .args(&arguments)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null());
             // Without its log the engine still tells its story through the driver.
             command.stderr(log.try_clone().map_or_else(|_| Stdio::null(), Stdio::from));
             command
@@ -172,7 +224,9 @@ impl World {
 
     /// Ends the engine, and waits until the daemon has seen it. Answers how often it had to be restarted.
     pub(super) async fn end_engine(&mut self, reader: &Reader) -> anyhow::Result<u32> {
-        let Some(engine) = self.engine.take() else { return Ok(0) };
+        let Some(engine) = self.engine.take() else {
+            return Ok(0);
+        };
         let restarts = engine.restarts();
         drop(engine.stop());
         let deadline = Instant::now() + PATIENCE;
@@ -214,7 +268,9 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 
 fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no free port on the loopback interface")?;
-    listener.local_addr().context("no free port on the loopback interface")
+    listener
+        .local_addr()
+        .context("no free port on the loopback interface")
 }
 
 fn daemon_config(files: &Files, library: &Path, listen: SocketAddr) -> String {

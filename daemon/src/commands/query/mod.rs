@@ -3,6 +3,7 @@
 mod report;
 mod sql;
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
@@ -24,7 +25,11 @@ pub(super) fn runs(source: &Source, json: bool) -> Outcome {
         let reader = open(source).await?;
         runs::load(&reader, None).await.map_err(failed)
     })?;
-    print(&if json { runs::json(&runs) } else { runs::text(&runs, &TimeZone::system(), now_ns()) })
+    print(&if json {
+        runs::json(&runs)
+    } else {
+        runs::text(&runs, &TimeZone::system(), now_ns())
+    })
 }
 
 pub(super) fn show(run: &str, source: &Source, json: bool) -> Outcome {
@@ -33,13 +38,22 @@ pub(super) fn show(run: &str, source: &Source, json: bool) -> Outcome {
         let run = find_run(&reader, run).await.map_err(failed)?;
         show::load(&reader, run, now_ns()).await.map_err(failed)
     })?;
-    print(&if json { show::json(&shown) } else { show::text(&shown, &TimeZone::system(), now_ns()) })
+    print(&if json {
+        show::json(&shown)
+    } else {
+        show::text(&shown, &TimeZone::system(), now_ns())
+    })
 }
 
 /// What was decided, from the store; and, as far as a daemon answers, where the rules stand now.
 pub(super) fn why(subject: Option<&str>, rules: Option<&Value>, source: &Source, json: bool) -> Outcome {
     let wanted = |rule: &&Value| subject.is_none_or(|subject| rule["rule"] == subject);
-    let now: Vec<&Value> = rules.and_then(Value::as_array).into_iter().flatten().filter(wanted).collect();
+    let now: Vec<&Value> = rules
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter(wanted)
+        .collect();
     let decisions = runtime()?.block_on(async {
         let reader = open(source).await?;
         match why::load(&reader, subject).await {
@@ -55,16 +69,41 @@ pub(super) fn why(subject: Option<&str>, rules: Option<&Value>, source: &Source,
     }
     let rules: String = now.into_iter().map(super::control::rule_text).collect();
     let gap = if rules.is_empty() { "" } else { "\n" };
-    print(&format!("{rules}{gap}{}", why::text(&decisions, &TimeZone::system())))
+    print(&format!(
+        "{rules}{gap}{}",
+        why::text(&decisions, &TimeZone::system())
+    ))
 }
 
 async fn open(source: &Source) -> Result<Reader, Failure> {
     let path: PathBuf = config::store_path(source.db.as_deref(), source.config.config.as_deref())?;
-    Reader::open(&path).await.map_err(|error| Failure::new(Status::Failed, error))
+    // What the database would only call "unable to open".
+    let hindrance = match std::fs::File::open(&path) {
+        Ok(_) if path.is_dir() => Some("is a folder; name the database in it"),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Some("may not be read by this user; ask as its owner, for example with sudo")
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(
+            "does not exist; record something first (`plimsoll run`, `plimsoll daemon`, `plimsoll demo`), or name another with --db",
+        ),
+        _ => None,
+    };
+    if let Some(hindrance) = hindrance {
+        let text = format!("the database {} {hindrance}", path.display());
+        return Err(Failure::new(Status::Failed, anyhow::Error::msg(text)));
+    }
+    Reader::open(&path)
+        .await
+        .map_err(|error| Failure::new(Status::Failed, error))
 }
 
 fn failed(error: ReportError) -> Failure {
-    Failure::new(Status::Failed, error)
+    let status = if matches!(error, ReportError::EmptyWindow { .. }) {
+        Status::Usage
+    } else {
+        Status::Failed
+    };
+    Failure::new(status, error)
 }
 
 fn now_ns() -> i64 {

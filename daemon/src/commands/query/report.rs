@@ -1,11 +1,13 @@
 //! `plimsoll report`: the picture of a run, alone or in a page with everything that was decided.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
+use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use plimsoll_reports::{Theme, find_run, html, load, show, svg};
 use plimsoll_store::Reader;
@@ -15,6 +17,7 @@ use super::super::{Outcome, print, runtime};
 use super::{failed, now_ns, open};
 use crate::cli;
 use crate::failure::{Failure, Status};
+use crate::screen::say;
 
 /// What to draw, and how.
 struct Drawing<'a> {
@@ -27,13 +30,27 @@ struct Drawing<'a> {
 
 pub(in crate::commands) fn report(arguments: &cli::Report) -> Outcome {
     let run = &arguments.run.run;
-    let output = arguments.output.clone().unwrap_or_else(|| PathBuf::from(format!("{run}.svg")));
+    // A run's name may have slashes, but is no path.
+    let output = arguments
+        .output
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(format!("{}.svg", run.replace('/', "-"))));
     let to_stdout = output.as_os_str() == "-";
-    let page = match output.extension().and_then(|end| end.to_str()) {
+    let end = output
+        .extension()
+        .and_then(|end| end.to_str())
+        .map(str::to_ascii_lowercase);
+    let page = match end.as_deref() {
         Some("html" | "htm") => true,
         Some("svg") => false,
         _ if to_stdout => false,
-        _ => return Err(Failure::usage(format!("{} must end in .svg or .html", output.display()))),
+        _ => {
+            let text = format!(
+                "'{}' must end in .svg for the picture or .html for the page, or be - for stdout",
+                output.display()
+            );
+            return Err(Failure::usage(text));
+        }
     };
     let drawing = Drawing {
         run,
@@ -54,53 +71,176 @@ pub(in crate::commands) fn report(arguments: &cli::Report) -> Outcome {
         return print(&text);
     }
     write(&output, &text)?;
-    eprintln!("{} written", output.display());
+    say(format_args!("{} written", output.display()));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Draws a run into a file: a page if its name ends so, else the picture alone.
 pub(in crate::commands) async fn draw(reader: &Reader, run: &str, output: &Path) -> Result<(), Failure> {
     let page = output.extension().is_some_and(|end| end == "html");
-    let text = make(reader, &Drawing { run, from: None, to: None, theme: Theme::Auto, page }).await?;
+    let text = make(
+        reader,
+        &Drawing {
+            run,
+            from: None,
+            to: None,
+            theme: Theme::Auto,
+            page,
+        },
+    )
+    .await?;
     write(output, &text)
 }
 
 async fn make(reader: &Reader, drawing: &Drawing<'_>) -> Result<String, Failure> {
     let run = find_run(reader, drawing.run).await.map_err(failed)?;
     let shown = show::load(reader, run, now_ns()).await.map_err(failed)?;
-    let instant = |text: Option<&str>| text.map(|text| instant(text, shown.run.started_ns)).transpose();
+    let zone = TimeZone::system();
+    let instant = |text: Option<&str>| {
+        text.map(|text| instant(text, shown.run.started_ns, &zone))
+            .transpose()
+    };
+    let (from_ns, to_ns) = (instant(drawing.from)?, instant(drawing.to)?);
+    let (start, end) = (shown.run.started_ns, shown.run.ended_ns.unwrap_or_else(now_ns));
+    if from_ns.is_some_and(|from| from >= end) || to_ns.is_some_and(|to| to <= start) {
+        let lasted = Duration::from_nanos(u64::try_from(end.saturating_sub(start)).unwrap_or(0));
+        let lasted = units::show_duration(lasted);
+        return Err(Failure::usage(format!(
+            "nothing of run {run} lies there: it lasted {lasted}; `plimsoll show {run}` says when"
+        )));
+    }
     let request = load::Request {
         run: Some(run),
-        from_ns: instant(drawing.from)?,
-        to_ns: instant(drawing.to)?,
+        from_ns,
+        to_ns,
         rules: Vec::new(),
     };
     let timeline = load::timeline(reader, &request).await.map_err(failed)?;
-    let zone = TimeZone::system();
     let picture = svg(&timeline, drawing.theme, &zone).context("the picture cannot be drawn")?;
-    Ok(if drawing.page { html::page(&shown, &picture, &zone, now_ns()) } else { picture })
+    Ok(if drawing.page {
+        html::page(&shown, &picture, &zone, now_ns())
+    } else {
+        picture
+    })
 }
 
-/// "90s" after the start of the run, or a time of the calendar.
-fn instant(text: &str, started_ns: i64) -> Result<i64, Failure> {
+/// Reads "90s" or "01:30" into the run, as pictures count; "03:20:00", the first after its start; or a date and time,
+/// local unless it says otherwise.
+fn instant(text: &str, started_ns: i64, zone: &TimeZone) -> Result<i64, Failure> {
+    let text = text.trim();
+    let far = || Failure::usage(format!("'{text}' is too far away"));
     if let Ok(offset) = units::parse_duration(text) {
-        return Ok(started_ns.saturating_add(i64::try_from(offset.as_nanos()).unwrap_or(i64::MAX)));
+        let offset = i64::try_from(offset.as_nanos()).ok();
+        return offset
+            .and_then(|offset| started_ns.checked_add(offset))
+            .ok_or_else(far);
     }
-    let at: Timestamp = text.parse().map_err(|_| {
-        Failure::usage(format!("'{text}' is not a time; write \"90s\" into the run, or \"2026-11-22T03:20:00Z\""))
+    if let Some((minutes, secs)) = text.split_once(':')
+        && let (Ok(minutes), Ok(secs @ 0..60)) = (minutes.parse::<u32>(), secs.parse::<u32>())
+    {
+        return started_ns
+            .checked_add((i64::from(minutes) * 60 + i64::from(secs)) * 1_000_000_000)
+            .ok_or_else(far);
+    }
+    let at = calendar(text, started_ns, zone).ok_or_else(|| {
+        Failure::usage(format!(
+            "'{text}' is not a time; write \"90s\" or \"01:30\" into the run, a time of day such as \"03:20:00\", \
+             or \"2026-11-22 03:20\""
+        ))
     })?;
-    i64::try_from(at.as_nanosecond()).map_err(|_| Failure::usage(format!("'{text}' is too far away")))
+    i64::try_from(at.as_nanosecond()).map_err(|_| far())
 }
 
-/// Writes a whole file or none: a reader never sees half a picture.
+fn calendar(text: &str, started_ns: i64, zone: &TimeZone) -> Option<Timestamp> {
+    if let Ok(at) = text.parse() {
+        return Some(at);
+    }
+    // As `plimsoll show` prints times.
+    if let Ok(at) = Timestamp::strptime("%Y-%m-%d %H:%M:%S %:z", text) {
+        return Some(at);
+    }
+    if let Ok(at) = text.parse::<DateTime>() {
+        return at.to_zoned(zone.clone()).ok().map(|at| at.timestamp());
+    }
+    let time: Time = text.parse().ok()?;
+    let started = Timestamp::from_nanosecond(i128::from(started_ns)).ok()?;
+    let first = started.to_zoned(zone.clone()).date();
+    let days = [Some(first), first.tomorrow().ok()].into_iter().flatten();
+    let mut candidates = days.filter_map(|day| day.to_datetime(time).to_zoned(zone.clone()).ok());
+    candidates
+        .find(|at| at.timestamp().as_second() >= started.as_second())
+        .map(|at| at.timestamp())
+}
+
+/// Writes a whole file or none: a reader never sees half a picture. A link stays one.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = target
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
     let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(mode)?;
-        file.persist(path).map_err(|error| error.error)
+        file.persist(&target).map_err(|error| error.error)
     });
-    let written = written.with_context(|| format!("{} cannot be written", path.display()));
-    written.map(drop).map_err(|error| Failure::new(Status::Failed, error))
+    written.map(drop).map_err(|error| {
+        let reason = match error.kind() {
+            ErrorKind::NotFound if !folder.is_dir() => {
+                format!("the folder {} does not exist", folder.display())
+            }
+            ErrorKind::PermissionDenied => {
+                format!("this user may not write into the folder {}", folder.display())
+            }
+            _ => error.to_string(),
+        };
+        let text = format!("{} cannot be written: {reason}", path.display());
+        Failure::new(Status::Failed, anyhow::Error::msg(text))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::Offset;
+
+    use super::*;
+
+    #[test]
+    fn times_as_people_write_them() {
+        let zone = TimeZone::fixed(Offset::constant(1));
+        let ns = |text: &str| {
+            text.parse::<Timestamp>()
+                .map(|at| at.as_nanosecond())
+                .unwrap_or_default()
+        };
+        let started_ns = i64::try_from(ns("2026-11-22T22:00:00Z")).unwrap_or_default();
+        for (text, is) in [
+            ("90s", "2026-11-22T22:01:30Z"),
+            ("01:30", "2026-11-22T22:01:30Z"),
+            ("0", "2026-11-22T22:00:00Z"),
+            ("2026-11-22T22:10:00Z", "2026-11-22T22:10:00Z"),
+            ("2026-11-22 23:10", "2026-11-22T22:10:00Z"),
+            ("2026-11-22 23:10:05 +01:00", "2026-11-22T22:10:05Z"),
+            ("23:10:00", "2026-11-22T22:10:00Z"),
+            ("03:20:00", "2026-11-23T02:20:00Z"),
+        ] {
+            let at = instant(text, started_ns, &zone)
+                .map(i128::from)
+                .map_err(|failure| failure.to_string());
+            assert_eq!(at, Ok(ns(is)), "{text}");
+        }
+        for text in [
+            "",
+            "5",
+            "-5s",
+            "yesterday",
+            "01:75",
+            "9999999d",
+            "25:00:00",
+            "2026-13-01",
+        ] {
+            assert!(instant(text, started_ns, &zone).is_err(), "{text}");
+        }
+    }
 }

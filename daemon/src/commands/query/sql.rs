@@ -10,6 +10,7 @@ use super::super::{Outcome, print, runtime};
 use super::open;
 use crate::cli::{self, Format};
 use crate::failure::{Failure, Status};
+use crate::screen::say;
 
 /// A longer query is not read from stdin.
 const QUERY_LIMIT: u64 = 1 << 20;
@@ -18,8 +19,15 @@ pub(in crate::commands) fn sql(arguments: &cli::Sql) -> Outcome {
     let mut query = arguments.query.clone();
     if query == "-" {
         query.clear();
-        let read = std::io::stdin().lock().take(QUERY_LIMIT).read_to_string(&mut query);
+        let stdin = std::io::stdin();
+        if stdin.is_terminal() {
+            say("Write a query, then press Ctrl-D.");
+        }
+        let read = stdin.lock().take(QUERY_LIMIT + 1).read_to_string(&mut query);
         read.map_err(|error| Failure::usage(format!("the query cannot be read from stdin: {error}")))?;
+        if query.len() as u64 > QUERY_LIMIT {
+            return Err(Failure::usage("the query on stdin is longer than 1 MiB"));
+        }
     }
     let answer = runtime()?.block_on(async {
         let reader = open(&arguments.source).await?;
@@ -32,12 +40,21 @@ pub(in crate::commands) fn sql(arguments: &cli::Sql) -> Outcome {
         Format::Ndjson => table::Format::Ndjson,
         Format::Markdown => table::Format::Markdown,
     };
-    print(&table::render(&answer.columns, &answer.rows, format, terminal_width()))?;
+    print(&table::render(
+        &answer.columns,
+        &answer.rows,
+        format,
+        terminal_width(),
+    ))?;
     let cut = answer.truncated.map(|limit| limit.to_string());
     if cut.is_some() || std::io::stdout().is_terminal() {
-        eprint!("{}", table::footer(answer.rows.len(), answer.elapsed, cut.as_deref()));
+        say(table::footer(answer.rows.len(), answer.elapsed, cut.as_deref()).trim_end());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if cut.is_some() {
+        ExitCode::from(Status::Refused as u8)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn failure(error: QueryError) -> Failure {

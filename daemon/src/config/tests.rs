@@ -1,0 +1,145 @@
+//! What a configuration may say: the documented example, the defaults, and mistakes that name their place.
+
+use super::*;
+
+const PATH: &str = "/etc/plimsoll/plimsoll.toml";
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text, Path::new(PATH)).map_err(|error| error.to_string())
+}
+
+/// The blocks of TOML in the page that documents the configuration, put together.
+fn documented() -> String {
+    let page = include_str!("../../../docs/configuration.md");
+    let blocks = page
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    blocks.collect()
+}
+
+#[test]
+fn the_documented_example_is_valid() {
+    let config = parse(&documented()).unwrap_or_else(|error| panic!("{error}"));
+    let names: Vec<&str> = config
+        .engines
+        .iter()
+        .map(|(engine, _)| engine.spec.name.as_str())
+        .collect();
+    assert_eq!(names, ["chat", "deepseek"], "in order of their names");
+    let (deepseek, ladder) = &config.engines[1];
+    assert_eq!(
+        ladder
+            .rules
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .collect::<Vec<_>>(),
+        ["checkpointing", "quantize"]
+    );
+    assert!(
+        deepseek.spec.applied.is_some()
+            && deepseek
+                .spec
+                .health
+                .as_ref()
+                .is_some_and(|health| health.probe.is_some())
+    );
+    // Everything that is accepted but without effect is said, and nothing else.
+    insta::assert_snapshot!(config.warnings.join("\n"), @r#"
+    [http] listen = "127.0.0.1:9690": this version serves no HTTP yet; use `plimsoll status`
+    [engine.chat] profile = "vllm" is taken as "custom": this version has no profiles of its own
+    [engine.chat] metrics is not used by this version yet
+    [engine.chat] limits is not used by this version yet
+    [engine.chat] quality is not used by this version yet
+    rule 'kv-fp8' of [engine.chat]: nothing feeds engine.kv_used_ratio in this version, so it stays unknown
+    rule 'kv-fp8' of [engine.chat]: nothing feeds engine.requests_waiting in this version, so it stays unknown
+    "#);
+}
+
+#[test]
+fn an_empty_file_has_the_documented_defaults() {
+    let config = parse("").unwrap_or_else(|error| panic!("{error}"));
+    let hours = |Period(period): Period| period.as_secs() / 3600;
+    let keep = &config.store.keep;
+    assert_eq!(
+        (hours(keep.raw), hours(keep.seconds), hours(keep.minutes)),
+        (24, 14 * 24, 400 * 24)
+    );
+    assert_eq!(config.store.max_size, Size(4 << 30));
+    assert_eq!(config.sampling.interval, Period(Duration::from_secs(1)));
+    assert_eq!(config.sampling.burst, Period(Duration::from_millis(100)));
+    assert_eq!(config.sampling.nvml_library, Path::new("libnvidia-ml.so.1"));
+    assert!(config.engines.is_empty() && config.warnings.is_empty() && config.store.path.is_none());
+}
+
+const ENGINE: &str = "[engine.chat]\nprofile = \"custom\"\n";
+
+fn rule(when: &str) -> String {
+    format!("{ENGINE}[[rule]]\nname = \"r\"\nengine = \"chat\"\nset = {{ a = 1 }}\nwhen = {when}\n")
+}
+
+/// Line, key and what to write instead, for mistakes in every kind of place.
+#[test]
+fn mistakes_name_their_place() {
+    let cases = [
+        "[store]\nkeep = { rwa = \"24h\" }".to_owned(),
+        "[store]\nkeep = \"24h\"".to_owned(),
+        "[store]\npath = \"plimsoll.db\"".to_owned(),
+        "[store]\nmax_size = 0".to_owned(),
+        "[store]\n[store]".to_owned(),
+        "[sampling]\ninterval = 1".to_owned(),
+        "interval = \"1s\"".to_owned(),
+        "[http]\nlisten = \"localhost:9690\"".to_owned(),
+        "[engines.chat]\nprofile = \"custom\"".to_owned(),
+        "[engine]\nprofile = \"custom\"".to_owned(),
+        "[[engine]]\nprofile = \"custom\"".to_owned(),
+        "[engine.chat]".to_owned(),
+        "[engine.chat]\nprofile = \"vlllm\"".to_owned(),
+        format!("{ENGINE}config = [\"/etc/engine.yaml\"]"),
+        format!("{ENGINE}config_format = \"YAML\""),
+        format!("{ENGINE}match = {{ prot = 8000 }}"),
+        format!("{ENGINE}match = {{ port = \"8000\" }}"),
+        format!("{ENGINE}match = {{ args = \"(\" }}"),
+        format!("{ENGINE}match = \"vllm\""),
+        format!("{ENGINE}reload = {{ signl = \"HUP\" }}"),
+        format!("{ENGINE}reload = {{ command = \"kill -HUP 1\" }}"),
+        format!("{ENGINE}health = \"http://127.0.0.1:8000/health\""),
+        format!("{ENGINE}health = {{ http = \"http://127.0.0.1:8000/health\", within = \"0\" }}"),
+        format!("{ENGINE}health = {{ http = \"http://127.0.0.1:8000/health\", probe = {{ htp = \"\" }} }}"),
+        format!("{ENGINE}limits = {{ restart_per_hour = 2 }}"),
+        rule("{ signl = \"vram.used_ratio\", enter = 0.8 }"),
+        rule("{ signal = \"gpu\", enter = 0.8 }"),
+        rule("{ signal = \"vram.used_ratio\", enter = true }"),
+        rule("{ signal = \"vram.used_ratio\", enter = 0.8, stat = \"median\" }"),
+        rule("{ all = [ { signl = \"vram.used_ratio\", enter = 0.8 } ] }"),
+        rule(
+            "{ all = [\n  { signal = \"vram.used_ratio\", enter = 0.8 },\n  { signal = \"vram.free_bytes\", enter = \"80%\" } ] }",
+        ),
+        rule("\"vram.used_ratio > 80%\""),
+        rule("{ signal = \"vram.used_ratio\", enter = 0.8 }").replace("name = \"r\"\n", ""),
+        rule("{ signal = \"vram.used_ratio\", enter = 0.8 }").replace("[[rule]]", "[rule]"),
+        rule("{ signal = \"vram.used_ratio\", enter = 0.8 }") + "mode = \"Act\"",
+        rule("{ signal = \"vram.used_ratio\", enter = 0.8 }").replace("a = 1", "\"b.c\" = { scale = 0 }"),
+        rule("{ signal = \"vram.used_ratio\", enter = 0.8 }")
+            + rule("{ signal = \"vram.used_ratio\", enter = 0.9 }").trim_start_matches(ENGINE),
+    ];
+    let said: Vec<String> = cases
+        .iter()
+        .map(|text| {
+            let error = parse(text).err().unwrap_or_else(|| panic!("valid:\n{text}"));
+            format!(
+                "{}\n=> {}\n",
+                text.trim_start_matches(ENGINE).trim_end(),
+                error.trim_start_matches("/etc/plimsoll/")
+            )
+        })
+        .collect();
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_is_too_strange(text in "\\PC{0,60}|(\\[?\\[(store|engine.a|rule)\\]\\]?\n[a-z]{1,8} = (1|\"x\"|\\{ [a-z]{1,5} = 2 \\}|\\[\\])\n){0,3}") {
+        drop(parse(&text));
+    }
+}

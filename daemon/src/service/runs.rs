@@ -192,7 +192,8 @@ impl Runs {
             Some(ExitHint::HostOutOfMemory) => "; the kernel killed it for want of host memory, not of device memory",
             None => "",
         };
-        let detail = json!({ "pid": pid, "exit_code": exit_code, "device_used_ratio": fullest });
+        let ratio = fullest.map(|ratio| (ratio * 1e4).round() / 1e4);
+        let detail = json!({ "pid": pid, "exit_code": exit_code, "device_used_ratio": ratio });
         let message = format!("{name} ended with {status}{why}");
         let event = Event::new(EventKind::ProcessExit, message).in_run(Some(id)).with_detail(detail.clone());
         records.push(Record::Event(event));

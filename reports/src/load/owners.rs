@@ -13,6 +13,9 @@ use crate::timeline::{DeviceTrack, Owner, OwnerName, Sample};
 /// How long a row of `process_samples` holds, ns.
 pub(super) const HOLDS_NS: i64 = 61_000_000_000;
 
+/// Processes are looked for once a second; this allows for a busy machine, ns.
+const CLAIMED_NS: i64 = 5_000_000_000;
+
 /// A process on a device; several lives of one pid are told apart by run and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
@@ -67,13 +70,17 @@ pub(super) async fn read(
     if i64::try_from(table.rows.len()).is_ok_and(|rows| rows > MOST_ROWS) {
         return Ok(false);
     }
+    let mut read: Vec<(Key, Sample)> = rows(&table)
+        .filter_map(|mut row| {
+            let key = Key::read(&mut row, window);
+            let (at_ns, used_bytes) = (row.int()?, row.size());
+            Some((key, Sample { at_ns, used_bytes }))
+        })
+        .collect();
+    claim(&mut read, window);
     let mut series: BTreeMap<Key, Vec<Sample>> = BTreeMap::new();
     let mut latest: BTreeMap<(String, u32), Key> = BTreeMap::new();
-    for mut row in rows(&table) {
-        let key = Key::read(&mut row, window);
-        let (Some(at_ns), used_bytes) = (row.int(), row.size()) else {
-            continue;
-        };
+    for (key, Sample { at_ns, used_bytes }) in read {
         // A process that became known as another (its run was not known yet at first) is not held twice.
         let former = latest.insert((key.device.clone(), key.pid), key.clone());
         if let Some(former) = former.filter(|former| *former != key) {
@@ -106,6 +113,23 @@ pub(super) async fn read(
         }
     }
     Ok(true)
+}
+
+/// The driver names a process before anybody has seen to which run it belongs: its first rows, which belong to no run,
+/// are the run's if the run claims the process within [`CLAIMED_NS`].
+fn claim(read: &mut [(Key, Sample)], window: &Window) {
+    let mut next: BTreeMap<(String, u32), (Key, i64)> = BTreeMap::new();
+    for (key, sample) in read.iter_mut().rev() {
+        let process = (key.device.clone(), key.pid);
+        if key.run.is_none()
+            && let Some((claimed, at_ns)) = next.get(&process)
+            && claimed.run == window.run
+            && at_ns.saturating_sub(sample.at_ns) <= CLAIMED_NS
+        {
+            *key = claimed.clone();
+        }
+        next.insert(process, (key.clone(), sample.at_ns));
+    }
 }
 
 /// Ends a value that was not confirmed in time.
@@ -179,6 +203,45 @@ mod tests {
                 used_bytes: *used_bytes,
             })
             .collect()
+    }
+
+    #[test]
+    fn the_first_rows_of_a_process_are_its_run_s() {
+        let window = Window {
+            run: Some(7),
+            from_ns: 0,
+            to_ns: i64::MAX,
+        };
+        let row = |run: Option<i64>, secs: i64| {
+            let name = match run {
+                Some(_) => OwnerName::Process {
+                    name: Some("serve".to_owned()),
+                    pid: 9,
+                },
+                None => OwnerName::OtherProcesses,
+            };
+            let sample = Sample {
+                at_ns: secs * 1_000_000_000,
+                used_bytes: Some(1),
+            };
+            (
+                Key {
+                    device: "GPU-1".to_owned(),
+                    name,
+                    run,
+                    pid: 9,
+                },
+                sample,
+            )
+        };
+        let mut rows = [row(None, 0), row(None, 100), row(None, 101), row(Some(7), 102)];
+        claim(&mut rows, &window);
+        let runs: Vec<Option<i64>> = rows.iter().map(|(key, _)| key.run).collect();
+        assert_eq!(
+            runs,
+            [None, Some(7), Some(7), Some(7)],
+            "an earlier life of the pid stays another's"
+        );
     }
 
     #[test]

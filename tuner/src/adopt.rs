@@ -1,46 +1,59 @@
-//! A person's edit of a file that has rungs in it: their text without what is ours.
+//! The person's text under ours, and a person's edit of a file that has ours in it: their text without what is ours.
 
-use crate::desired::{self, Overlay};
-use crate::edit::{self, EditError, Format};
+use std::path::PathBuf;
 
-/// The person's text as a new base: what they wrote, with every value of ours that they left alone put back to what it
-/// was before us. `base` is the former base, `ours` the rungs that the file had when they edited it.
-///
-/// # Errors
-/// When what is theirs cannot be told from what is ours.
-pub(crate) fn base(
-    base: &[u8],
-    edited: &[u8],
-    format: Format,
-    ours: &[Overlay],
-) -> Result<Vec<u8>, EditError> {
-    let written = desired::render(base, format, ours)?;
-    let (base, written) = (edit::text(base)?, edit::text(&written)?);
-    let mut text = lines_back(base, written, edit::text(edited)?);
-    for key in ours
-        .iter()
-        .flat_map(|overlay| &overlay.settings)
-        .map(|setting| &setting.path)
-    {
-        let is = edit::get(&text, format, key)?;
-        if is.is_some() && is == edit::get(written, format, key)? {
-            text = match edit::get(base, format, key)? {
-                Some(value) => edit::set(&text, format, key, &value)?,
-                None => edit::remove(&text, format, key)?,
-            };
+use serde::{Deserialize, Serialize};
+
+use crate::edit::{self, EditError, Format, KeyPath};
+
+/// The person's text, remembered for as long as the file holds anything of ours. What is ours is remembered with it, so
+/// that neither an edit of the file nor one of the rules makes ours pass for theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// The file, as the engine's configuration names it.
+    pub path: PathBuf,
+    /// The person's text.
+    pub text: String,
+    /// The text as Plimsoll wrote it last, or as a person left it since.
+    pub written: String,
+    /// The keys that Plimsoll set in it.
+    pub keys: Vec<KeyPath>,
+}
+
+impl Base {
+    /// The person's text after their edit: what they wrote, with every value of ours that they left alone put back to
+    /// what it was before us.
+    ///
+    /// # Errors
+    /// When what is theirs cannot be told from what is ours.
+    pub(crate) fn adopt(&self, edited: &[u8], format: Format) -> Result<String, EditError> {
+        let mut text = lines_back(&self.text, &self.written, edit::text(edited)?);
+        for key in &self.keys {
+            let is = edit::get(&text, format, key)?;
+            if is.is_some() && is == edit::get(&self.written, format, key)? {
+                text = match edit::get(&self.text, format, key)? {
+                    Some(value) => edit::set(&text, format, key, &value)?,
+                    None => edit::remove(&text, format, key)?,
+                };
+            }
         }
+        Ok(text)
     }
-    Ok(text.into_bytes())
 }
 
 /// The edited text with each line of ours, where it stands there once and unchanged, as the person first wrote it: byte for
 /// byte, with their quoting. What this does not reach, the caller puts back value by value.
 fn lines_back(base: &str, written: &str, edited: &str) -> String {
     let (was, ours): (Vec<&str>, Vec<&str>) = (base.lines().collect(), written.lines().collect());
-    if was.len() != ours.len() {
-        return edited.to_owned();
-    }
-    let changed: Vec<(&str, &str)> = ours.into_iter().zip(was).filter(|(ours, was)| ours != was).collect();
+    let operations = similar::capture_diff_slices(similar::Algorithm::Myers, &was, &ours);
+    let replaced = operations.iter().filter_map(|operation| {
+        let (tag, old, new) = operation.as_tag_tuple();
+        let in_place = tag == similar::DiffTag::Replace && old.len() == new.len();
+        in_place.then(|| ours.get(new).zip(was.get(old)))?
+    });
+    let changed: Vec<(&str, &str)> = replaced
+        .flat_map(|(ours, was)| ours.iter().copied().zip(was.iter().copied()))
+        .collect();
     let count = |line: &str| edited.lines().filter(|other| *other == line).count();
     let back = |line: &str| {
         let body = line.trim_end_matches(['\n', '\r']);
@@ -57,53 +70,60 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::desired::{self, Overlay};
     use crate::setting::{SetValue, Setting};
 
-    fn rung(path: &str, value: serde_json::Value) -> Overlay {
-        let setting = Setting {
-            path: path.parse().unwrap(),
-            value: SetValue::Value(value),
+    /// A text with these values of ours in it.
+    fn written(text: &str, ours: &[(&str, serde_json::Value)]) -> Base {
+        let setting = |(key, value): &(&str, serde_json::Value)| Setting {
+            path: key.parse().unwrap(),
+            value: SetValue::Value(value.clone()),
         };
-        Overlay {
-            rung: path.to_owned(),
-            settings: vec![setting],
+        let settings: Vec<Setting> = ours.iter().map(setting).collect();
+        let keys = settings.iter().map(|setting| setting.path.clone()).collect();
+        let overlay = Overlay {
+            rung: "ours".to_owned(),
+            settings,
+        };
+        let written = desired::render(text.as_bytes(), Format::Yaml, &[overlay]).unwrap();
+        Base {
+            path: "/e.yaml".into(),
+            text: text.to_owned(),
+            written: String::from_utf8(written).unwrap(),
+            keys,
         }
     }
 
     #[test]
     fn what_they_wrote_stays_and_what_is_ours_goes() {
-        let before = b"# mine\na: 1\nb: 2   # two\nc: 3\n";
-        let ours = [rung("b", json!(20)), rung("d.e", json!("x"))];
-        let file = desired::render(before, Format::Yaml, &ours).unwrap();
-        let edited = String::from_utf8(file)
-            .unwrap()
-            .replace("c: 3", "c: 30  # theirs");
-        let base = base(before, edited.as_bytes(), Format::Yaml, &ours).unwrap();
-        let base = String::from_utf8(base).unwrap();
+        let before = "# mine\na: 1\nb: 2   # two\nc: 3\n";
+        let base = written(before, &[("b", json!(20)), ("d.e", json!("x"))]);
+        let edited = base.written.replace("c: 3", "c: 30  # theirs");
+        let text = base.adopt(edited.as_bytes(), Format::Yaml).unwrap();
         assert!(
-            base.starts_with("# mine\na: 1\nb: 2   # two\nc: 30  # theirs\n"),
-            "{base}"
+            text.starts_with("# mine\na: 1\nb: 2   # two\nc: 30  # theirs\n"),
+            "{text}"
         );
         assert_eq!(
-            edit::get(&base, Format::Yaml, &"d.e".parse().unwrap()).unwrap(),
+            edit::get(&text, Format::Yaml, &"d.e".parse().unwrap()).unwrap(),
             None
         );
     }
 
     #[test]
     fn their_quoting_comes_back_too() {
-        let ours = [rung("model.q", json!("int8"))];
-        let before = b"model:\r\n  q: none   # weights\r\nb: 2\r\n";
-        let file = desired::render(before, Format::Yaml, &ours).unwrap();
-        let edited = String::from_utf8(file).unwrap() + "c: 3\r\n";
-        let text = base(before, edited.as_bytes(), Format::Yaml, &ours).unwrap();
-        assert_eq!(String::from_utf8(text).unwrap(), "model:\r\n  q: none   # weights\r\nb: 2\r\nc: 3\r\n");
+        let base = written(
+            "model:\r\n  q: none   # weights\r\nb: 2\r\n",
+            &[("model.q", json!("int8")), ("new", json!(true))],
+        );
+        let edited = base.written.clone() + "c: 3\r\n";
+        let text = base.adopt(edited.as_bytes(), Format::Yaml).unwrap();
+        assert_eq!(text, "model:\r\n  q: none   # weights\r\nb: 2\r\nc: 3\r\n");
     }
 
     #[test]
     fn a_value_that_they_changed_is_theirs() {
-        let ours = [rung("b", json!(20))];
-        let text = base(b"b: 2\n", b"b: 7\n", Format::Yaml, &ours).unwrap();
-        assert_eq!(text, b"b: 7\n");
+        let base = written("b: 2\n", &[("b", json!(20))]);
+        assert_eq!(base.adopt(b"b: 7\n", Format::Yaml).unwrap(), "b: 7\n");
     }
 }

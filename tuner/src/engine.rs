@@ -10,18 +10,19 @@ use plimsoll_trace::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::act::{Base, Ended, Order, Report};
+use crate::act::{Ended, Order, Report};
+use crate::adopt::Base;
 use crate::desired::{self, Overlay};
-use crate::edit::KeyPath;
+use crate::edit::{Format, KeyPath, Reason};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::explain::{RuleExplanation, explain};
 use crate::outcome::Outcome;
-use crate::rule::{Ladder, Rule};
+use crate::rule::Ladder;
 use crate::signals::Readings;
 use crate::spec::EngineSpec;
 use crate::state::LadderState;
 use crate::transition::Transition;
-use crate::{adopt, diff, file};
+use crate::{diff, edit, file};
 
 /// An engine and everything that is remembered about it.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub struct Engine {
     acting: bool,
     /// Whether decisions of a former daemon are still to be resolved.
     held: bool,
+    /// What waits for a person, by rule.
     proposals: HashMap<String, Decision>,
 }
 
@@ -65,7 +67,7 @@ impl Engine {
                 Memo::default()
             })
         });
-        Self {
+        let engine = Self {
             spec: Arc::new(spec),
             ladder,
             memo,
@@ -73,16 +75,46 @@ impl Engine {
             acting: false,
             held: false,
             proposals: HashMap::new(),
-        }
+        };
+        engine.tell_of_absent();
+        engine
     }
 
-    /// This engine under another specification and ladder, as `new` was made from an edited configuration.
+    /// This engine under another specification and ladder, as `new` was made from an edited configuration. Not while it
+    /// is acting.
     #[must_use]
     pub fn reconfigured(self, new: Self) -> Self {
-        Self {
+        let same_file = self.file() == new.file();
+        let engine = Self {
             spec: new.spec,
             ladder: new.ladder,
+            seen: self.seen.filter(|_| same_file),
             ..self
+        };
+        engine.tell_of_absent();
+        engine
+    }
+
+    /// Whether a memo of another engine speaks of the file of this one: then that engine was given a new name.
+    #[must_use]
+    pub fn inherits(&self, memo: &str) -> bool {
+        let base = serde_json::from_str::<Memo>(memo).ok().and_then(|memo| memo.base);
+        base.is_some_and(|base| self.file() == Some(&base.path))
+    }
+
+    /// What is remembered, as it is stored.
+    #[must_use]
+    pub fn remembered(&self) -> String {
+        serde_json::to_string(&self.memo).unwrap_or_default()
+    }
+
+    fn tell_of_absent(&self) {
+        for rule in self.memo.ladder.absent(&self.ladder) {
+            tracing::warn!(
+                engine = self.name(),
+                rule,
+                "a rule is gone while its rung is taken; what it set leaves the engine's file with the next change"
+            );
         }
     }
 
@@ -110,7 +142,7 @@ impl Engine {
         self.acting
     }
 
-    /// Holds all evaluation until the decisions of a former daemon are resolved.
+    /// Holds all evaluation, and looks at no edit, until the decisions of a former daemon are resolved.
     pub const fn hold(&mut self, held: bool) {
         self.held = held;
     }
@@ -121,6 +153,33 @@ impl Engine {
             let rule = rule.to_owned();
             self.memo.ladder.on_outcome(&rule, Outcome::Interrupted, now);
         }
+    }
+
+    /// Takes up what a former daemon had proposed, oldest first. Answers with the rows of proposals that no longer stand.
+    pub fn take_up(&mut self, proposals: Vec<Decision>) -> Vec<Record> {
+        let mut records = Vec::new();
+        for proposal in proposals {
+            if self.memo.ladder.awaits_person(&proposal.rule) {
+                let former = self.proposals.insert(proposal.rule.clone(), proposal);
+                records.extend(former.map(|former| withdrawn(former, "It was proposed anew.")));
+            } else {
+                records.push(withdrawn(
+                    proposal,
+                    "The daemon was started again and no longer knew of it.",
+                ));
+            }
+        }
+        records
+    }
+
+    /// An order that could not even be begun.
+    pub fn not_begun(&mut self, now: Stamp) -> Record {
+        self.acting = false;
+        if let Some((rule, _)) = self.memo.ladder.under_way() {
+            let rule = rule.to_owned();
+            self.memo.ladder.on_outcome(&rule, Outcome::Refused, now);
+        }
+        self.memo()
     }
 
     /// Looks at the rules: what is to be recorded, and what to be carried out. `ids` gives out the numbers of a decision
@@ -136,28 +195,30 @@ impl Engine {
             return Step::default();
         }
         let active = self.overlays(&self.active());
+        let orphans = self.orphans();
         let Evaluation {
             state,
             transitions,
-            withdrawn,
+            withdrawn: withdrawals,
         } = evaluate(&self.ladder, &self.memo.ladder, readings, now);
-        let mut step = Step::default();
+        let mut step = Step {
+            records: orphans,
+            order: None,
+        };
         if transitions.iter().any(|transition| transition.mode == Mode::Act) {
             // A person's edit that was not noticed yet comes first; the rules are looked at again with the next reading.
-            step.records = self.look_at_file(now);
-            if !step.records.is_empty() {
+            let edit = self.look_at_file(now);
+            if !edit.is_empty() {
+                step.records.extend(edit);
                 step.records.push(self.memo());
                 return step;
             }
         }
         self.memo.ladder = state;
-        for withdrawal in &withdrawn {
-            if let Some(mut decision) = self.proposals.remove(&withdrawal.rule) {
-                decision.outcome = DecisionOutcome::Refused;
-                decision.explanation =
-                    format!("{} Withdrawn: {}", decision.explanation, withdrawal.explanation);
-                step.records.push(Record::Decision(decision));
-            }
+        for withdrawal in &withdrawals {
+            let proposal = self.proposals.remove(&withdrawal.rule);
+            step.records
+                .extend(proposal.map(|proposal| withdrawn(proposal, withdrawal.explanation)));
         }
         for transition in &transitions {
             let (id, change) = ids();
@@ -174,10 +235,23 @@ impl Engine {
                 }
             }
         }
-        if !transitions.is_empty() || !withdrawn.is_empty() {
+        if !transitions.is_empty() || !step.records.is_empty() {
             step.records.push(self.memo());
         }
         step
+    }
+
+    /// Closes proposals of rules that are no longer configured.
+    fn orphans(&mut self) -> Vec<Record> {
+        let gone = |rule: &String| self.ladder.rule(rule).is_none();
+        let rules: Vec<String> = self.proposals.keys().filter(|rule| gone(rule)).cloned().collect();
+        let mut records = Vec::new();
+        for rule in rules {
+            self.memo.ladder.forget_proposal(&rule);
+            let proposal = self.proposals.remove(&rule);
+            records.extend(proposal.map(|proposal| withdrawn(proposal, "The rule is no longer configured.")));
+        }
+        records
     }
 
     /// Takes note of how an action ended. Answers with rows to store.
@@ -197,6 +271,10 @@ impl Engine {
             Ended::Interrupted => Outcome::Interrupted,
         };
         self.memo.ladder.on_outcome(&report.rule, outcome, now);
+        if report.ended == Ended::Kept {
+            // The file was rendered without them.
+            self.memo.ladder.forget_absent(&self.ladder);
+        }
         if let Some(left) = &report.left {
             self.seen = Some(left.clone());
         }
@@ -228,8 +306,9 @@ impl Engine {
     /// Looks whether a person changed the file. If so, their text is the new base, and the rules on the keys that they
     /// changed are suspended. Answers with rows to store.
     pub fn file_changed(&mut self, now: Stamp) -> Vec<Record> {
-        if self.acting {
-            // Looked at when the action ends, which itself never writes over a person's edit.
+        if self.acting || self.held {
+            // Looked at when the action ends, which itself never writes over a person's edit. And what a former daemon
+            // was writing when it ended is not a person's.
             return Vec::new();
         }
         let mut records = self.look_at_file(now);
@@ -243,24 +322,56 @@ impl Engine {
         let Some(config) = self.spec.config.clone() else {
             return Vec::new();
         };
+        if self
+            .memo
+            .base
+            .as_ref()
+            .is_some_and(|base| base.path != config.path)
+        {
+            return self.leave_file(now);
+        }
         // A file that is gone or unreadable is refused with its reason when a rule wants it.
         let Ok(snapshot) = file::read(&config.path) else {
             return Vec::new();
         };
-        let before = match (self.seen.replace(snapshot.bytes.clone()), &self.memo.base) {
-            (Some(before), _) => before,
-            (None, None) => return Vec::new(),
-            // The first look of this daemon: what was there before is what a former one wrote last.
-            (None, Some(base)) if base.written_hash == snapshot.hash => return Vec::new(),
-            (None, Some(base)) => {
-                let active = self.overlays(&self.active());
-                desired::render(base.text.as_bytes(), config.format, &active).unwrap_or_default()
-            }
+        // At the first look of this daemon, what was there before is what a former one wrote last.
+        let before = match (&self.seen, &self.memo.base) {
+            (Some(before), _) => before.clone(),
+            (None, Some(base)) => base.written.clone().into_bytes(),
+            (None, None) => snapshot.bytes.clone(),
         };
+        if before != snapshot.bytes && !is_whole(&snapshot.bytes, config.format) {
+            tracing::warn!(
+                path = %config.path.display(),
+                "the file was changed and is empty or not valid now; it is looked at again when it is"
+            );
+            return Vec::new();
+        }
+        self.seen = Some(snapshot.bytes.clone());
         if before == snapshot.bytes {
             return Vec::new();
         }
         self.take_over(&before, &snapshot.bytes, now)
+    }
+
+    /// The configuration names another file now. What the former one holds of ours stays there: whether it is still
+    /// used, and by whom, is not known.
+    fn leave_file(&mut self, now: Stamp) -> Vec<Record> {
+        let Some(base) = self.memo.base.take() else {
+            return Vec::new();
+        };
+        self.memo.ladder.leave_all(now);
+        let path = base.path.display();
+        let keys: Vec<String> = base.keys.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "{path} is no longer the engine's file, and still holds what Plimsoll set: {}; the text before is in this event's detail",
+            keys.join(", ")
+        );
+        tracing::warn!(engine = self.name(), "{message}");
+        let detail = json!({ "path": base.path, "keys": keys, "before_text": base.text });
+        vec![Record::Event(
+            Event::new(EventKind::ConfigReloaded, message).with_detail(detail),
+        )]
     }
 
     /// A person's text becomes the new base.
@@ -268,30 +379,25 @@ impl Engine {
         let Some(config) = self.spec.config.clone() else {
             return Vec::new();
         };
-        let keys = |rules: &[Rule]| -> BTreeSet<KeyPath> {
-            rules
-                .iter()
-                .flat_map(|rule| rule.set.iter().map(|setting| setting.path.clone()))
-                .collect()
-        };
-        let all = keys(&self.ladder.rules);
+        let rules = self.ladder.rules.iter().flat_map(|rule| &rule.set);
+        let all: BTreeSet<KeyPath> = rules.map(|setting| setting.path.clone()).collect();
         let changed = desired::touched_keys(before, edited, config.format, &all);
-        // A text that cannot be read any more changed them all.
+        // Against a text that cannot be read, they changed them all.
         let changed = changed.unwrap_or_else(|_| all.iter().cloned().collect());
         let suspended = self.memo.ladder.suspend(&self.ladder, &changed, now);
         if let Some(base) = self.memo.base.take() {
-            let active = self.overlays(&self.active());
-            let text = adopt::base(base.text.as_bytes(), edited, config.format, &active);
-            match text.map(String::from_utf8) {
-                Ok(Ok(text)) if !active.is_empty() => {
+            match base.adopt(edited, config.format) {
+                // What is ours stays remembered for as long as it is in the file, also when its rule is suspended.
+                Ok(text) if text.as_bytes() != edited => {
                     self.memo.base = Some(Base {
                         text,
-                        written_hash: file::hash(edited),
+                        written: String::from_utf8_lossy(edited).into_owned(),
+                        ..base
                     });
                 }
-                Ok(Ok(_)) => {}
+                Ok(_) => {}
                 // What is ours cannot be told from what is theirs: all of it is theirs.
-                Ok(Err(_)) | Err(_) => {
+                Err(_) => {
                     let keys: Vec<KeyPath> = all.into_iter().collect();
                     self.memo.ladder.suspend(&self.ladder, &keys, now);
                 }
@@ -363,7 +469,10 @@ impl Engine {
             .iter()
             .chain(&overlays)
             .flat_map(|overlay| &overlay.settings);
-        let keys: BTreeSet<KeyPath> = touched.map(|setting| setting.path.clone()).collect();
+        let touched = touched.map(|setting| &setting.path);
+        // What rules set that are gone by now leaves the file with this change.
+        let left = self.memo.base.iter().flat_map(|base| &base.keys);
+        let keys: BTreeSet<KeyPath> = touched.chain(left).cloned().collect();
         if let Some(detail) = decision.detail.as_object_mut() {
             detail.insert("rungs_after".to_owned(), json!(rungs));
         }
@@ -380,12 +489,27 @@ impl Engine {
     }
 
     fn memo(&self) -> Record {
-        let state = serde_json::to_string(&self.memo).unwrap_or_default();
         Record::EngineMemo(EngineMemo {
             engine: self.spec.name.clone(),
-            state,
+            state: self.remembered(),
         })
     }
+}
+
+/// Whether a text is one that somebody means: an editor that saves leaves it empty or cut off for a moment, and a person
+/// may leave it invalid for longer.
+fn is_whole(text: &[u8], format: Format) -> bool {
+    let Ok(root) = "plimsoll".parse::<KeyPath>() else {
+        return false;
+    };
+    let valid = |text: &str| !matches!(edit::get(text, format, &root), Err(error) if matches!(error.reason, Reason::Invalid { .. }));
+    !text.trim_ascii().is_empty() && edit::text(text).is_ok_and(valid)
+}
+
+fn withdrawn(mut proposal: Decision, why: &str) -> Record {
+    proposal.outcome = DecisionOutcome::Refused;
+    proposal.explanation = format!("{} Withdrawn: {why}", proposal.explanation);
+    Record::Decision(proposal)
 }
 
 fn decision(

@@ -248,6 +248,31 @@ impl LadderState {
         suspended
     }
 
+    /// The rungs of rules that are no longer on the ladder count as let go.
+    pub(crate) fn forget_absent(&mut self, ladder: &Ladder) {
+        let absent: Vec<String> = self.absent(ladder).map(str::to_owned).collect();
+        for name in absent {
+            self.rule_mut(&name).rung = Rung::Off;
+        }
+    }
+
+    /// What was proposed for this rule no longer stands.
+    pub(crate) fn forget_proposal(&mut self, rule: &str) {
+        match &mut self.rule_mut(rule).rung {
+            rung @ Rung::Proposed { .. } => *rung = Rung::Off,
+            Rung::On { release_proposed, .. } => *release_proposed = None,
+            Rung::Off | Rung::Observed { .. } => {}
+        }
+    }
+
+    /// The engine has another file: no rung is taken in it.
+    pub(crate) fn leave_all(&mut self, now: Stamp) {
+        for state in self.rules.values_mut().filter(|state| state.is_on()) {
+            (state.rung, state.calm) = (Rung::Off, None);
+        }
+        self.changed_at = Some(now);
+    }
+
     /// Suspends all acting on this engine. What is being carried out is carried to its end; timers go on.
     pub fn pause(&mut self, now: Stamp) {
         self.stopped.get_or_insert(Stopped {

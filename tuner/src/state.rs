@@ -151,6 +151,29 @@ impl LadderState {
         self.rules.get(rule).is_some_and(RuleState::is_on)
     }
 
+    /// Rules that hold a rung and are not on the ladder: they were taken out of the configuration.
+    pub(crate) fn absent<'a>(&'a self, ladder: &'a Ladder) -> impl Iterator<Item = &'a str> {
+        let rules = self.rules.iter().filter(|(_, state)| state.is_on());
+        rules
+            .map(|(name, _)| name.as_str())
+            .filter(|name| ladder.rule(name).is_none())
+    }
+
+    /// Whether a proposal of this rule waits for a person.
+    pub(crate) fn awaits_person(&self, rule: &str) -> bool {
+        let rung = self.rules.get(rule).map(|state| &state.rung);
+        matches!(
+            rung,
+            Some(
+                Rung::Proposed { .. }
+                    | Rung::On {
+                        release_proposed: Some(_),
+                        ..
+                    }
+            )
+        )
+    }
+
     /// The state of a rule, made when it is new.
     pub(crate) fn rule_mut(&mut self, name: &str) -> &mut RuleState {
         self.rules.entry(name.to_owned()).or_default()

@@ -3,17 +3,22 @@
 //! Everything here runs on a thread of its own, one action per engine at a time, and may block. Each step is durable in
 //! the [`Journal`] before it is an act, so that whoever finds the journal later can finish or undo.
 
+mod effect;
 mod execute;
 mod http;
 mod live;
+mod order;
+mod panics;
 mod plan;
 mod ready;
 mod recover;
 mod reload;
+mod undo;
 
-pub use execute::{Base, Ended, Order, Report, carry_out};
+pub use execute::carry_out;
 pub use http::HttpError;
 pub use live::{Latest, Live, ProcessRef};
+pub use order::{Ended, Order, Report};
 pub use plan::PlanError;
 pub use ready::is_healthy;
 pub use recover::recover;
@@ -21,6 +26,8 @@ pub use reload::ReloadError;
 
 use plimsoll_trace::Record;
 use thiserror::Error;
+
+pub use crate::adopt::Base;
 
 /// Where steps are written down before they are taken.
 pub trait Journal: Send + Sync {

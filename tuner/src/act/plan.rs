@@ -3,10 +3,10 @@
 use serde_json::Value;
 use thiserror::Error;
 
-use super::execute::Order;
+use super::order::Order;
 use crate::desired;
 use crate::diff;
-use crate::edit::{self, EditError, KeyPath};
+use crate::edit::{self, EditError, Format, KeyPath};
 use crate::file::{self, FileError, Snapshot};
 
 /// Why there is no plan. Nothing was touched.
@@ -21,8 +21,8 @@ pub enum PlanError {
     /// The file cannot be edited safely.
     #[error("the engine's file cannot be edited safely")]
     Edit(#[from] EditError),
-    /// Somebody else wrote the file just now.
-    #[error("somebody changed the file at this very moment; it is looked at first")]
+    /// Somebody else wrote the file, and it was not taken over yet.
+    #[error("somebody is changing the file, or left it empty or not valid; it is looked at again later")]
     JustEdited,
 }
 
@@ -37,8 +37,6 @@ pub(crate) struct Plan {
     pub(crate) after: Vec<u8>,
     /// The values that the engine shall show afterwards.
     pub(crate) wanted: Vec<(KeyPath, Value)>,
-    /// The values that it shows now, for the way back.
-    pub(crate) former: Vec<(KeyPath, Value)>,
     /// The change, for people.
     pub(crate) diff: String,
 }
@@ -62,22 +60,26 @@ pub(crate) fn make(order: &Order) -> Result<Plan, PlanError> {
         .as_ref()
         .map_or_else(|| snapshot.bytes.clone(), |base| base.text.clone().into_bytes());
     let after = desired::render(&base, config.format, &order.overlays)?;
-    let values = |bytes: &[u8]| -> Result<Vec<(KeyPath, Value)>, EditError> {
-        let text = edit::text(bytes)?;
-        let found = order
-            .keys
-            .iter()
-            .map(|key| Ok(edit::get(text, config.format, key)?.map(|value| (key.clone(), value))));
-        found.filter_map(Result::transpose).collect()
-    };
-    let (wanted, former) = (values(&after)?, values(&snapshot.bytes)?);
+    let wanted = values(&after, config.format, &order.keys)?;
     let diff = diff::unified(&config.path.to_string_lossy(), &snapshot.bytes, &after);
     Ok(Plan {
         snapshot,
         base,
         after,
         wanted,
-        former,
         diff,
     })
+}
+
+/// The values that a text has at these keys, where it has any.
+pub(super) fn values(
+    text: &[u8],
+    format: Format,
+    keys: &[KeyPath],
+) -> Result<Vec<(KeyPath, Value)>, EditError> {
+    let text = edit::text(text)?;
+    let found = keys
+        .iter()
+        .map(|key| Ok(edit::get(text, format, key)?.map(|value| (key.clone(), value))));
+    found.filter_map(Result::transpose).collect()
 }

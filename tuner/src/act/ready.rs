@@ -48,6 +48,16 @@ pub fn is_healthy(spec: &EngineSpec) -> Option<bool> {
     Some(http::get(&health.http).is_ok_and(|answer| answer.is_success()))
 }
 
+/// Whether the engine is seen to serve with exactly these values.
+pub(super) fn serves(spec: &EngineSpec, wanted: &[(KeyPath, Value)]) -> bool {
+    is_healthy(spec) == Some(true) && read_back(spec.applied.as_ref(), wanted) == ReadBack::Equal
+}
+
+/// Whether the engine shows another value than these.
+pub(super) fn shows_otherwise(spec: &EngineSpec, values: &[(KeyPath, Value)]) -> bool {
+    matches!(read_back(spec.applied.as_ref(), values), ReadBack::Differs(..))
+}
+
 /// Waits until the engine serves with `wanted`, at most as long as its health check allows.
 pub(super) fn wait_until_ready(
     spec: &EngineSpec,

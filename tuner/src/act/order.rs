@@ -1,0 +1,65 @@
+//! What an action is told, and what it answers.
+
+use std::sync::Arc;
+
+use plimsoll_trace::{Decision, Record};
+
+use crate::adopt::Base;
+use crate::desired::Overlay;
+use crate::edit::KeyPath;
+use crate::spec::EngineSpec;
+
+/// Everything that an action needs to know.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The engine.
+    pub engine: Arc<EngineSpec>,
+    /// The decision as it was made; its outcome and explanation are filled in as it proceeds.
+    pub decision: Decision,
+    /// The number of the change it will write.
+    pub change: i64,
+    /// The person's text, if the file holds anything of ours already.
+    pub base: Option<Base>,
+    /// The hash of the file as it was last looked at.
+    pub seen: Option<String>,
+    /// The rungs that are taken now.
+    pub active: Vec<Overlay>,
+    /// The rungs that shall be taken.
+    pub overlays: Vec<Overlay>,
+    /// The keys that this action touches.
+    pub keys: Vec<KeyPath>,
+}
+
+/// How an action ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The change stays.
+    Kept,
+    /// The former bytes are back and the engine serves them.
+    RolledBack,
+    /// Nothing was touched.
+    Refused,
+    /// The engine does not serve, or the file could not be put back.
+    Failed,
+    /// A former daemon ended in the middle; it was undone.
+    Interrupted,
+}
+
+/// What an action came to, for the pipeline to store and the rules to learn from.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The engine's name.
+    pub engine: String,
+    /// The rule's name.
+    pub rule: String,
+    /// How it ended.
+    pub ended: Ended,
+    /// Device memory freed, bytes; negative when use grew; `None` when it could not be seen.
+    pub effect_bytes: Option<f64>,
+    /// The base to remember; `None` when the file holds nothing of ours.
+    pub base: Option<Base>,
+    /// What this action left in the file, whatever a person made of it since; `None` when it wrote nothing.
+    pub left: Option<Vec<u8>>,
+    /// Rows to store: the decision, the change, events.
+    pub records: Vec<Record>,
+}

@@ -1,0 +1,10 @@
+//! Decisions carried out: on an engine that misbehaves, beside a person who edits, with a journal that fails, and by a
+//! daemon that is killed at every step.
+
+mod book;
+mod edits;
+mod engine;
+mod faults;
+mod kills;
+mod memory;
+mod world;

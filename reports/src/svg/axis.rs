@@ -165,8 +165,9 @@ fn bold_only<T: Clone>(ticks: &[T], hint: &impl KeyPointHint) -> Vec<T> {
     }
 }
 
-/// The pixel of `offset` out of `span` between two limits, rounded to the nearest.
+/// The pixel of `offset` out of `span` between two limits, rounded to the nearest. A window without length has one pixel.
 fn place(offset: i128, span: i128, (start, end): (i32, i32)) -> i32 {
+    let span = span.max(1);
     let width = i128::from(end) - i128::from(start);
     let scaled = (2 * offset * width + span).div_euclid(2 * span);
     let pixel = (i128::from(start) + scaled).clamp(-100_000, 100_000);

@@ -22,7 +22,7 @@ First steps:
   plimsoll daemon                    record all the time, and act by your rules
   plimsoll report last               draw what happened
 
-Exit status: 0 ok, 1 failed, 2 wrong usage or configuration, 4 daemon not reachable,
+Exit status: 0 ok, 1 failed, 2 wrong usage or configuration, 4 daemon not reachable, \
 5 query refused or over its limit; `run` exits with its command's status.";
 
 #[derive(Debug, Subcommand)]
@@ -31,11 +31,14 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Run the service: record all the time, and act by the rules of the configuration
     #[command(after_help = "\
-It runs in the foreground until SIGTERM or Ctrl-C; SIGHUP reads the configuration again, and so does
-saving it. PLIMSOLL_LOG chooses what it says on stderr: error, warn, info, debug.")]
+It runs in the foreground until SIGTERM or Ctrl-C; SIGHUP reads the configuration again, and so does saving it. \
+PLIMSOLL_LOG chooses what it says on stderr: error, warn, info or debug.")]
     Daemon {
         #[command(flatten)]
         config: ConfigFile,
+        /// End when the process that started it ends
+        #[arg(long, hide = true)]
+        die_with_parent: bool,
     },
     /// Record one command as a run, with or without a daemon, and exit with its status
     Run(Run),
@@ -209,12 +212,12 @@ pub(crate) enum Theme {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  plimsoll sql 'SELECT * FROM columns'    every view and column, with what it means
+  plimsoll sql 'SELECT * FROM columns'   what there is to ask
   plimsoll sql 'SELECT name, outcome, peak_used_bytes FROM runs'
   plimsoll sql --format csv - < query.sql
 
-A query can read and do nothing else, for at most 3 s, 100,000 rows and 256 MiB. Times are nanoseconds
-since 1970, ratios lie between 0 and 1, and NULL is unknown.")]
+A query can read and do nothing else, for at most 3 s, 100,000 rows and 256 MiB. Times are nanoseconds since 1970, \
+ratios lie between 0 and 1, and NULL is unknown.")]
 pub(crate) struct Sql {
     /// The query; `-` reads it from stdin
     pub(crate) query: String,
@@ -229,7 +232,7 @@ pub(crate) struct Sql {
 pub(crate) enum Format {
     /// Columns for people, as wide as the terminal
     Table,
-    /// Comma-separated values with a header; NULL is an empty field
+    /// Comma-separated, with a header; NULL is an empty field
     Csv,
     /// One list of objects
     Json,

@@ -24,7 +24,10 @@ type Outcome = Result<ExitCode, Failure>;
 pub(crate) fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Demo(demo) => demo::run(&demo),
-        Command::Daemon { config } => daemon(config.config),
+        Command::Daemon {
+            config,
+            die_with_parent,
+        } => daemon(config.config, die_with_parent),
         Command::Run(run) => run::run(run),
         Command::Status { source, json } => control::status(&source, json),
         Command::Why {
@@ -57,8 +60,12 @@ pub(crate) fn run(cli: Cli) -> Outcome {
     }
 }
 
-fn daemon(named: Option<std::path::PathBuf>) -> Outcome {
+fn daemon(named: Option<std::path::PathBuf>, die_with_parent: bool) -> Outcome {
     start_log("info", true);
+    if die_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+            .context("the end of the parent process cannot be watched")?;
+    }
     let config = Config::load(named.as_deref())?;
     make_default_folder(&config.store_path())?;
     runtime()?.block_on(service::run(config, named, service::Until::Signal))?;

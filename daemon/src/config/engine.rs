@@ -176,7 +176,7 @@ fn resolve(
     let profile = section.profile.as_str();
     let misspelt =
         |known: &&str| profile != *known && strsim::damerau_levenshtein(profile, known) <= MISSPELT;
-    if !PROFILES.contains(&profile) && PROFILES.iter().any(|known| misspelt(known)) {
+    if !PROFILES.contains(&profile) && PROFILES.iter().any(misspelt) {
         let message = format!("engine.{name}.profile: there is no profile '{profile}'");
         return Err(fail("profile", message, nearest(profile, PROFILES.into_iter())));
     }

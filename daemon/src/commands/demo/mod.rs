@@ -33,6 +33,7 @@ async fn show(arguments: &cli::Demo) -> Outcome {
     };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(anyhow::Error::from)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(anyhow::Error::from)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(anyhow::Error::from)?;
     let mut world = World::build(&demo, &arguments.out)?;
     say(format_args!(
         "A simulated 24 GiB GPU, a simulated engine whose load grows for {} s, and the real plimsoll daemon.\n\
@@ -51,6 +52,7 @@ async fn show(arguments: &cli::Demo) -> Outcome {
             () = tokio::time::sleep(LOOK) => {}
             _ = interrupt.recv() => stopped = true,
             _ = terminate.recv() => stopped = true,
+            _ = hangup.recv() => stopped = true,
         }
         world.check()?;
         story.tell(&reader).await?;

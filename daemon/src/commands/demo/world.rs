@@ -1,8 +1,9 @@
 //! The demo's world: its files, the simulated GPU, the engine under a supervisor, and the daemon.
 
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -37,6 +38,8 @@ pub(super) struct Files {
     gpu: PathBuf,
     port: PathBuf,
     journal: PathBuf,
+    /// Locked by the demo that runs here.
+    claim: PathBuf,
 }
 
 impl Files {
@@ -54,6 +57,7 @@ impl Files {
             gpu: file("gpu.state"),
             port: file("engine.port"),
             journal: file("engine.journal"),
+            claim: file("demo.lock"),
         }
     }
 
@@ -70,19 +74,29 @@ impl Files {
                 folder.display()
             )
         })?;
-        let claim = File::open(folder)
-            .with_context(|| format!("the folder {} cannot be opened", folder.display()))?;
-        if flock(&claim, FlockOperation::NonBlockingLockExclusive).is_err() {
-            bail!(
-                "another demo runs in {}; name another folder with --out",
-                folder.display()
-            );
-        }
         let ours = std::fs::read_to_string(&self.config).is_ok_and(|text| text.starts_with(MARK));
-        let empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+        let is_claim = |entry: std::io::Result<DirEntry>| entry.is_ok_and(|entry| entry.path() == self.claim);
+        let empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.all(is_claim));
         if !ours && !empty {
             bail!(
                 "{} is not empty and not from an earlier demo; name another folder with --out",
+                folder.display()
+            );
+        }
+        // The folder itself is what writers of the engine's file lock.
+        let claim = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.claim)
+            .with_context(|| {
+                format!(
+                    "this user may not write into {}; name another folder with --out",
+                    folder.display()
+                )
+            })?;
+        if flock(&claim, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!(
+                "another demo runs in {}; name another folder with --out",
                 folder.display()
             );
         }
@@ -139,9 +153,10 @@ impl World {
         write(&files.config, &daemon_config(&files, &library, listen))?;
         let program = std::env::current_exe().context("this program cannot find itself")?;
         let daemon = Command::new(&program)
-            .arg("daemon")
-            .arg("--config")
+            .args(["daemon", "--die-with-parent", "--config"])
             .arg(&files.config)
+            // Ctrl-C is for the demo, which ends everything in its order.
+            .process_group(0)
             .env("PLIMSOLL_SIM_GPU", &files.gpu)
             .env_remove("PLIMSOLL_SOCKET")
             .env_remove("PLIMSOLL_DB")

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
 use plimsoll_reports::table;
-use plimsoll_store::{Limits, QueryError};
+use plimsoll_store::{Limits, QueryError, Value};
 
 use super::super::{Outcome, print, runtime};
 use super::open;
@@ -40,12 +40,13 @@ pub(in crate::commands) fn sql(arguments: &cli::Sql) -> Outcome {
         Format::Ndjson => table::Format::Ndjson,
         Format::Markdown => table::Format::Markdown,
     };
-    print(&table::render(
-        &answer.columns,
-        &answer.rows,
-        format,
-        terminal_width(),
-    ))?;
+    let width = terminal_width();
+    print(&match width.filter(|_| format == table::Format::Table) {
+        Some(width) if is_too_wide(&answer.columns, &answer.rows, width) => {
+            row_by_row(&answer.columns, &answer.rows, width)
+        }
+        _ => table::render(&answer.columns, &answer.rows, format, width),
+    })?;
     let cut = answer.truncated.map(|limit| limit.to_string());
     if cut.is_some() || std::io::stdout().is_terminal() {
         say(table::footer(answer.rows.len(), answer.elapsed, cut.as_deref()).trim_end());
@@ -55,6 +56,39 @@ pub(in crate::commands) fn sql(arguments: &cli::Sql) -> Outcome {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Columns that are narrower than this on the average are broken within words until nobody can read them.
+const NARROWEST: usize = 12;
+/// How many rows are looked at to see how wide an answer is.
+const SAMPLE: usize = 100;
+
+/// Whether a table of this answer would be wider than the terminal, and not to be saved by breaking a few cells.
+fn is_too_wide(columns: &[String], rows: &[Vec<Value>], width: u16) -> bool {
+    let width = usize::from(width);
+    let natural = || {
+        table::render(
+            columns,
+            &rows[..rows.len().min(SAMPLE)],
+            table::Format::Table,
+            None,
+        )
+    };
+    columns.len() * NARROWEST > width && natural().lines().any(|line| line.chars().count() > width)
+}
+
+/// Each row as a table of its own: a line a column.
+fn row_by_row(columns: &[String], rows: &[Vec<Value>], width: u16) -> String {
+    let one = |(index, row): (usize, &Vec<Value>)| {
+        let header = [format!("row {}", index + 1), String::new()];
+        let lines: Vec<Vec<Value>> = columns
+            .iter()
+            .zip(row)
+            .map(|(name, value)| vec![Value::from(name.as_str()), value.clone()])
+            .collect();
+        table::render(&header, &lines, table::Format::Table, Some(width))
+    };
+    rows.iter().enumerate().map(one).collect::<Vec<_>>().join("\n")
 }
 
 fn failure(error: QueryError) -> Failure {
@@ -70,4 +104,27 @@ fn failure(error: QueryError) -> Failure {
 fn terminal_width() -> Option<u16> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
     Some(size.ws_col).filter(|&columns| columns > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_answers_are_shown_row_by_row_in_a_narrow_terminal() {
+        let columns: Vec<String> = (0..8).map(|index| format!("column_{index}")).collect();
+        let rows = vec![
+            vec![Value::from("sixteen letters!"); 8],
+            vec![Value::Integer(7); 8],
+        ];
+        assert!(is_too_wide(&columns, &rows, 80) && !is_too_wide(&columns, &rows, 200));
+        assert!(!is_too_wide(&columns, &rows[1..], 95), "it fits as it is");
+        assert!(!is_too_wide(&columns, &[], 95));
+        let shown = row_by_row(&columns, &rows, 40);
+        assert!(
+            shown.starts_with("row 1\ncolumn_0  sixteen letters!\n")
+                && shown.contains("\n\nrow 2\ncolumn_0  7\n"),
+            "{shown}"
+        );
+    }
 }

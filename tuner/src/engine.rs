@@ -182,6 +182,11 @@ impl Engine {
         self.memo()
     }
 
+    /// The same for an order of [`Engine::resume`], which stays to be resolved.
+    pub const fn not_resumed(&mut self) {
+        self.acting = false;
+    }
+
     /// Looks at the rules: what is to be recorded, and what to be carried out. `ids` gives out the numbers of a decision
     /// and of a change.
     pub fn tick(
@@ -239,6 +244,19 @@ impl Engine {
             step.records.push(self.memo());
         }
         step
+    }
+
+    /// The engine is no longer configured: closes what is open. Answers with rows to store.
+    pub fn retire(&mut self, now: Stamp) -> Vec<Record> {
+        self.settle(now);
+        let proposals = std::mem::take(&mut self.proposals);
+        let mut records = Vec::new();
+        for (rule, proposal) in proposals {
+            self.memo.ladder.forget_proposal(&rule);
+            records.push(withdrawn(proposal, "The engine is no longer configured."));
+        }
+        records.push(self.memo());
+        records
     }
 
     /// Closes proposals of rules that are no longer configured.

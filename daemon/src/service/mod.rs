@@ -1,5 +1,6 @@
 //! The service: what runs, from start to graceful end.
 
+mod acting;
 mod control;
 mod journal;
 mod pipeline;

@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use plimsoll_collectors::{Match, ProcessTable, Watch as Watched};
 use plimsoll_store::{Reader, Unfinished, Writer};
-use plimsoll_trace::{Batch, Event as TraceEvent, EventKind, Record, RunId, RunStart, Stamp, TraceTier};
+use plimsoll_trace::{Batch, Record, RunId, RunStart, Stamp, TraceTier};
 use plimsoll_tuner::act::{self, Live, ProcessRef};
-use plimsoll_tuner::{Engine, EngineView, Signals, file};
+use plimsoll_tuner::{Engine, EngineView, Signals};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::control::{self, Call, Control, Request};
-use super::journal::StoreJournal;
 use super::runs::{Runs, watch_name};
 use super::status::Status;
 use super::watch::Watch;
@@ -56,17 +55,23 @@ struct Command {
 
 /// The state of the loop.
 pub(crate) struct Pipeline {
-    config: Config,
-    named: Option<PathBuf>,
-    writer: Writer,
+    pub(super) config: Config,
+    pub(super) named: Option<PathBuf>,
+    pub(super) writer: Writer,
     sources: Sources,
-    events: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<Event>,
     runs: Runs,
-    signals: Signals,
-    engines: Vec<Engine>,
+    pub(super) signals: Signals,
+    pub(super) engines: Vec<Engine>,
+    /// What was known of engines that are not configured now, should they come back.
+    pub(super) memos: HashMap<String, String>,
     /// Decisions of a former daemon, by engine, that wait until it is known who runs.
-    unfinished: HashMap<String, Vec<Unfinished>>,
-    live: Arc<Live>,
+    pub(super) unfinished: HashMap<String, Vec<Unfinished>>,
+    pub(super) live: Arc<Live>,
+    /// The configuration is to be read again as soon as no action is under way.
+    pub(super) edited: bool,
+    /// The daemon is ending: nothing new is begun.
+    stopping: bool,
     status: Status,
     /// When the rules were last looked at.
     decided: Stamp,
@@ -92,7 +97,7 @@ impl Pipeline {
             unfinished.entry(left.decision.engine.clone()).or_default().push(left);
         }
         let runs = Runs::new(host_name(), reader.open_runs().await?);
-        let engines = engines(&config, |name| memos.get(name).cloned());
+        let engines = remembering(&config, &memos);
         let mut signals = Signals::new(config.sampling.interval.0);
         signals.watch(engines.iter().map(Engine::ladder));
         let mut pipeline = Self {
@@ -104,8 +109,11 @@ impl Pipeline {
             runs,
             signals,
             engines,
+            memos,
             unfinished,
             live: Arc::default(),
+            edited: false,
+            stopping: false,
             status: Status::new(Stamp::now()),
             decided: Stamp::now(),
             commands: HashMap::new(),
@@ -114,6 +122,7 @@ impl Pipeline {
         pipeline.watch_files();
         pipeline.abandon_unknown();
         pipeline.clean_leftovers();
+        pipeline.take_up(reader.proposals().await?);
         for index in 0..pipeline.engines.len() {
             let (engine, now) = (&mut pipeline.engines[index], Stamp::now());
             if !pipeline.unfinished.contains_key(engine.name()) {
@@ -145,15 +154,15 @@ impl Pipeline {
             };
             match event {
                 None | Some(Event::Stop) => break,
-                Some(Event::Hangup) => {
-                    self.reconfigure();
-                    interval = self.interval();
-                }
-                Some(Event::FileChanged(path)) if Some(&path) == self.config.file.as_ref() => {
-                    self.reconfigure();
-                    interval = self.interval();
-                }
+                Some(Event::Hangup) => self.edited = true,
+                Some(Event::FileChanged(path)) if Some(&path) == self.config.file.as_ref() => self.edited = true,
                 Some(event) => self.handle(event),
+            }
+            // An action is carried out under the configuration that it was decided under.
+            if self.edited && !self.is_acting() {
+                self.edited = false;
+                self.reconfigure();
+                interval = self.interval();
             }
         }
         self.drain(&mut queue).await;
@@ -210,6 +219,9 @@ impl Pipeline {
 
     /// Shows every engine's rules what is known now, and sets what they want in motion.
     fn decide(&mut self, now: Stamp) {
+        if self.stopping || self.edited {
+            return;
+        }
         for index in 0..self.engines.len() {
             let engine = &self.engines[index];
             let view = self.view(engine.name());
@@ -218,8 +230,11 @@ impl Pipeline {
             let ids = || (writer.next_decision_id(), writer.next_change_id());
             let step = self.engines[index].tick(&readings, view.run, now, ids);
             self.store(step.records);
-            if let Some(order) = step.order {
-                self.act(move |live, journal| act::carry_out(order, live, journal));
+            if let Some(order) = step.order
+                && !self.act(move |live, journal| act::carry_out(order, live, journal))
+            {
+                let memo = self.engines[index].not_begun(now);
+                self.store(vec![memo]);
             }
         }
     }
@@ -229,29 +244,6 @@ impl Pipeline {
         EngineView { run, devices: run.map(|run| self.runs.devices(run)).unwrap_or_default() }
     }
 
-    /// Runs an action on a thread of its own; its report comes back as an event.
-    fn act(&self, action: impl FnOnce(&Live, &StoreJournal) -> act::Report + Send + 'static) {
-        let (live, journal, events) = (Arc::clone(&self.live), StoreJournal(self.writer.clone()), self.events.clone());
-        let thread = std::thread::Builder::new().name("plimsoll-act".to_owned());
-        let spawned = thread.spawn(move || drop(events.blocking_send(Event::Report(action(&live, &journal)))));
-        if let Err(error) = spawned {
-            tracing::error!(%error, "no thread for an action; it is resolved at the next start");
-        }
-    }
-
-    fn take_report(&mut self, report: &act::Report) {
-        let Some(engine) = self.engines.iter_mut().find(|engine| engine.name() == report.engine) else { return };
-        let mut records = report.records.clone();
-        records.extend(engine.finished(report, Stamp::now()));
-        for record in &records {
-            if let Record::Decision(decision) = record {
-                tracing::info!(engine = decision.engine, rule = decision.rule, outcome = %decision.outcome, "{}", decision.explanation);
-            }
-        }
-        self.store(records);
-        self.recover(&report.engine.clone());
-    }
-
     fn take_table(&mut self, table: &ProcessTable) {
         let writer = self.writer.clone();
         let records = self.runs.follow(table, || writer.next_run_id());
@@ -259,40 +251,18 @@ impl Pipeline {
         for engine in &table.engines {
             let root = engine.root.map(|root| ProcessRef { pid: root.pid, started_ticks: root.started_ticks });
             self.live.update(&engine.engine, |latest| latest.root = root);
-            self.recover(&engine.engine);
         }
+        // Also of engines whose processes nobody looks for.
+        let waiting: Vec<String> = self.unfinished.keys().cloned().collect();
+        waiting.iter().for_each(|engine| self.recover(engine));
     }
 
-    /// Resolves one decision that a former daemon left unfinished, if there is one and nothing else is under way.
-    fn recover(&mut self, engine: &str) {
-        let Some(index) = self.engines.iter().position(|known| known.name() == engine) else { return };
-        if self.engines[index].is_acting() {
-            return;
-        }
-        let left = self.unfinished.get_mut(engine).and_then(Vec::pop);
-        self.engines[index].hold(self.unfinished.get(engine).is_some_and(|left| !left.is_empty()));
-        let Some(Unfinished { decision, mut changes }) = left else { return };
-        let order = self.engines[index].resume(decision);
-        self.act(move |live, journal| act::recover(order, changes.pop(), live, journal));
+    pub(super) fn is_acting(&self) -> bool {
+        self.engines.iter().any(Engine::is_acting)
     }
 
-    /// Unfinished decisions of engines that are no longer configured cannot be acted on; they are closed, and said so.
-    fn abandon_unknown(&mut self) {
-        let known: Vec<String> = self.engines.iter().map(|engine| engine.name().to_owned()).collect();
-        for (engine, left) in std::mem::take(&mut self.unfinished) {
-            if let Some(index) = known.iter().position(|name| *name == engine) {
-                self.engines[index].hold(true);
-                self.unfinished.insert(engine, left);
-                continue;
-            }
-            for left in left {
-                let mut decision = left.decision;
-                decision.outcome = plimsoll_trace::DecisionOutcome::Interrupted;
-                decision.explanation += "; the daemon ended in the middle, and the engine is no longer configured: look at its file";
-                tracing::error!(engine = decision.engine, rule = decision.rule, "{}", decision.explanation);
-                self.store(vec![Record::Decision(decision)]);
-            }
-        }
+    pub(super) const fn is_stopping(&self) -> bool {
+        self.stopping
     }
 
     fn take_edit(&mut self, path: &Path) {
@@ -303,74 +273,15 @@ impl Pipeline {
         }
     }
 
-    /// Reads the configuration again. An invalid one is reported, and the running one stays.
-    fn reconfigure(&mut self) {
-        let path = self.config.file.clone().or_else(|| self.named.clone());
-        match Config::load(path.as_deref()) {
-            Ok(config) => {
-                if config.store_path() != self.config.store_path() {
-                    tracing::warn!("[store] path takes effect at the next start");
-                }
-                if config.sampling.nvml_library != self.config.sampling.nvml_library {
-                    tracing::warn!("[sampling] nvml_library takes effect at the next start");
-                }
-                for warning in &config.warnings {
-                    tracing::warn!("{warning}");
-                }
-                let mut former: HashMap<String, Engine> =
-                    self.engines.drain(..).map(|engine| (engine.name().to_owned(), engine)).collect();
-                self.engines = engines(&config, |_| None)
-                    .into_iter()
-                    .map(|engine| match former.remove(engine.name()) {
-                        Some(former) => former.reconfigured(engine),
-                        None => engine,
-                    })
-                    .collect();
-                self.config = config;
-                self.signals.watch(self.engines.iter().map(Engine::ladder));
-                self.watch_processes();
-                self.watch_files();
-                tracing::info!("the configuration was read again");
-                let event = TraceEvent::new(EventKind::ConfigReloaded, "Plimsoll's configuration was read again");
-                self.store(vec![Record::Event(event)]);
-            }
-            Err(error) => {
-                let message = format!("the changed configuration is not used: {error}");
-                tracing::error!("{message}");
-                let event = TraceEvent::new(EventKind::ConfigRejected, message);
-                self.store(vec![Record::Event(event)]);
-            }
-        }
-    }
-
     /// Tells the collector whose processes to look for: the engines' and the commands'.
-    fn watch_processes(&mut self) {
+    pub(super) fn watch_processes(&mut self) {
         let mut all = watches(&self.config);
         let watch = |command: &Command| Watched { engine: watch_name(command.id), matcher: Match::Process(command.pid) };
         all.extend(self.commands.values().map(watch));
         self.sources.processes.set_watches(all);
     }
 
-    /// A daemon that was killed in the middle of a write may have left a person's text beside the file: it goes back
-    /// before anything else looks at the file.
-    fn clean_leftovers(&self) {
-        let folders: BTreeSet<&Path> = self.engines.iter().filter_map(|engine| engine.file()?.parent()).collect();
-        for folder in folders {
-            match file::clean_leftovers(folder) {
-                Ok(leftovers) => {
-                    for leftover in leftovers {
-                        tracing::warn!(folder = %folder.display(), ?leftover, "a former daemon left this in the middle of a write");
-                    }
-                }
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(folder = %folder.display(), error, "what a former daemon left cannot be looked for");
-                }
-            }
-        }
-    }
-
-    fn watch_files(&mut self) {
+    pub(super) fn watch_files(&mut self) {
         let engines = self.engines.iter().filter_map(Engine::file).map(Path::to_owned);
         let files: BTreeSet<PathBuf> = engines.chain(self.config.file.clone()).collect();
         let events = self.events.clone();
@@ -454,7 +365,7 @@ impl Pipeline {
         self.engines.iter().flat_map(explain).map(|rule| json!(rule)).collect()
     }
 
-    fn store(&self, records: Vec<Record>) {
+    pub(super) fn store(&self, records: Vec<Record>) {
         if !records.is_empty() {
             self.writer.append(Batch { at: Stamp::now(), records });
         }
@@ -463,10 +374,9 @@ impl Pipeline {
     /// After the word to stop: no more samples, but an action under way may end, so that it is not left to recovery.
     async fn drain(mut self, queue: &mut mpsc::Receiver<Event>) {
         self.watch = None;
-        // Nothing new is begun; the next daemon looks at the rules again.
-        self.engines.iter_mut().for_each(|engine| engine.hold(true));
+        self.stopping = true;
         let deadline = tokio::time::Instant::now() + GRACE;
-        while self.engines.iter().any(Engine::is_acting) {
+        while self.is_acting() {
             tracing::info!("waiting for the action under way");
             match tokio::time::timeout_at(deadline, queue.recv()).await {
                 Ok(Some(event)) => self.handle(event),
@@ -483,11 +393,23 @@ impl Pipeline {
     }
 }
 
-fn engines(config: &Config, memo: impl Fn(&str) -> Option<String>) -> Vec<Engine> {
-    let engine = |(engine, ladder): &(crate::config::Engine, plimsoll_tuner::Ladder)| {
-        Engine::new(engine.spec.clone(), ladder.clone(), memo(&engine.spec.name).as_deref())
+/// The engines with what a former daemon remembered of them. One that was given a new name while no daemon ran is found
+/// by its file.
+pub(super) fn remembering(config: &Config, memos: &HashMap<String, String>) -> Vec<Engine> {
+    let configured: BTreeSet<&str> = config.engines.iter().map(|(engine, _)| engine.spec.name.as_str()).collect();
+    let engines = |memo: &dyn Fn(&str) -> Option<String>| -> Vec<Engine> {
+        let new = |(engine, ladder): &(crate::config::Engine, plimsoll_tuner::Ladder)| {
+            Engine::new(engine.spec.clone(), ladder.clone(), memo(&engine.spec.name).as_deref())
+        };
+        config.engines.iter().map(new).collect()
     };
-    config.engines.iter().map(engine).collect()
+    let fresh = engines(&|_| None);
+    let inherited = |name: &str| {
+        let engine = fresh.iter().find(|engine| engine.name() == name)?;
+        let mut others = memos.iter().filter(|(other, _)| !configured.contains(other.as_str()));
+        others.find(|(_, memo)| engine.inherits(memo)).map(|(_, memo)| memo.clone())
+    };
+    engines(&|name| memos.get(name).cloned().or_else(|| inherited(name)))
 }
 
 fn host_name() -> String {

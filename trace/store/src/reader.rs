@@ -152,6 +152,17 @@ impl Reader {
             .collect()
     }
 
+    /// Decisions that wait for a person, oldest first.
+    ///
+    /// # Errors
+    /// When SQLite refuses, or a row holds something that this program does not understand.
+    pub async fn proposals(&self) -> Result<Vec<Decision>, StoreError> {
+        let rows: Vec<DecisionRow> = self
+            .rows("SELECT * FROM _decision WHERE outcome = 'proposed' ORDER BY id")
+            .await?;
+        rows.into_iter().map(DecisionRow::into_decision).collect()
+    }
+
     /// The connection, for one query that ends in time: a reader that stays keeps the write-ahead log from shrinking.
     async fn connection(&self) -> Result<MutexGuard<'_, SqliteConnection>, StoreError> {
         let mut connection = self.0.connection.lock().await;

@@ -5,6 +5,7 @@ mod control;
 mod journal;
 mod pipeline;
 mod runs;
+mod secrets;
 mod status;
 mod watch;
 

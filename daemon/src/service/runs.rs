@@ -10,6 +10,8 @@ use plimsoll_trace::{
 };
 use serde_json::json;
 
+use super::secrets::without_secrets;
+
 /// A device this full shortly before a process failed makes want of memory the likely cause.
 const FULL_RATIO: f64 = 0.90;
 /// How long before the end counts as shortly.
@@ -123,11 +125,12 @@ impl Runs {
         next_id: impl Fn() -> RunId,
         records: &mut Vec<Record>,
     ) {
+        let command = engine.command.as_deref().map(without_secrets);
         let same = |open: &OpenRun| {
             let run = &open.run;
             run.engine.as_deref() == Some(engine.engine.as_str())
                 && run.pid == Some(process.pid)
-                && run.command == engine.command
+                && run.command == command
         };
         if let Some(index) = self.inherited.iter().position(same) {
             let id = self.inherited.swap_remove(index).run.id;
@@ -142,7 +145,7 @@ impl Runs {
             engine: Some(engine.engine.clone()),
             host: self.host.clone(),
             pid: Some(process.pid),
-            command: engine.command.clone(),
+            command: command.clone(),
             trace_tier: TraceTier::Off,
         }));
         let message = format!("{} runs as process {}", engine.engine, process.pid);
@@ -167,7 +170,8 @@ impl Runs {
     }
 
     /// A command of `plimsoll run` began.
-    pub(crate) fn begin_command(&mut self, start: RunStart) -> Record {
+    pub(crate) fn begin_command(&mut self, mut start: RunStart) -> Record {
+        start.command = start.command.as_deref().map(without_secrets);
         self.by_pid.extend(start.pid.map(|pid| (pid, start.id)));
         self.commands.insert(watch_name(start.id), start.id);
         Record::RunStart(start)

@@ -3,6 +3,7 @@
 //! Everything here runs on a thread of its own, one action per engine at a time, and may block. Each step is durable in
 //! the [`Journal`] before it is an act, so that whoever finds the journal later can finish or undo.
 
+mod action;
 mod effect;
 mod execute;
 mod http;

@@ -3,7 +3,7 @@
 use plimsoll_trace::{ChangeOutcome, ConfigChange, DecisionOutcome};
 use serde_json::Value;
 
-use super::execute::{Action, chain};
+use super::action::{Action, chain};
 use super::live::Live;
 use super::order::{Ended, Order, Report};
 use super::panics::caught;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use plimsoll_trace::{ChangeOutcome, DecisionOutcome, Event, EventKind, Stamp};
 use serde_json::json;
 
-use super::execute::{Action, chain};
+use super::action::{Action, chain};
 use super::live::{Live, ProcessRef};
 use super::order::{Ended, Order, Report};
 use super::ready::{self, Readiness};

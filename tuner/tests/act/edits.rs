@@ -45,8 +45,8 @@ fn edited_at(world: &World, daemon: &mut Daemon, ratio: f64, moment: Moment, edi
     world.engine.no_faults();
     once(Moment::Ended);
     daemon.finished(&report);
-    let done = *done.lock().unwrap();
-    done
+    let came = done.lock().unwrap();
+    *came
 }
 
 fn each_moment(mut at: impl FnMut(Moment) -> bool) {

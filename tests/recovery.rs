@@ -77,7 +77,8 @@ fn killed_on_an_engine_whose_processes_nobody_looks_for() {
     let config: Vec<&str> = config.lines().filter(|line| !line.starts_with("match")).collect();
     let daemon = world.daemon(&config.join("\n"));
     world.decision("quantize", "applying");
-    until("the file is written", || (world.read("engine.yaml") != world.engine_yaml()).then_some(()));
+    until("the engine hangs", || (world.http("GET", "/health").0 == 503).then_some(()));
+    assert_ne!(world.read("engine.yaml"), world.engine_yaml(), "the file is written");
     daemon.kill();
 
     let _next = world.start_daemon();

@@ -14,18 +14,38 @@ fn killed_while_the_engine_reloads() {
     let daemon = world.daemon(&world.config(QUANTIZE));
     press(&world.gpu);
     world.decision("quantize", "applying");
-    until("the engine hangs", || (world.http("GET", "/health").0 == 503).then_some(()));
-    assert_ne!(world.read("engine.yaml"), world.engine_yaml(), "the file is written");
+    until("the engine hangs", || {
+        (world.http("GET", "/health").0 == 503).then_some(())
+    });
+    assert_ne!(
+        world.read("engine.yaml"),
+        world.engine_yaml(),
+        "the file is written"
+    );
     daemon.kill();
 
     let _next = world.start_daemon();
     let decision = world.decision("quantize", "interrupted");
     assert_eq!(world.read("engine.yaml"), world.engine_yaml(), "byte for byte");
-    assert_eq!(world.row("SELECT * FROM config_changes")["outcome"], "rolled_back");
+    assert_eq!(
+        world.row("SELECT * FROM config_changes")["outcome"],
+        "rolled_back"
+    );
     assert!(engine.is_running());
-    until("the former values serve", || (world.applied("/model/quantization") == json!("none")).then_some(()));
-    assert!(decision["explanation"].as_str().unwrap().contains("daemon ended before the change was verified"), "{decision}");
-    assert_eq!(world.sql("SELECT count(*) AS n FROM decisions WHERE outcome = 'applying'")[0]["n"], 0);
+    until("the former values serve", || {
+        (world.applied("/model/quantization") == json!("none")).then_some(())
+    });
+    assert!(
+        decision["explanation"]
+            .as_str()
+            .unwrap()
+            .contains("daemon ended before the change was verified"),
+        "{decision}"
+    );
+    assert_eq!(
+        world.sql("SELECT count(*) AS n FROM decisions WHERE outcome = 'applying'")[0]["n"],
+        0
+    );
 }
 
 #[test]
@@ -37,7 +57,11 @@ fn killed_after_a_rung_was_taken() {
     world.decision("quantize", "kept");
     let taken = world.read("engine.yaml");
     daemon.kill();
-    assert_eq!(world.read("engine.yaml"), taken, "the daemon's end changes nothing");
+    assert_eq!(
+        world.read("engine.yaml"),
+        taken,
+        "the daemon's end changes nothing"
+    );
 
     // The next daemon remembers the rung, what it freed, and whose text is under it.
     let _next = world.start_daemon();
@@ -57,7 +81,9 @@ fn edited_while_no_daemon_ran() {
     press(&world.gpu);
     world.decision("quantize", "kept");
     assert!(daemon.stop().success());
-    let edited = world.read("engine.yaml").replace("quantization: \"int8\"", "quantization: int4");
+    let edited = world
+        .read("engine.yaml")
+        .replace("quantization: \"int8\"", "quantization: int4");
     world.write("engine.yaml", &edited);
     let _next = world.start_daemon();
     world.row("SELECT * FROM events WHERE kind = 'human_edit' AND message LIKE '%suspended%quantize%'");
@@ -72,13 +98,22 @@ fn killed_on_an_engine_whose_processes_nobody_looks_for() {
     let clause = "signal = \"vram.used_ratio\", enter = \"80%\", exit = \"65%\"";
     let always = "signal = \"host.memory_available_bytes\", enter = \"900TiB\", exit = \"999TiB\"";
     let rule = QUANTIZE.replace(clause, always);
-    let reload = format!("reload = {{ http = \"POST http://127.0.0.1:{}/reload\" }}", world.port);
+    let reload = format!(
+        "reload = {{ http = \"POST http://127.0.0.1:{}/reload\" }}",
+        world.port
+    );
     let config = world.config_with(&reload, &rule);
     let config: Vec<&str> = config.lines().filter(|line| !line.starts_with("match")).collect();
     let daemon = world.daemon(&config.join("\n"));
     world.decision("quantize", "applying");
-    until("the engine hangs", || (world.http("GET", "/health").0 == 503).then_some(()));
-    assert_ne!(world.read("engine.yaml"), world.engine_yaml(), "the file is written");
+    until("the engine hangs", || {
+        (world.http("GET", "/health").0 == 503).then_some(())
+    });
+    assert_ne!(
+        world.read("engine.yaml"),
+        world.engine_yaml(),
+        "the file is written"
+    );
     daemon.kill();
 
     let _next = world.start_daemon();
@@ -98,13 +133,24 @@ fn an_engine_taken_out_of_the_configuration_is_known_when_it_comes_back() {
         world.write("plimsoll.toml", config);
         daemon.child.signal(Signal::HUP);
         let query = "SELECT count(*) AS n FROM events WHERE kind = 'config_reloaded'";
-        until("the configuration is read", || (world.sql(query)[0]["n"].as_i64()? >= count).then_some(()));
+        until("the configuration is read", || {
+            (world.sql(query)[0]["n"].as_i64()? >= count).then_some(())
+        });
     };
     read_again(1, &world.base_config());
     world.gpu.device(0).set_other_used_bytes(0);
-    assert_ne!(world.read("engine.yaml"), world.engine_yaml(), "nothing is touched");
+    assert_ne!(
+        world.read("engine.yaml"),
+        world.engine_yaml(),
+        "nothing is touched"
+    );
     // It comes back under another name: its file tells who it is.
-    read_again(2, &config.replace("[engine.chat]", "[engine.talk]").replace("engine = \"chat\"", "engine = \"talk\""));
+    read_again(
+        2,
+        &config
+            .replace("[engine.chat]", "[engine.talk]")
+            .replace("engine = \"chat\"", "engine = \"talk\""),
+    );
     world.row("SELECT * FROM decisions WHERE engine = 'talk' AND verdict = 'release' AND outcome = 'kept'");
     assert_eq!(world.read("engine.yaml"), world.engine_yaml(), "byte for byte");
 }
@@ -113,7 +159,11 @@ fn an_engine_taken_out_of_the_configuration_is_known_when_it_comes_back() {
 fn an_action_ends_under_the_configuration_that_it_began_with() {
     let world = World::new();
     let _engine = world.engine(&["--reload-fault", "hang", "--reload-fault-times", "1"]);
-    let daemon = world.daemon(&world.config(QUANTIZE).replace("within = \"15s\"", "within = \"3s\""));
+    let daemon = world.daemon(
+        &world
+            .config(QUANTIZE)
+            .replace("within = \"15s\"", "within = \"3s\""),
+    );
     press(&world.gpu);
     world.decision("quantize", "applying");
     world.write("plimsoll.toml", &world.base_config());
@@ -136,6 +186,16 @@ fn a_proposal_is_withdrawn_by_the_next_daemon() {
     world.row("SELECT * FROM device_samples WHERE at_ns > (SELECT max(at_ns) FROM decisions)");
     world.gpu.device(0).set_other_used_bytes(0);
     let decision = world.decision("quantize", "refused");
-    assert!(decision["explanation"].as_str().unwrap().contains("Withdrawn: The pressure is over."), "{decision}");
-    assert!(world.sql("SELECT * FROM decisions WHERE outcome = 'proposed'").is_empty());
+    assert!(
+        decision["explanation"]
+            .as_str()
+            .unwrap()
+            .contains("Withdrawn: The pressure is over."),
+        "{decision}"
+    );
+    assert!(
+        world
+            .sql("SELECT * FROM decisions WHERE outcome = 'proposed'")
+            .is_empty()
+    );
 }

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use plimsoll_sim_gpu::{DeviceSpec, Gpu};
@@ -42,10 +43,13 @@ impl World {
         };
         let devices: Vec<DeviceSpec> = (0..count).map(device).collect();
         let library = folder.path().join("libnvidia-ml.so.1");
-        fs::copy(plimsoll_sim_driver::library_path().expect("the driver library is built with the tests"), &library)
-            .unwrap();
+        fs::copy(
+            plimsoll_sim_driver::library_path().expect("the driver library is built with the tests"),
+            &library,
+        )
+        .unwrap();
         let gpu = Gpu::create(&folder.path().join("libnvidia-ml.so.1.gpu"), &devices).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         Self { folder, gpu, port }
     }
 
@@ -104,8 +108,14 @@ impl World {
     /// A command line of the real program, with nothing of this machine's own configuration in it.
     pub(crate) fn plimsoll(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
-        command.current_dir(self.folder.path()).env_clear().env("HOME", self.folder.path()).env("PATH", "/usr/bin:/bin");
-        command.env("PLIMSOLL_CONFIG", self.path("plimsoll.toml")).env("PLIMSOLL_DB", self.path("plimsoll.db"));
+        command
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("HOME", self.folder.path())
+            .env("PATH", "/usr/bin:/bin");
+        command
+            .env("PLIMSOLL_CONFIG", self.path("plimsoll.toml"))
+            .env("PLIMSOLL_DB", self.path("plimsoll.db"));
         command.stdin(Stdio::null());
         command
     }
@@ -119,16 +129,28 @@ impl World {
     pub(crate) fn daemon(&self, config: &str) -> Daemon {
         self.write("plimsoll.toml", config);
         let daemon = self.start_daemon();
-        until("the daemon answers", || self.call(&["status"]).status.success().then_some(()));
+        until("the daemon answers", || {
+            self.call(&["status"]).status.success().then_some(())
+        });
         daemon
     }
 
     /// Starts the daemon with the configuration that is there.
     pub(crate) fn start_daemon(&self) -> Daemon {
-        let log = fs::File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("daemon.log"))
+            .unwrap();
         let mut command = self.plimsoll();
-        command.arg("daemon").env("PLIMSOLL_LOG", "plimsoll=debug,info").stdout(Stdio::null()).stderr(log);
-        Daemon { child: Process(command.spawn().unwrap()) }
+        command
+            .arg("daemon")
+            .env("PLIMSOLL_LOG", "plimsoll=debug,info")
+            .stdout(Stdio::null())
+            .stderr(log);
+        Daemon {
+            child: Process(command.spawn().unwrap()),
+        }
     }
 
     /// Starts the engine on its file and waits until it serves. Without a scenario it has no load and holds its weights.
@@ -144,23 +166,38 @@ impl World {
     /// Starts the engine without waiting.
     pub(crate) fn start_engine(&self, arguments: &[&str]) -> Process {
         let epoch = plimsoll_trace::Stamp::now().unix_ns.to_string();
-        let log = fs::File::options().create(true).append(true).open(self.path("engine.log")).unwrap();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("engine.log"))
+            .unwrap();
         let mut command = self.plimsoll();
-        command.arg("sim-engine").arg("--config").arg(self.path("engine.yaml"));
+        command
+            .arg("sim-engine")
+            .arg("--config")
+            .arg(self.path("engine.yaml"));
         command.arg("--gpu").arg(self.path("libnvidia-ml.so.1.gpu"));
         command.args(["--epoch-ns", &epoch]);
-        command.args(arguments).stdout(Stdio::null()).stderr(log).process_group(0);
+        command
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0);
         Process(command.spawn().unwrap())
     }
 
     pub(crate) fn wait_healthy(&self) {
-        until("the engine is healthy", || (self.http("GET", "/health").0 == 200).then_some(()));
+        until("the engine is healthy", || {
+            (self.http("GET", "/health").0 == 200).then_some(())
+        });
     }
 
     /// Asks the engine; status 0 when it does not answer.
     pub(crate) fn http(&self, method: &str, path: &str) -> (u16, String) {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
-        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).http_status_as_error(false);
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(10)))
+            .http_status_as_error(false);
         let agent = config.build().new_agent();
         let answer = if method == "POST" {
             agent.post(&url).content_type("application/json").send(PROBE)
@@ -168,7 +205,10 @@ impl World {
             agent.get(&url).call()
         };
         answer.map_or((0, String::new()), |mut answer| {
-            (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap_or_default())
+            (
+                answer.status().as_u16(),
+                answer.body_mut().read_to_string().unwrap_or_default(),
+            )
         })
     }
 
@@ -176,13 +216,20 @@ impl World {
     pub(crate) fn applied(&self, pointer: &str) -> Value {
         let (_, body) = self.http("GET", "/status");
         let status: Value = serde_json::from_str(&body).unwrap_or_default();
-        status.pointer(&format!("/applied{pointer}")).cloned().unwrap_or_default()
+        status
+            .pointer(&format!("/applied{pointer}"))
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// The rows of a query, through the real `plimsoll sql`.
     pub(crate) fn sql(&self, query: &str) -> Vec<Value> {
         let output = self.call(&["sql", "--format", "json", query]);
-        assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{query}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -198,13 +245,27 @@ impl World {
 
     /// Waits until a decision of `rule` has come to `outcome`.
     pub(crate) fn decision(&self, rule: &str, outcome: &str) -> Value {
-        self.row(&format!("SELECT * FROM decisions WHERE rule = '{rule}' AND outcome = '{outcome}' ORDER BY id DESC"))
+        self.row(&format!(
+            "SELECT * FROM decisions WHERE rule = '{rule}' AND outcome = '{outcome}' ORDER BY id DESC"
+        ))
     }
 
     /// Waits until an event of a kind is stored.
     pub(crate) fn event(&self, kind: &str) -> Value {
-        self.row(&format!("SELECT * FROM events WHERE kind = '{kind}' ORDER BY id DESC"))
+        self.row(&format!(
+            "SELECT * FROM events WHERE kind = '{kind}' ORDER BY id DESC"
+        ))
     }
+}
+
+/// A port that nobody has, below those that the kernel gives out to others in the meantime.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 100).unwrap() * 100;
+    (0..)
+        .map(|_| 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .unwrap()
 }
 
 impl Drop for World {
@@ -213,10 +274,17 @@ impl Drop for World {
         if !std::thread::panicking() {
             return;
         }
+        for view in ["runs", "events", "decisions"] {
+            let output = self.call(&["sql", "--format", "ndjson", &format!("SELECT * FROM {view}")]);
+            eprintln!("-- {view}\n{}", text(&output.stdout));
+        }
         for log in ["daemon.log", "engine.log"] {
             let said = fs::read_to_string(self.path(log)).unwrap_or_default();
             let lines: Vec<&str> = said.lines().collect();
-            eprintln!("-- the end of {log}\n{}", lines[lines.len().saturating_sub(25)..].join("\n"));
+            eprintln!(
+                "-- the end of {log}\n{}",
+                lines[lines.len().saturating_sub(25)..].join("\n")
+            );
         }
     }
 }

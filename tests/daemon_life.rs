@@ -11,7 +11,10 @@ fn a_second_daemon_on_the_same_store_is_refused() {
     let output = world.call(&["daemon"]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
-    assert!(said.contains(&first.child.pid().to_string()), "it names the one that has it: {said}");
+    assert!(
+        said.contains(&first.child.pid().to_string()),
+        "it names the one that has it: {said}"
+    );
     assert!(world.call(&["status"]).status.success(), "the first one goes on");
 }
 
@@ -24,11 +27,21 @@ fn the_last_batch_is_stored() {
         daemon.child.signal(signal);
         let stopped_ns = plimsoll_trace::Stamp::now().unix_ns;
         assert!(daemon.child.wait().success());
-        let last = world.sql("SELECT max(at_ns) AS last FROM device_samples")[0]["last"].as_i64().unwrap();
+        let last = world.sql("SELECT max(at_ns) AS last FROM device_samples")[0]["last"]
+            .as_i64()
+            .unwrap();
         // Commits come once a second; without the last one, the newest sample could be that old.
-        assert!(stopped_ns - last < 700_000_000, "{} ms before the end", (stopped_ns - last) / 1_000_000);
+        assert!(
+            stopped_ns - last < 700_000_000,
+            "{} ms before the end",
+            (stopped_ns - last) / 1_000_000
+        );
         assert!(!world.path("plimsoll.sock").exists());
-        assert_eq!(world.call(&["status"]).status.code(), Some(4), "nobody answers any more");
+        assert_eq!(
+            world.call(&["status"]).status.code(),
+            Some(4),
+            "nobody answers any more"
+        );
     }
 }
 
@@ -47,9 +60,13 @@ fn a_killed_daemon_leaves_a_store_that_the_next_one_takes() {
     let daemon = world.daemon(&world.base_config());
     world.row("SELECT * FROM device_samples");
     daemon.kill();
-    let rows = world.sql("SELECT count(*) AS n FROM device_samples")[0]["n"].as_i64().unwrap();
+    let rows = world.sql("SELECT count(*) AS n FROM device_samples")[0]["n"]
+        .as_i64()
+        .unwrap();
     let _next = world.daemon(&world.base_config());
-    until("more rows", || (world.sql("SELECT count(*) AS n FROM device_samples")[0]["n"].as_i64()? > rows).then_some(()));
+    until("more rows", || {
+        (world.sql("SELECT count(*) AS n FROM device_samples")[0]["n"].as_i64()? > rows).then_some(())
+    });
 }
 
 #[test]
@@ -58,7 +75,10 @@ fn an_engine_s_life_and_death_are_runs() {
     let mut engine = world.engine(&[]);
     let _daemon = world.daemon(&world.config(""));
     let run = world.row("SELECT * FROM runs");
-    assert_eq!((run["name"].as_str(), run["outcome"].as_str()), (Some("chat"), Some("running")));
+    assert_eq!(
+        (run["name"].as_str(), run["outcome"].as_str()),
+        (Some("chat"), Some("running"))
+    );
     assert_eq!(run["pid"], engine.pid());
     world.row("SELECT * FROM process_samples WHERE run_id = 1 AND used_bytes > 0");
     engine.signal(Signal::TERM);
@@ -82,8 +102,16 @@ fn an_engine_that_runs_out_of_memory_is_said_to() {
     let mut engine = world.start_engine(&["--scenario", "ramp", "--duration", "20"]);
     let status = engine.wait();
     assert_eq!(status.code(), Some(1));
-    assert!(world.read("engine.log").contains("CUDA out of memory"), "{}", world.read("engine.log"));
+    assert!(
+        world.read("engine.log").contains("CUDA out of memory"),
+        "{}",
+        world.read("engine.log")
+    );
     let run = world.row("SELECT * FROM runs WHERE outcome <> 'running'");
-    assert_eq!((run["outcome"].as_str(), run["exit_code"].as_i64()), (Some("out_of_memory"), Some(1)), "{run}");
+    assert_eq!(
+        (run["outcome"].as_str(), run["exit_code"].as_i64()),
+        (Some("out_of_memory"), Some(1)),
+        "{run}"
+    );
     world.event("out_of_memory");
 }

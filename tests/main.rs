@@ -3,7 +3,11 @@
 //! One binary, one world per test (`world.rs`): a folder with its own simulated GPU, driver library, engine and store, so
 //! that tests run side by side.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends at the first surprise"
+)]
 
 mod bad_input;
 mod command_line;
@@ -11,8 +15,8 @@ mod daemon_life;
 mod demo;
 mod driver_faults;
 mod recovery;
-mod rules;
 mod rollback;
+mod rules;
 mod run_command;
 mod sampling;
 mod world;

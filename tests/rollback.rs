@@ -25,12 +25,16 @@ fn rolls_back(fault: &str, config: impl Fn(&World) -> String) {
 
     // The pressure stays, the rule does not try again.
     let later = "SELECT count(*) AS n FROM device_samples WHERE at_ns > (SELECT max(at_ns) FROM events WHERE kind = 'quarantine')";
-    until("some ticks", || (world.sql(later)[0]["n"].as_i64()? >= 10).then_some(()));
+    until("some ticks", || {
+        (world.sql(later)[0]["n"].as_i64()? >= 10).then_some(())
+    });
     assert_eq!(world.sql("SELECT count(*) AS n FROM decisions")[0]["n"], 1);
 }
 
 fn impatient(world: &World) -> String {
-    world.config(QUANTIZE).replace("within = \"15s\"", "within = \"3s\"")
+    world
+        .config(QUANTIZE)
+        .replace("within = \"15s\"", "within = \"3s\"")
 }
 
 #[test]
@@ -60,7 +64,10 @@ fn an_engine_that_dies_of_it_and_comes_back_on_the_new_values() {
     let _again = world.start_engine(&[]);
     let decision = world.decision("quantize", "kept");
     let said = decision["explanation"].as_str().unwrap();
-    assert!(said.contains("its process ended meanwhile and was started again"), "{said}");
+    assert!(
+        said.contains("its process ended meanwhile and was started again"),
+        "{said}"
+    );
     assert_eq!(world.applied("/model/quantization"), json!("int8"));
     world.row("SELECT * FROM runs WHERE id = 1 AND outcome = 'failed'");
 }
@@ -73,7 +80,11 @@ fn an_engine_that_does_not_come_back_stops_all_acting() {
     press(&world.gpu);
     engine.wait();
     world.decision("quantize", "failed");
-    assert_eq!(world.read("engine.yaml"), world.engine_yaml(), "the file is as it was all the same");
+    assert_eq!(
+        world.read("engine.yaml"),
+        world.engine_yaml(),
+        "the file is as it was all the same"
+    );
     world.event("engine_unhealthy");
 }
 
@@ -99,16 +110,23 @@ fn a_persons_edit_is_the_new_base_and_suspends_the_rule() {
     press(&world.gpu);
     world.decision("quantize", "kept");
     // An unrelated edit on top of ours: kept, and the rung can still be let go around it.
-    let edited = world.read("engine.yaml").replace("max_batch_size: 64", "max_batch_size: 32   # calmer");
+    let edited = world
+        .read("engine.yaml")
+        .replace("max_batch_size: 64", "max_batch_size: 32   # calmer");
     world.write("engine.yaml", &edited);
     engine.signal(Signal::HUP);
     let event = world.event("human_edit");
-    assert!(event["detail"].as_str().unwrap().contains("max_batch_size: 32"), "{event}");
+    assert!(
+        event["detail"].as_str().unwrap().contains("max_batch_size: 32"),
+        "{event}"
+    );
     assert_eq!(world.read("engine.yaml"), edited, "nothing is written over it");
 
     world.gpu.device(0).set_other_used_bytes(0);
     world.row("SELECT * FROM decisions WHERE verdict = 'release' AND outcome = 'kept'");
-    let expected = world.engine_yaml().replace("max_batch_size: 64", "max_batch_size: 32   # calmer");
+    let expected = world
+        .engine_yaml()
+        .replace("max_batch_size: 64", "max_batch_size: 32   # calmer");
     assert_eq!(world.read("engine.yaml"), expected, "theirs without ours");
 
     // An edit of the rule's own key: from now on the rule keeps its hands off it.
@@ -119,9 +137,15 @@ fn a_persons_edit_is_the_new_base_and_suspends_the_rule() {
     press(&world.gpu);
     world.gpu.device(0).set_other_used_bytes(18 << 30);
     let later = "SELECT count(*) AS n FROM device_samples WHERE used_bytes > 18 * 1073741824";
-    until("some ticks", || (world.sql(later)[0]["n"].as_i64()? >= 10).then_some(()));
+    until("some ticks", || {
+        (world.sql(later)[0]["n"].as_i64()? >= 10).then_some(())
+    });
     assert_eq!(world.read("engine.yaml"), theirs);
-    assert_eq!(world.sql("SELECT count(*) AS n FROM decisions")[0]["n"], 2, "one taken, one released");
+    assert_eq!(
+        world.sql("SELECT count(*) AS n FROM decisions")[0]["n"],
+        2,
+        "one taken, one released"
+    );
     let why = world.call(&["why", "quantize"]);
     let said = crate::world::text(&why.stdout);
     assert!(said.contains("suspended"), "{said}");

@@ -28,7 +28,11 @@ fn a_crossed_line_changes_the_engine_and_nothing_else() {
     let engine = world.engine(&[]);
     let daemon = world.daemon(&world.config(QUANTIZE));
     world.row("SELECT * FROM process_samples WHERE run_id IS NOT NULL AND used_bytes > 0");
-    assert_eq!(world.read("engine.yaml"), world.engine_yaml(), "no rule holds yet");
+    assert_eq!(
+        world.read("engine.yaml"),
+        world.engine_yaml(),
+        "no rule holds yet"
+    );
 
     press(&world.gpu);
     let decision = world.decision("quantize", "kept");
@@ -38,8 +42,14 @@ fn a_crossed_line_changes_the_engine_and_nothing_else() {
     assert!(decision["value"].as_f64().unwrap() >= 0.8, "{decision}");
     assert_eq!(decision["threshold"], 0.8);
 
-    let expected = world.engine_yaml().replace("quantization: none ", "quantization: \"int8\" ");
-    assert_eq!(world.read("engine.yaml"), expected, "one value changed, every other byte stayed");
+    let expected = world
+        .engine_yaml()
+        .replace("quantization: none ", "quantization: \"int8\" ");
+    assert_eq!(
+        world.read("engine.yaml"),
+        expected,
+        "one value changed, every other byte stayed"
+    );
     assert_eq!(world.applied("/model/quantization"), json!("int8"));
 
     let change = world.row("SELECT * FROM config_changes");
@@ -50,7 +60,11 @@ fn a_crossed_line_changes_the_engine_and_nothing_else() {
     assert_eq!(detail["shown"], "equal");
     let freed = detail["freed"].as_f64().unwrap();
     let gib = |bytes: f64| bytes / 1_073_741_824.0;
-    assert!((5.5..7.5).contains(&gib(freed)), "half of 13 GiB of weights: {} GiB", gib(freed));
+    assert!(
+        (5.5..7.5).contains(&gib(freed)),
+        "half of 13 GiB of weights: {} GiB",
+        gib(freed)
+    );
 
     // The engine was told, not restarted.
     assert_eq!(world.sql("SELECT count(*) AS n FROM runs")[0]["n"], 1);
@@ -67,30 +81,49 @@ fn the_last_release_gives_the_person_their_file_back() {
     world.decision("quantize", "kept");
 
     // The reading is far below `exit` because of the rung itself; releasing it would bring the pressure back.
-    let reading = "SELECT count(*) AS n FROM device_samples WHERE used_bytes < 0.65 * (total_bytes - reserved_bytes)";
-    until("a few readings below exit", || (world.sql(reading)[0]["n"].as_i64()? >= 20).then_some(()));
-    assert!(world.sql("SELECT * FROM decisions WHERE verdict = 'release'").is_empty());
+    let reading =
+        "SELECT count(*) AS n FROM device_samples WHERE used_bytes < 0.65 * (total_bytes - reserved_bytes)";
+    until("a few readings below exit", || {
+        (world.sql(reading)[0]["n"].as_i64()? >= 20).then_some(())
+    });
+    assert!(
+        world
+            .sql("SELECT * FROM decisions WHERE verdict = 'release'")
+            .is_empty()
+    );
 
     world.gpu.device(0).set_other_used_bytes(0);
     let release = world.row("SELECT * FROM decisions WHERE verdict = 'release' AND outcome = 'kept'");
     assert_eq!(release["rule"], "quantize");
     assert_eq!(world.read("engine.yaml"), world.engine_yaml(), "byte for byte");
-    until("the engine serves it", || (world.applied("/model/quantization") == json!("none")).then_some(()));
+    until("the engine serves it", || {
+        (world.applied("/model/quantization") == json!("none")).then_some(())
+    });
 }
 
 #[test]
 fn observing_and_advising_touch_nothing() {
     let world = World::new();
     let _engine = world.engine(&[]);
-    let advise = QUANTIZE.replace("\"act\"", "\"advise\"").replace("\"quantize\"", "\"advised\"");
-    let observe = QUANTIZE.replace("mode = \"act\"\n", "").replace("\"quantize\"", "\"observed\"");
+    let advise = QUANTIZE
+        .replace("\"act\"", "\"advise\"")
+        .replace("\"quantize\"", "\"advised\"");
+    let observe = QUANTIZE
+        .replace("mode = \"act\"\n", "")
+        .replace("\"quantize\"", "\"observed\"");
     let _daemon = world.daemon(&world.config(&(advise + &observe)));
     press(&world.gpu);
     assert_eq!(world.decision("observed", "observed")["mode"], "observe");
     assert_eq!(world.decision("advised", "proposed")["mode"], "advise");
     let later = "SELECT count(*) AS n FROM device_samples WHERE at_ns > (SELECT max(at_ns) FROM decisions)";
-    until("some ticks", || (world.sql(later)[0]["n"].as_i64()? >= 10).then_some(()));
-    assert_eq!(world.sql("SELECT count(*) AS n FROM decisions")[0]["n"], 2, "a row per transition, not per tick");
+    until("some ticks", || {
+        (world.sql(later)[0]["n"].as_i64()? >= 10).then_some(())
+    });
+    assert_eq!(
+        world.sql("SELECT count(*) AS n FROM decisions")[0]["n"],
+        2,
+        "a row per transition, not per tick"
+    );
     assert_eq!(world.read("engine.yaml"), world.engine_yaml());
     assert!(world.sql("SELECT * FROM config_changes").is_empty());
 }
@@ -123,10 +156,17 @@ for = "0"
     assert_eq!(world.applied("/model/quantization"), json!("none"));
     world.gpu.device(0).set_other_used_bytes(9 * GIB);
     world.decision("quantize", "kept");
-    assert_eq!(world.applied("/gradient_checkpointing"), json!(true), "the lower rung stays");
+    assert_eq!(
+        world.applied("/gradient_checkpointing"),
+        json!(true),
+        "the lower rung stays"
+    );
     assert_eq!(world.applied("/model/quantization"), json!("int8"));
     let file = world.read("engine.yaml");
-    assert!(file.contains("gradient_checkpointing: true   # slower, smaller"), "{file}");
+    assert!(
+        file.contains("gradient_checkpointing: true   # slower, smaller"),
+        "{file}"
+    );
 }
 
 #[test]
@@ -166,7 +206,10 @@ fn json_and_toml_files_keep_their_comments_too() {
 fn an_engine_that_reloads_over_http() {
     let world = World::new();
     let _engine = world.engine(&["--no-hup"]);
-    let reload = format!("reload = {{ http = \"POST http://127.0.0.1:{}/reload\" }}", world.port);
+    let reload = format!(
+        "reload = {{ http = \"POST http://127.0.0.1:{}/reload\" }}",
+        world.port
+    );
     let _daemon = world.daemon(&world.config_with(&reload, QUANTIZE));
     press(&world.gpu);
     world.decision("quantize", "kept");
@@ -177,7 +220,10 @@ fn an_engine_that_reloads_over_http() {
 fn an_engine_that_a_command_reloads() {
     let world = World::new();
     let engine = world.engine(&[]);
-    let reload = format!("reload = {{ command = [\"kill\", \"-HUP\", \"{}\"] }}", engine.pid());
+    let reload = format!(
+        "reload = {{ command = [\"kill\", \"-HUP\", \"{}\"] }}",
+        engine.pid()
+    );
     let _daemon = world.daemon(&world.config_with(&reload, QUANTIZE));
     press(&world.gpu);
     world.decision("quantize", "kept");
@@ -193,11 +239,16 @@ fn unknown_memory_holds_everything_still() {
     let _daemon = world.daemon(&world.config(QUANTIZE));
     world.row("SELECT * FROM process_samples WHERE run_id IS NOT NULL AND used_bytes > 0");
     for function in ["nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2"] {
-        world.gpu.inject(Fault::new(function, FaultKind::Code(999))).unwrap();
+        world
+            .gpu
+            .inject(Fault::new(function, FaultKind::Code(999)))
+            .unwrap();
     }
     press(&world.gpu);
     let unknown = "SELECT count(*) AS n FROM device_samples WHERE used_bytes IS NULL";
-    until("unknown readings", || (world.sql(unknown)[0]["n"].as_i64()? >= 10).then_some(()));
+    until("unknown readings", || {
+        (world.sql(unknown)[0]["n"].as_i64()? >= 10).then_some(())
+    });
     assert!(world.sql("SELECT * FROM decisions").is_empty());
     world.gpu.clear_faults();
     world.decision("quantize", "kept");

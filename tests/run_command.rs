@@ -15,14 +15,35 @@ fn prepared() -> World {
 #[test]
 fn the_command_s_streams_and_status_pass_through() {
     let world = prepared();
-    let output = world.call(&["run", "--name", "job", "--", "sh", "-c", "echo out; echo err >&2; exit 3"]);
+    let output = world.call(&[
+        "run",
+        "--name",
+        "job",
+        "--",
+        "sh",
+        "-c",
+        "echo out; echo err >&2; exit 3",
+    ]);
     assert_eq!(output.status.code(), Some(3));
-    assert_eq!((text(&output.stdout).as_str(), text(&output.stderr).as_str()), ("out\n", "err\n"));
+    assert_eq!(
+        (text(&output.stdout).as_str(), text(&output.stderr).as_str()),
+        ("out\n", "err\n")
+    );
     let run = world.row("SELECT * FROM runs");
-    assert_eq!((run["name"].as_str(), run["exit_code"].as_i64(), run["outcome"].as_str()), (Some("job"), Some(3), Some("failed")));
+    assert_eq!(
+        (
+            run["name"].as_str(),
+            run["exit_code"].as_i64(),
+            run["outcome"].as_str()
+        ),
+        (Some("job"), Some(3), Some("failed"))
+    );
     assert_eq!(run["command"], "sh -c echo out; echo err >&2; exit 3");
     assert_eq!(world.call(&["run", "--", "true"]).status.code(), Some(0));
-    assert_eq!(world.call(&["run", "--", "/no/such/program"]).status.code(), Some(127));
+    assert_eq!(
+        world.call(&["run", "--", "/no/such/program"]).status.code(),
+        Some(127)
+    );
     let rows = world.sql("SELECT name, outcome FROM runs ORDER BY id");
     assert_eq!(rows.len(), 2, "what could not be started is no run: {rows:?}");
 }
@@ -32,14 +53,18 @@ fn signals_reach_the_command() {
     let world = prepared();
     for (signal, status) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::USR1, 138)] {
         let mut run = world.plimsoll();
-        run.args(["run", "--name", "slow", "--", "sleep", "600"]).stdout(Stdio::null());
+        run.args(["run", "--name", "slow", "--", "sleep", "600"])
+            .stdout(Stdio::null());
         let mut run = Process(run.spawn().unwrap());
         world.row("SELECT * FROM runs WHERE outcome = 'running'");
         run.signal(signal);
         assert_eq!(run.wait().code(), Some(status));
     }
     let rows = world.sql("SELECT outcome, exit_code FROM runs ORDER BY id");
-    assert_eq!(rows[0], serde_json::json!({ "outcome": "killed", "exit_code": 143 }));
+    assert_eq!(
+        rows[0],
+        serde_json::json!({ "outcome": "killed", "exit_code": 143 })
+    );
 }
 
 #[test]
@@ -52,7 +77,12 @@ fn what_the_command_holds_is_recorded_with_and_without_a_daemon() {
         let mut run = world.plimsoll();
         run.args(["run", "--name", "job", "--", "sh", "-c", &script]);
         let mut run = Process(run.spawn().unwrap());
-        let pid: u32 = until("the command runs", || world.path("pid").exists().then(|| world.read("pid").trim().parse().ok())?);
+        let pid: u32 = until("the command runs", || {
+            world
+                .path("pid")
+                .exists()
+                .then(|| world.read("pid").trim().parse().ok())?
+        });
         let process = world.gpu.attach(0, pid).unwrap();
         process.resize(5 << 30).unwrap();
         let sample = world.row("SELECT * FROM process_samples WHERE run_id = 1 AND used_bytes > 0");
@@ -60,7 +90,11 @@ fn what_the_command_holds_is_recorded_with_and_without_a_daemon() {
         run.signal(Signal::TERM);
         run.wait();
         let end = world.row("SELECT * FROM runs WHERE outcome = 'killed'");
-        assert_eq!(end["peak_used_bytes"], 5_u64 << 30, "with a daemon: {with_daemon}");
+        assert_eq!(
+            end["peak_used_bytes"],
+            5_u64 << 30,
+            "with a daemon: {with_daemon}"
+        );
         if let Some(daemon) = daemon {
             assert!(daemon.stop().success());
         }

@@ -19,7 +19,9 @@ fn what_another_library_says_to_the_byte() {
     let _process = world.gpu.attach_phantom(1, 4_000_123, 987_654_321).unwrap();
     let _daemon = world.daemon(&world.base_config());
     let device = device.uuid();
-    let sample = world.row(&format!("SELECT * FROM device_samples WHERE device = '{device}' ORDER BY at_ns DESC"));
+    let sample = world.row(&format!(
+        "SELECT * FROM device_samples WHERE device = '{device}' ORDER BY at_ns DESC"
+    ));
     let used = 5 * GIB + 123_456_789 + 987_654_321;
     assert_eq!(sample["used_bytes"], json!(used));
     assert_eq!(sample["total_bytes"], json!(24 * GIB));
@@ -48,10 +50,18 @@ fn the_driver_s_word_about_each_process() {
     assert_eq!(sample["run_id"], json!(null), "it belongs to no run");
     // A change is stored with the next tick.
     process.resize(4 * GIB).unwrap();
-    world.row(&format!("SELECT * FROM process_samples WHERE pid = {pid} AND used_bytes = {}", 4 * GIB));
+    world.row(&format!(
+        "SELECT * FROM process_samples WHERE pid = {pid} AND used_bytes = {}",
+        4 * GIB
+    ));
     // What the driver will not tell is unknown.
-    world.gpu.inject(Fault::new("*", FaultKind::UnknownProcessMemory)).unwrap();
-    world.row(&format!("SELECT * FROM process_samples WHERE pid = {pid} AND used_bytes IS NULL"));
+    world
+        .gpu
+        .inject(Fault::new("*", FaultKind::UnknownProcessMemory))
+        .unwrap();
+    world.row(&format!(
+        "SELECT * FROM process_samples WHERE pid = {pid} AND used_bytes IS NULL"
+    ));
 }
 
 #[test]
@@ -62,14 +72,29 @@ fn the_stock_client_reads_along() {
     }
     let world = World::new();
     let _daemon = world.daemon(&world.base_config());
-    for view in ["runs", "devices", "device_samples", "process_samples", "host_samples", "events", "decisions", "config_changes", "losses", "columns"] {
+    for view in [
+        "runs",
+        "devices",
+        "device_samples",
+        "process_samples",
+        "host_samples",
+        "events",
+        "decisions",
+        "config_changes",
+        "losses",
+        "columns",
+    ] {
         let output = Command::new("sqlite3")
             .arg("-readonly")
             .arg(world.path("plimsoll.db"))
             .arg(format!("SELECT count(*) FROM {view}"))
             .output()
             .unwrap();
-        assert!(output.status.success(), "{view}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{view}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 

@@ -16,10 +16,18 @@ use crate::config::Config;
 
 impl Pipeline {
     /// Runs an action on a thread of its own; its report comes back as an event. `false` when there is no thread.
-    pub(super) fn act(&self, action: impl FnOnce(&Live, &StoreJournal) -> act::Report + Send + 'static) -> bool {
-        let (live, journal, events) = (Arc::clone(&self.live), StoreJournal(self.writer.clone()), self.events.clone());
+    pub(super) fn act(
+        &self,
+        action: impl FnOnce(&Live, &StoreJournal) -> act::Report + Send + 'static,
+    ) -> bool {
+        let (live, journal, events) = (
+            Arc::clone(&self.live),
+            StoreJournal(self.writer.clone()),
+            self.events.clone(),
+        );
         let thread = std::thread::Builder::new().name("plimsoll-act".to_owned());
-        let spawned = thread.spawn(move || drop(events.blocking_send(Event::Report(action(&live, &journal)))));
+        let spawned =
+            thread.spawn(move || drop(events.blocking_send(Event::Report(action(&live, &journal)))));
         if let Err(error) = &spawned {
             tracing::error!(%error, "there is no thread for an action; it is tried again later");
         }
@@ -28,7 +36,11 @@ impl Pipeline {
 
     pub(super) fn take_report(&mut self, report: &act::Report) {
         let mut records = report.records.clone();
-        if let Some(engine) = self.engines.iter_mut().find(|engine| engine.name() == report.engine) {
+        if let Some(engine) = self
+            .engines
+            .iter_mut()
+            .find(|engine| engine.name() == report.engine)
+        {
             records.extend(engine.finished(report, Stamp::now()));
         }
         for record in &records {
@@ -42,7 +54,9 @@ impl Pipeline {
 
     /// Resolves one decision that a former daemon left unfinished, if there is one and nothing else is under way.
     pub(super) fn recover(&mut self, engine: &str) {
-        let Some(index) = self.engines.iter().position(|known| known.name() == engine) else { return };
+        let Some(index) = self.engines.iter().position(|known| known.name() == engine) else {
+            return;
+        };
         if self.engines[index].is_acting() || self.is_stopping() {
             return;
         }
@@ -67,12 +81,22 @@ impl Pipeline {
                 self.unfinished.insert(name, left);
                 continue;
             }
-            for Unfinished { mut decision, changes } in left {
+            for Unfinished {
+                mut decision,
+                changes,
+            } in left
+            {
                 let path = changes.last().map_or("its file", |change| &change.path);
                 decision.outcome = DecisionOutcome::Interrupted;
-                decision.explanation +=
-                    &format!(" The daemon ended in the middle, and the engine is no longer configured: look at {path}.");
-                tracing::error!(engine = decision.engine, rule = decision.rule, "{}", decision.explanation);
+                decision.explanation += &format!(
+                    " The daemon ended in the middle, and the engine is no longer configured: look at {path}."
+                );
+                tracing::error!(
+                    engine = decision.engine,
+                    rule = decision.rule,
+                    "{}",
+                    decision.explanation
+                );
                 self.store(vec![Record::Decision(decision)]);
             }
         }
@@ -82,7 +106,10 @@ impl Pipeline {
     pub(super) fn take_up(&mut self, proposals: Vec<Decision>) {
         let mut by_engine: HashMap<String, Vec<Decision>> = HashMap::new();
         for proposal in proposals {
-            by_engine.entry(proposal.engine.clone()).or_default().push(proposal);
+            by_engine
+                .entry(proposal.engine.clone())
+                .or_default()
+                .push(proposal);
         }
         let mut closed = Vec::new();
         for engine in &mut self.engines {
@@ -140,7 +167,10 @@ impl Pipeline {
                 self.abandon_unknown();
                 self.look_at_files();
                 tracing::info!("the configuration was read again");
-                let event = TraceEvent::new(EventKind::ConfigReloaded, "Plimsoll's configuration was read again");
+                let event = TraceEvent::new(
+                    EventKind::ConfigReloaded,
+                    "Plimsoll's configuration was read again",
+                );
                 self.store(vec![Record::Event(event)]);
             }
             Err(error) => {
@@ -155,16 +185,24 @@ impl Pipeline {
     /// Puts the configured engines in the place of the present ones; what is known of each goes on.
     fn exchange_engines(&mut self, config: &Config) {
         let now = Stamp::now();
-        let configured: BTreeSet<&str> = config.engines.iter().map(|(engine, _)| engine.spec.name.as_str()).collect();
-        let (stay, gone): (Vec<Engine>, Vec<Engine>) =
-            self.engines.drain(..).partition(|engine| configured.contains(engine.name()));
+        let configured: BTreeSet<&str> = config
+            .engines
+            .iter()
+            .map(|(engine, _)| engine.spec.name.as_str())
+            .collect();
+        let (stay, gone): (Vec<Engine>, Vec<Engine>) = self
+            .engines
+            .drain(..)
+            .partition(|engine| configured.contains(engine.name()));
         for mut engine in gone {
             let records = engine.retire(now);
             self.memos.insert(engine.name().to_owned(), engine.remembered());
             self.store(records);
         }
-        let mut stay: HashMap<String, Engine> =
-            stay.into_iter().map(|engine| (engine.name().to_owned(), engine)).collect();
+        let mut stay: HashMap<String, Engine> = stay
+            .into_iter()
+            .map(|engine| (engine.name().to_owned(), engine))
+            .collect();
         let edited = |engine: Engine| match stay.remove(engine.name()) {
             Some(known) => known.reconfigured(engine),
             None => engine,
@@ -175,7 +213,11 @@ impl Pipeline {
     /// What a person wrote while nobody watched the file.
     fn look_at_files(&mut self) {
         let now = Stamp::now();
-        let records = self.engines.iter_mut().flat_map(|engine| engine.file_changed(now)).collect();
+        let records = self
+            .engines
+            .iter_mut()
+            .flat_map(|engine| engine.file_changed(now))
+            .collect();
         self.store(records);
     }
 }

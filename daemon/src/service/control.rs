@@ -73,7 +73,9 @@ impl Socket {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 };
-                let Ok(slot) = std::sync::Arc::clone(&slots).acquire_owned().await else { return };
+                let Ok(slot) = std::sync::Arc::clone(&slots).acquire_owned().await else {
+                    return;
+                };
                 let pipeline = pipeline.clone();
                 tokio::spawn(async move {
                     if let Err(error) = serve(stream, connection, &pipeline).await {
@@ -84,7 +86,10 @@ impl Socket {
                 });
             }
         });
-        Ok(Self { path: path.to_owned(), task })
+        Ok(Self {
+            path: path.to_owned(),
+            task,
+        })
     }
 }
 
@@ -107,11 +112,17 @@ async fn serve(stream: UnixStream, connection: u64, pipeline: &mpsc::Sender<Cont
         let answer = match serde_json::from_str(&line) {
             Ok(request) => {
                 let (answer, answered) = oneshot::channel();
-                let call = Control::Call(Call { request, connection, answer });
+                let call = Control::Call(Call {
+                    request,
+                    connection,
+                    answer,
+                });
                 if pipeline.send(call).await.is_err() {
                     return Ok(());
                 }
-                answered.await.unwrap_or_else(|_| error("the daemon is shutting down"))
+                answered
+                    .await
+                    .unwrap_or_else(|_| error("the daemon is shutting down"))
             }
             Err(problem) => error(&format!("not a request: {problem}")),
         };
@@ -135,7 +146,9 @@ impl Client {
         let stream = BlockingStream::connect(path)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         stream.set_write_timeout(Some(Duration::from_secs(5)))?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
     }
 
     /// Asks and waits for the answer.

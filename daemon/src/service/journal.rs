@@ -8,7 +8,12 @@ pub(crate) struct StoreJournal(pub(crate) Writer);
 
 impl Journal for StoreJournal {
     fn commit(&self, records: Vec<Record>) -> Result<(), JournalError> {
-        let batch = Batch { at: Stamp::now(), records };
-        self.0.commit_blocking(batch).map_err(|error| JournalError(Box::new(error)))
+        let batch = Batch {
+            at: Stamp::now(),
+            records,
+        };
+        self.0
+            .commit_blocking(batch)
+            .map_err(|error| JournalError(Box::new(error)))
     }
 }

@@ -47,7 +47,9 @@ pub(crate) async fn run(config: Config, named: Option<PathBuf>, until: Until) ->
         tracing::warn!("{warning}");
     }
     let path = config.store_path();
-    let store = Store::open(store_options(&config, &path)).await.context("the store cannot be opened")?;
+    let store = Store::open(store_options(&config, &path))
+        .await
+        .context("the store cannot be opened")?;
     let (events, queue) = mpsc::channel(QUEUE);
     let (control, mut calls) = mpsc::channel(64);
     let socket = socket_path(&path);
@@ -106,11 +108,18 @@ impl Sources {
     fn spawn(config: &Config, events: &mpsc::Sender<Event>) -> std::io::Result<Self> {
         let to_loop = events.clone();
         // The collectors' threads may wait here; the loop never waits for them.
-        let deliver: plimsoll_collectors::Deliver = Arc::new(move |batch: Batch| drop(to_loop.blocking_send(Event::Batch(batch))));
+        let deliver: plimsoll_collectors::Deliver =
+            Arc::new(move |batch: Batch| drop(to_loop.blocking_send(Event::Batch(batch))));
         let to_loop = events.clone();
         let library = config.sampling.nvml_library.clone();
         Ok(Self {
-            nvml: Nvml::spawn(NvmlOptions { library, ..NvmlOptions::default() }, Arc::clone(&deliver)),
+            nvml: Nvml::spawn(
+                NvmlOptions {
+                    library,
+                    ..NvmlOptions::default()
+                },
+                Arc::clone(&deliver),
+            ),
             host: Host::spawn(deliver)?,
             processes: Processes::spawn(
                 watches(config),
@@ -129,9 +138,16 @@ impl Sources {
 /// Whose processes are looked for.
 pub(crate) fn watches(config: &Config) -> Vec<ProcessWatch> {
     let watch = |engine: &crate::config::Engine| {
-        Some(ProcessWatch { engine: engine.spec.name.clone(), matcher: engine.matcher.clone()? })
+        Some(ProcessWatch {
+            engine: engine.spec.name.clone(),
+            matcher: engine.matcher.clone()?,
+        })
     };
-    config.engines.iter().filter_map(|(engine, _)| watch(engine)).collect()
+    config
+        .engines
+        .iter()
+        .filter_map(|(engine, _)| watch(engine))
+        .collect()
 }
 
 fn listen_for_signals(events: mpsc::Sender<Event>) -> anyhow::Result<()> {

@@ -90,11 +90,18 @@ impl Pipeline {
         events: mpsc::Sender<Event>,
     ) -> anyhow::Result<Self> {
         let reader = Reader::open(store).await?;
-        let memos: HashMap<String, String> =
-            reader.memos().await?.into_iter().map(|memo| (memo.engine, memo.state)).collect();
+        let memos: HashMap<String, String> = reader
+            .memos()
+            .await?
+            .into_iter()
+            .map(|memo| (memo.engine, memo.state))
+            .collect();
         let mut unfinished: HashMap<String, Vec<Unfinished>> = HashMap::new();
         for left in reader.unfinished().await? {
-            unfinished.entry(left.decision.engine.clone()).or_default().push(left);
+            unfinished
+                .entry(left.decision.engine.clone())
+                .or_default()
+                .push(left);
         }
         let runs = Runs::new(host_name(), reader.open_runs().await?);
         let engines = remembering(&config, &memos);
@@ -155,7 +162,9 @@ impl Pipeline {
             match event {
                 None | Some(Event::Stop) => break,
                 Some(Event::Hangup) => self.edited = true,
-                Some(Event::FileChanged(path)) if Some(&path) == self.config.file.as_ref() => self.edited = true,
+                Some(Event::FileChanged(path)) if Some(&path) == self.config.file.as_ref() => {
+                    self.edited = true
+                }
                 Some(event) => self.handle(event),
             }
             // An action is carried out under the configuration that it was decided under.
@@ -192,7 +201,10 @@ impl Pipeline {
         self.status.update(&batch);
         self.show_memory(&batch);
         let at = batch.at;
-        let samples_devices = batch.records.iter().any(|record| matches!(record, Record::Device(_)));
+        let samples_devices = batch
+            .records
+            .iter()
+            .any(|record| matches!(record, Record::Device(_)));
         self.writer.append(batch);
         // Without a driver the rules on other signals are still looked at, with the host's rhythm.
         if samples_devices || at.since(self.decided) >= UNDECIDED {
@@ -204,15 +216,24 @@ impl Pipeline {
     /// Shows the actions under way what their engines hold now.
     fn show_memory(&self, batch: &Batch) {
         for engine in &self.engines {
-            let Some(run) = self.runs.of_engine(engine.name()) else { continue };
+            let Some(run) = self.runs.of_engine(engine.name()) else {
+                continue;
+            };
             let own = batch.records.iter().filter_map(|record| match record {
                 Record::Process(sample) if sample.run == Some(run) => Some(sample.used_bytes),
                 _ => None,
             });
-            #[expect(clippy::cast_precision_loss, reason = "bytes of device memory, far below 2^52")]
-            let sum = own.map(|used| used.map(|used| used as f64)).reduce(|sum, used| Some(sum? + used?)).flatten();
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "bytes of device memory, far below 2^52"
+            )]
+            let sum = own
+                .map(|used| used.map(|used| used as f64))
+                .reduce(|sum, used| Some(sum? + used?))
+                .flatten();
             if let Some(sum) = sum {
-                self.live.update(engine.name(), |latest| latest.vram = Some((batch.at, sum)));
+                self.live
+                    .update(engine.name(), |latest| latest.vram = Some((batch.at, sum)));
             }
         }
     }
@@ -241,7 +262,10 @@ impl Pipeline {
 
     fn view(&self, engine: &str) -> EngineView {
         let run = self.runs.of_engine(engine);
-        EngineView { run, devices: run.map(|run| self.runs.devices(run)).unwrap_or_default() }
+        EngineView {
+            run,
+            devices: run.map(|run| self.runs.devices(run)).unwrap_or_default(),
+        }
     }
 
     fn take_table(&mut self, table: &ProcessTable) {
@@ -249,7 +273,10 @@ impl Pipeline {
         let records = self.runs.follow(table, || writer.next_run_id());
         self.store(records);
         for engine in &table.engines {
-            let root = engine.root.map(|root| ProcessRef { pid: root.pid, started_ticks: root.started_ticks });
+            let root = engine.root.map(|root| ProcessRef {
+                pid: root.pid,
+                started_ticks: root.started_ticks,
+            });
             self.live.update(&engine.engine, |latest| latest.root = root);
         }
         // Also of engines whose processes nobody looks for.
@@ -276,7 +303,10 @@ impl Pipeline {
     /// Tells the collector whose processes to look for: the engines' and the commands'.
     pub(super) fn watch_processes(&mut self) {
         let mut all = watches(&self.config);
-        let watch = |command: &Command| Watched { engine: watch_name(command.id), matcher: Match::Process(command.pid) };
+        let watch = |command: &Command| Watched {
+            engine: watch_name(command.id),
+            matcher: Match::Process(command.pid),
+        };
         all.extend(self.commands.values().map(watch));
         self.sources.processes.set_watches(all);
     }
@@ -311,7 +341,14 @@ impl Pipeline {
             Request::Resume { rule: Some(rule) } => self.resume_rule(&rule),
             Request::RunBegin { name, pid, command } => {
                 let id = self.writer.next_run_id();
-                self.commands.insert(call.connection, Command { id, name: name.clone(), pid });
+                self.commands.insert(
+                    call.connection,
+                    Command {
+                        id,
+                        name: name.clone(),
+                        pid,
+                    },
+                );
                 self.watch_processes();
                 let start = RunStart {
                     id,
@@ -336,7 +373,11 @@ impl Pipeline {
     }
 
     fn resume_rule(&mut self, rule: &str) -> Value {
-        let records: Vec<Record> = self.engines.iter_mut().filter_map(|engine| engine.resume_rule(rule)).collect();
+        let records: Vec<Record> = self
+            .engines
+            .iter_mut()
+            .filter_map(|engine| engine.resume_rule(rule))
+            .collect();
         if records.is_empty() {
             return control::error(&format!("there is no rule '{rule}'"));
         }
@@ -350,7 +391,9 @@ impl Pipeline {
 
     fn end_command(&mut self, connection: u64, exit_code: Option<i32>) {
         if let Some(command) = self.commands.remove(&connection) {
-            let records = self.runs.end_command(command.id, &command.name, exit_code, Stamp::now());
+            let records = self
+                .runs
+                .end_command(command.id, &command.name, exit_code, Stamp::now());
             self.store(records);
             self.watch_processes();
         }
@@ -359,15 +402,24 @@ impl Pipeline {
     fn rules(&self) -> Vec<Value> {
         let now = Stamp::now();
         let explain = |engine: &Engine| {
-            let readings = self.signals.readings(engine.ladder(), &self.view(engine.name()), now);
+            let readings = self
+                .signals
+                .readings(engine.ladder(), &self.view(engine.name()), now);
             engine.explain(&readings, now)
         };
-        self.engines.iter().flat_map(explain).map(|rule| json!(rule)).collect()
+        self.engines
+            .iter()
+            .flat_map(explain)
+            .map(|rule| json!(rule))
+            .collect()
     }
 
     pub(super) fn store(&self, records: Vec<Record>) {
         if !records.is_empty() {
-            self.writer.append(Batch { at: Stamp::now(), records });
+            self.writer.append(Batch {
+                at: Stamp::now(),
+                records,
+            });
         }
     }
 
@@ -396,18 +448,30 @@ impl Pipeline {
 /// The engines with what a former daemon remembered of them. One that was given a new name while no daemon ran is found
 /// by its file.
 pub(super) fn remembering(config: &Config, memos: &HashMap<String, String>) -> Vec<Engine> {
-    let configured: BTreeSet<&str> = config.engines.iter().map(|(engine, _)| engine.spec.name.as_str()).collect();
+    let configured: BTreeSet<&str> = config
+        .engines
+        .iter()
+        .map(|(engine, _)| engine.spec.name.as_str())
+        .collect();
     let engines = |memo: &dyn Fn(&str) -> Option<String>| -> Vec<Engine> {
         let new = |(engine, ladder): &(crate::config::Engine, plimsoll_tuner::Ladder)| {
-            Engine::new(engine.spec.clone(), ladder.clone(), memo(&engine.spec.name).as_deref())
+            Engine::new(
+                engine.spec.clone(),
+                ladder.clone(),
+                memo(&engine.spec.name).as_deref(),
+            )
         };
         config.engines.iter().map(new).collect()
     };
     let fresh = engines(&|_| None);
     let inherited = |name: &str| {
         let engine = fresh.iter().find(|engine| engine.name() == name)?;
-        let mut others = memos.iter().filter(|(other, _)| !configured.contains(other.as_str()));
-        others.find(|(_, memo)| engine.inherits(memo)).map(|(_, memo)| memo.clone())
+        let mut others = memos
+            .iter()
+            .filter(|(other, _)| !configured.contains(other.as_str()));
+        others
+            .find(|(_, memo)| engine.inherits(memo))
+            .map(|(_, memo)| memo.clone())
     };
     engines(&|name| memos.get(name).cloned().or_else(|| inherited(name)))
 }

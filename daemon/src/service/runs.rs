@@ -76,14 +76,24 @@ impl Runs {
 
     /// The devices on which a run has been seen to hold memory.
     pub(crate) fn devices(&self, run: RunId) -> Vec<DeviceId> {
-        self.devices.get(&run).map(|devices| devices.iter().cloned().collect()).unwrap_or_default()
+        self.devices
+            .get(&run)
+            .map(|devices| devices.iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Takes in who is there now; answers with the starts and ends that follow from it.
     pub(crate) fn follow(&mut self, table: &ProcessTable, next_id: impl Fn() -> RunId) -> Vec<Record> {
         let mut records = Vec::new();
         for exit in &table.exits {
-            self.ended(&exit.engine, exit.process, exit.exit_code, exit.hint, table.at, &mut records);
+            self.ended(
+                &exit.engine,
+                exit.process,
+                exit.exit_code,
+                exit.hint,
+                table.at,
+                &mut records,
+            );
         }
         for engine in &table.engines {
             if let Some(&run) = self.commands.get(&engine.engine) {
@@ -111,7 +121,11 @@ impl Runs {
         for lost in std::mem::take(&mut self.inherited) {
             let lost = lost.run;
             if !self.engines.values().any(|open| open.id == lost.id) {
-                let end = RunEnd { id: lost.id, exit_code: None, outcome: RunOutcome::Lost };
+                let end = RunEnd {
+                    id: lost.id,
+                    exit_code: None,
+                    outcome: RunOutcome::Lost,
+                };
                 records.push(Record::RunEnd(end));
             }
         }
@@ -162,10 +176,17 @@ impl Runs {
         at: Stamp,
         records: &mut Vec<Record>,
     ) {
-        let Some(open) = self.engines.get(engine).filter(|open| open.process == process) else { return };
+        let Some(open) = self.engines.get(engine).filter(|open| open.process == process) else {
+            return;
+        };
         let id = open.id;
         self.engines.remove(engine);
-        let ending = Ending { name: engine, pid: Some(process.pid), exit_code, hint };
+        let ending = Ending {
+            name: engine,
+            pid: Some(process.pid),
+            exit_code,
+            hint,
+        };
         records.extend(self.end(id, &ending, at));
     }
 
@@ -178,28 +199,57 @@ impl Runs {
     }
 
     /// A command of `plimsoll run` ended.
-    pub(crate) fn end_command(&mut self, id: RunId, name: &str, exit_code: Option<i32>, at: Stamp) -> Vec<Record> {
+    pub(crate) fn end_command(
+        &mut self,
+        id: RunId,
+        name: &str,
+        exit_code: Option<i32>,
+        at: Stamp,
+    ) -> Vec<Record> {
         let known = self.commands.remove(&watch_name(id)).is_some();
-        let ending = Ending { name, pid: None, exit_code, hint: None };
-        if known { self.end(id, &ending, at) } else { Vec::new() }
+        let ending = Ending {
+            name,
+            pid: None,
+            exit_code,
+            hint: None,
+        };
+        if known {
+            self.end(id, &ending, at)
+        } else {
+            Vec::new()
+        }
     }
 
     fn end(&mut self, id: RunId, ending: &Ending<'_>, at: Stamp) -> Vec<Record> {
-        let Ending { name, pid, exit_code, hint } = *ending;
+        let Ending {
+            name,
+            pid,
+            exit_code,
+            hint,
+        } = *ending;
         self.by_pid.retain(|_, run| *run != id);
         let fullest = self.fullest(id, at);
         self.devices.remove(&id);
         let outcome = outcome(exit_code, fullest);
-        let mut records = vec![Record::RunEnd(RunEnd { id, exit_code, outcome })];
-        let status = exit_code.map_or_else(|| "an unknown status".to_owned(), |code| format!("status {code}"));
+        let mut records = vec![Record::RunEnd(RunEnd {
+            id,
+            exit_code,
+            outcome,
+        })];
+        let status =
+            exit_code.map_or_else(|| "an unknown status".to_owned(), |code| format!("status {code}"));
         let why = match hint {
-            Some(ExitHint::HostOutOfMemory) => "; the kernel killed it for want of host memory, not of device memory",
+            Some(ExitHint::HostOutOfMemory) => {
+                "; the kernel killed it for want of host memory, not of device memory"
+            }
             None => "",
         };
         let ratio = fullest.map(|ratio| (ratio * 1e4).round() / 1e4);
         let detail = json!({ "pid": pid, "exit_code": exit_code, "device_used_ratio": ratio });
         let message = format!("{name} ended with {status}{why}");
-        let event = Event::new(EventKind::ProcessExit, message).in_run(Some(id)).with_detail(detail.clone());
+        let event = Event::new(EventKind::ProcessExit, message)
+            .in_run(Some(id))
+            .with_detail(detail.clone());
         records.push(Record::Event(event));
         if outcome == RunOutcome::OutOfMemory {
             let full = fullest.map(plimsoll_trace::units::show_ratio).unwrap_or_default();
@@ -224,12 +274,19 @@ impl Runs {
                     }
                 }
                 Record::Device(sample) => {
-                    let Some(ratio) = sample.used_ratio() else { continue };
+                    let Some(ratio) = sample.used_ratio() else {
+                        continue;
+                    };
                     if !self.fullness.contains_key(&sample.device) {
                         self.fullness.insert(sample.device.clone(), VecDeque::new());
                     }
-                    let Some(recent) = self.fullness.get_mut(&sample.device) else { continue };
-                    while recent.front().is_some_and(|(then, _)| batch.at.since(*then) > SHORTLY) {
+                    let Some(recent) = self.fullness.get_mut(&sample.device) else {
+                        continue;
+                    };
+                    while recent
+                        .front()
+                        .is_some_and(|(then, _)| batch.at.since(*then) > SHORTLY)
+                    {
                         recent.pop_front();
                     }
                     recent.push_back((batch.at, ratio));
@@ -241,8 +298,14 @@ impl Runs {
 
     fn fullest(&self, run: RunId, at: Stamp) -> Option<f64> {
         let devices = self.devices.get(&run)?;
-        let recent = devices.iter().filter_map(|device| self.fullness.get(device)).flatten();
-        recent.filter(|(then, _)| at.since(*then) <= SHORTLY).map(|(_, ratio)| *ratio).max_by(f64::total_cmp)
+        let recent = devices
+            .iter()
+            .filter_map(|device| self.fullness.get(device))
+            .flatten();
+        recent
+            .filter(|(then, _)| at.since(*then) <= SHORTLY)
+            .map(|(_, ratio)| *ratio)
+            .max_by(f64::total_cmp)
     }
 }
 
@@ -284,7 +347,10 @@ mod tests {
 
     fn table(at: i64, root: Option<(u32, u64)>, exit_code: Option<Option<i32>>) -> ProcessTable {
         let root = root.map(|(pid, started_ticks)| ProcessId { pid, started_ticks });
-        let process = ProcessId { pid: 7, started_ticks: 1 };
+        let process = ProcessId {
+            pid: 7,
+            started_ticks: 1,
+        };
         ProcessTable {
             at: Stamp::at_secs(at),
             engines: vec![EngineProcesses {
@@ -294,7 +360,12 @@ mod tests {
                 pids: root.map(|root| root.pid).into_iter().collect(),
             }],
             exits: exit_code
-                .map(|exit_code| Exit { engine: "e".into(), process, exit_code, hint: None })
+                .map(|exit_code| Exit {
+                    engine: "e".into(),
+                    process,
+                    exit_code,
+                    hint: None,
+                })
                 .into_iter()
                 .collect(),
         }
@@ -318,10 +389,16 @@ mod tests {
             ids.set(ids.get() + 1);
             RunId(ids.get())
         };
-        assert_eq!(words(&runs.follow(&table(1, Some((7, 1)), None), next)), ["start 1", "process_start"]);
+        assert_eq!(
+            words(&runs.follow(&table(1, Some((7, 1)), None), next)),
+            ["start 1", "process_start"]
+        );
         assert!(runs.follow(&table(2, Some((7, 1)), None), next).is_empty());
         let records = runs.follow(&table(3, Some((7, 9)), Some(Some(1))), next);
-        assert_eq!(words(&records), ["end 1 failed", "process_exit", "start 2", "process_start"]);
+        assert_eq!(
+            words(&records),
+            ["end 1 failed", "process_exit", "start 2", "process_start"]
+        );
         let records = runs.follow(&table(4, None, None), next);
         assert_eq!(words(&records), ["end 2 lost", "process_exit"]);
     }

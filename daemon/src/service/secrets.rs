@@ -36,11 +36,20 @@ mod tests {
     #[test]
     fn secrets_are_hidden_and_nothing_else() {
         for (command, shown) in [
-            ("vllm serve m --api-key abc --port 1", "vllm serve m --api-key *** --port 1"),
-            ("vllm serve --api-key a b --max-tokens 9", "vllm serve --api-key *** *** --max-tokens 9"),
+            (
+                "vllm serve m --api-key abc --port 1",
+                "vllm serve m --api-key *** --port 1",
+            ),
+            (
+                "vllm serve --api-key a b --max-tokens 9",
+                "vllm serve --api-key *** *** --max-tokens 9",
+            ),
             ("serve --hf_token=abc=d x", "serve --hf_token=*** x"),
             ("env HF_TOKEN=abc serve", "env HF_TOKEN=*** serve"),
-            ("serve --tokenizer t --ssl-keyfile f", "serve --tokenizer t --ssl-keyfile f"),
+            (
+                "serve --tokenizer t --ssl-keyfile f",
+                "serve --tokenizer t --ssl-keyfile f",
+            ),
             ("serve  a", "serve  a"),
             ("serve --token", "serve --token"),
         ] {

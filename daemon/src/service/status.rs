@@ -24,7 +24,12 @@ struct Device {
 
 impl Status {
     pub(crate) const fn new(started: Stamp) -> Self {
-        Self { started, devices: BTreeMap::new(), host: None, driver: None }
+        Self {
+            started,
+            devices: BTreeMap::new(),
+            host: None,
+            driver: None,
+        }
     }
 
     pub(crate) fn update(&mut self, batch: &Batch) {
@@ -60,7 +65,11 @@ impl Status {
             .devices
             .iter()
             .map(|(id, device)| {
-                let sample = device.sample.as_ref().filter(|(at, _)| fresh(*at)).map(|(_, sample)| sample);
+                let sample = device
+                    .sample
+                    .as_ref()
+                    .filter(|(at, _)| fresh(*at))
+                    .map(|(_, sample)| sample);
                 let processes: &[ProcessSample] = if sample.is_some() { &device.processes } else { &[] };
                 json!({
                     "device": &**id,

@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
@@ -26,7 +27,11 @@ impl Watch {
     /// Watches `files` and tells `changed` which of them have another content than before.
     pub(crate) fn start(files: &BTreeSet<PathBuf>, changed: impl Fn(PathBuf) + Send + 'static) -> Self {
         let (notice, mut notices) = mpsc::channel::<()>(1);
-        let watcher = notify::recommended_watcher(move |_| {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // To be read is no edit; the look itself reads, and would be the cause of the next one.
+            if event.is_ok_and(|event| is_reading(event.kind)) {
+                return;
+            }
             if notice.try_send(()).is_err() {
                 tracing::trace!("a look is due already");
             }
@@ -60,7 +65,10 @@ impl Watch {
                 }
             }
         });
-        Self { _watcher: watcher, task }
+        Self {
+            _watcher: watcher,
+            task,
+        }
     }
 }
 
@@ -70,12 +78,48 @@ impl Drop for Watch {
     }
 }
 
+/// Whether nothing was changed, only opened or read.
+fn is_reading(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
 /// The directory of the file, and of what it links to.
 fn directories(file: &Path) -> BTreeSet<PathBuf> {
     let target = std::fs::canonicalize(file).ok();
-    [Some(file.to_owned()), target].into_iter().flatten().filter_map(|path| path.parent().map(Path::to_owned)).collect()
+    [Some(file.to_owned()), target]
+        .into_iter()
+        .flatten()
+        .filter_map(|path| path.parent().map(Path::to_owned))
+        .collect()
 }
 
 fn content(file: &Path) -> Content {
     std::fs::read(file).ok().map(|bytes| Sha256::digest(bytes).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{CreateKind, ModifyKind, RemoveKind, RenameMode};
+
+    use super::*;
+
+    #[test]
+    fn reading_is_no_edit() {
+        for kind in [
+            AccessKind::Open(AccessMode::Any),
+            AccessKind::Read,
+            AccessKind::Close(AccessMode::Read),
+        ] {
+            assert!(is_reading(EventKind::Access(kind)), "{kind:?}");
+        }
+        for kind in [
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+            EventKind::Create(CreateKind::File),
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)),
+            EventKind::Remove(RemoveKind::File),
+            EventKind::Any,
+        ] {
+            assert!(!is_reading(kind), "{kind:?}");
+        }
+    }
 }

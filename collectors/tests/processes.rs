@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use plimsoll_collectors::{
-    Collector, EngineProcesses, Exit, Match, ProcessTable, Processes, Watch,
-};
+use plimsoll_collectors::{Collector, EngineProcesses, Exit, Match, ProcessTable, Processes, Watch};
 use plimsoll_trace::Stamp;
 
 /// For events that come at once on any machine that is not stuck.
@@ -468,5 +466,4 @@ fn at_most_one_scan_a_second() {
 }
 
 #[test]
-fn nobody_has_no_children() {
-}
+fn nobody_has_no_children() {}

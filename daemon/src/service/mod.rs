@@ -1,6 +1,7 @@
 //! The service: what runs, from start to graceful end.
 
 mod acting;
+mod answers;
 mod control;
 mod journal;
 mod pipeline;

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use plimsoll_collectors::{Match, ProcessTable, Watch as Watched};
 use plimsoll_store::{Reader, Unfinished, Writer};
-use plimsoll_trace::{Batch, Record, RunId, RunStart, Stamp, TraceTier};
+use plimsoll_trace::{Batch, Record, RunId, Stamp};
 use plimsoll_tuner::act::{self, Live, ProcessRef};
 use plimsoll_tuner::{Engine, EngineView, Signals};
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::control::{self, Call, Control, Request};
+use super::control::Control;
 use super::runs::{Runs, watch_name};
 use super::status::Status;
 use super::watch::Watch;
@@ -47,10 +46,10 @@ pub(crate) enum Event {
 }
 
 /// A command of `plimsoll run`.
-struct Command {
-    id: RunId,
-    name: String,
-    pid: u32,
+pub(super) struct Command {
+    pub(super) id: RunId,
+    pub(super) name: String,
+    pub(super) pid: u32,
 }
 
 /// The state of the loop.
@@ -60,7 +59,7 @@ pub(crate) struct Pipeline {
     pub(super) writer: Writer,
     sources: Sources,
     pub(super) events: mpsc::Sender<Event>,
-    runs: Runs,
+    pub(super) runs: Runs,
     pub(super) signals: Signals,
     pub(super) engines: Vec<Engine>,
     /// What was known of engines that are not configured now, should they come back.
@@ -72,11 +71,11 @@ pub(crate) struct Pipeline {
     pub(super) edited: bool,
     /// The daemon is ending: nothing new is begun.
     stopping: bool,
-    status: Status,
+    pub(super) status: Status,
     /// When the rules were last looked at.
     decided: Stamp,
     /// Commands of `plimsoll run`, by the connections that began them.
-    commands: HashMap<u64, Command>,
+    pub(super) commands: HashMap<u64, Command>,
     watch: Option<Watch>,
 }
 
@@ -260,7 +259,7 @@ impl Pipeline {
         }
     }
 
-    fn view(&self, engine: &str) -> EngineView {
+    pub(super) fn view(&self, engine: &str) -> EngineView {
         let run = self.runs.of_engine(engine);
         EngineView {
             run,
@@ -321,97 +320,6 @@ impl Pipeline {
                 tracing::warn!("the notice of an edit was lost");
             }
         }));
-    }
-
-    fn answer(&mut self, call: Call) {
-        let answer = match call.request {
-            Request::Status => self.status.show(&self.runs, &self.rules()),
-            Request::Why => json!({ "version": 1, "rules": self.rules() }),
-            Request::Pause => {
-                let now = Stamp::now();
-                let memos = self.engines.iter_mut().map(|engine| engine.pause(now)).collect();
-                self.store(memos);
-                json!({ "paused": true })
-            }
-            Request::Resume { rule: None } => {
-                let memos = self.engines.iter_mut().map(Engine::resume_all).collect();
-                self.store(memos);
-                json!({ "paused": false })
-            }
-            Request::Resume { rule: Some(rule) } => self.resume_rule(&rule),
-            Request::RunBegin { name, pid, command } => {
-                let id = self.writer.next_run_id();
-                self.commands.insert(
-                    call.connection,
-                    Command {
-                        id,
-                        name: name.clone(),
-                        pid,
-                    },
-                );
-                self.watch_processes();
-                let start = RunStart {
-                    id,
-                    name,
-                    engine: None,
-                    host: host_name(),
-                    pid: Some(pid),
-                    command: Some(command),
-                    trace_tier: TraceTier::Off,
-                };
-                let record = self.runs.begin_command(start);
-                self.store(vec![record]);
-                json!({ "run": id.0 })
-            }
-            Request::RunEnd { exit_code } => {
-                self.end_command(call.connection, Some(exit_code));
-                json!({ "ended": true })
-            }
-        };
-        // Who asked may have gone; then nobody needs the answer.
-        drop(call.answer.send(answer));
-    }
-
-    fn resume_rule(&mut self, rule: &str) -> Value {
-        let records: Vec<Record> = self
-            .engines
-            .iter_mut()
-            .filter_map(|engine| engine.resume_rule(rule))
-            .collect();
-        if records.is_empty() {
-            return control::error(&format!("there is no rule '{rule}'"));
-        }
-        self.store(records);
-        json!({ "resumed": rule })
-    }
-
-    fn hung_up(&mut self, connection: u64) {
-        self.end_command(connection, None);
-    }
-
-    fn end_command(&mut self, connection: u64, exit_code: Option<i32>) {
-        if let Some(command) = self.commands.remove(&connection) {
-            let records = self
-                .runs
-                .end_command(command.id, &command.name, exit_code, Stamp::now());
-            self.store(records);
-            self.watch_processes();
-        }
-    }
-
-    fn rules(&self) -> Vec<Value> {
-        let now = Stamp::now();
-        let explain = |engine: &Engine| {
-            let readings = self
-                .signals
-                .readings(engine.ladder(), &self.view(engine.name()), now);
-            engine.explain(&readings, now)
-        };
-        self.engines
-            .iter()
-            .flat_map(explain)
-            .map(|rule| json!(rule))
-            .collect()
     }
 
     pub(super) fn store(&self, records: Vec<Record>) {
@@ -476,6 +384,6 @@ pub(super) fn remembering(config: &Config, memos: &HashMap<String, String>) -> V
     engines(&|name| memos.get(name).cloned().or_else(|| inherited(name)))
 }
 
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

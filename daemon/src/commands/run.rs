@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
 use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Outcome, runtime};
 use crate::cli;
@@ -94,6 +95,8 @@ impl Recorder {
 }
 
 async fn record(recorder: Recorder, name: String, command: &[OsString]) -> Outcome {
+    // Before there is a command that a signal could miss.
+    let signals = signals_to_forward().map_err(anyhow::Error::from)?;
     let mut child = match Command::new(&command[0]).args(&command[1..]).spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -110,7 +113,7 @@ async fn record(recorder: Recorder, name: String, command: &[OsString]) -> Outco
     };
     // From here on the command comes first: recording troubles are told at its end and never change its status.
     let recorder = recorder.ask(begin).await.map(|(recorder, _)| recorder);
-    let status = wait(&mut child).await.map_err(anyhow::Error::from)?;
+    let status = wait(&mut child, signals).await.map_err(anyhow::Error::from)?;
     let code = exit_code(status);
     let finished = match recorder {
         Ok(recorder) => match recorder
@@ -133,33 +136,59 @@ async fn record(recorder: Recorder, name: String, command: &[OsString]) -> Outco
     Ok(ExitCode::from(code))
 }
 
-/// Waits for the command and hands on every signal that it should have. What the terminal sends to the whole
-/// foreground group reaches the command by itself.
-async fn wait(child: &mut Child) -> std::io::Result<ExitStatus> {
+/// The signals to hand on to the command, from now on. What is ignored here (as under nohup) the command ignores too, and
+/// stays ignored. What the terminal sends to the whole foreground group reaches the command by itself.
+fn signals_to_forward() -> std::io::Result<mpsc::Receiver<Signal>> {
     let from_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut user1 = signal(SignalKind::user_defined1())?;
-    let mut user2 = signal(SignalKind::user_defined2())?;
+    let (forward, forwarded) = mpsc::channel(16);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    for (kind, number, by_terminal) in [
+        (SignalKind::interrupt(), Signal::INT, true),
+        (SignalKind::quit(), Signal::QUIT, true),
+        (SignalKind::terminate(), Signal::TERM, false),
+        (SignalKind::hangup(), Signal::HUP, false),
+        (SignalKind::user_defined1(), Signal::USR1, false),
+        (SignalKind::user_defined2(), Signal::USR2, false),
+    ] {
+        if is_ignored(&status, number) {
+            continue;
+        }
+        let mut stream = signal(kind)?;
+        let forward = forward.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                let handed_on = by_terminal && from_terminal;
+                if !handed_on && forward.send(number).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(forwarded)
+}
+
+/// Whether bit n-1 of `SigIgn` is set (proc_pid_status(5)).
+fn is_ignored(status: &str, signal: Signal) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask
+        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+        .unwrap_or(0);
+    u32::try_from(signal.as_raw() - 1).is_ok_and(|bit| mask.checked_shr(bit).unwrap_or(0) & 1 == 1)
+}
+
+/// Waits for the command and hands on the signals that it should have.
+async fn wait(child: &mut Child, mut signals: mpsc::Receiver<Signal>) -> std::io::Result<ExitStatus> {
     loop {
-        use rustix::process::Signal;
-        let forward = tokio::select! {
+        let signal = tokio::select! {
             status = child.wait() => return status,
-            _ = interrupt.recv() => (!from_terminal).then_some(Signal::INT),
-            _ = quit.recv() => (!from_terminal).then_some(Signal::QUIT),
-            _ = terminate.recv() => Some(Signal::TERM),
-            _ = hangup.recv() => Some(Signal::HUP),
-            _ = user1.recv() => Some(Signal::USR1),
-            _ = user2.recv() => Some(Signal::USR2),
+            Some(signal) = signals.recv() => signal,
         };
         let pid = child
             .id()
             .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(rustix::process::Pid::from_raw);
-        if let (Some(signal), Some(pid)) = (forward, pid)
-            && let Err(error) = rustix::process::kill_process(pid, signal)
+            .and_then(Pid::from_raw);
+        if let Some(pid) = pid
+            && let Err(error) = kill_process(pid, signal)
         {
             tracing::debug!(%error, "the command has ended this very moment");
         }

@@ -1,10 +1,14 @@
 //! Who a pid is: name and container, read from `/proc` at most once a second.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_trace::Stamp;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::time::Timespec;
 
 use crate::proc;
 
@@ -12,6 +16,9 @@ use crate::proc;
 const BELIEVED: Duration = Duration::from_secs(1);
 /// A pid that nobody asked about for so long is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// So many processes are known by a descriptor; the rest by reading `/proc`, which costs twenty times as much.
+const DESCRIPTORS: usize = 256;
 
 /// A process as people know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +43,8 @@ pub(super) enum Who<'a> {
 #[derive(Debug)]
 struct Entry {
     identity: Option<Identity>,
+    /// Tells the end of the process that `identity` is about; `None` when the system gave none.
+    witness: Option<OwnedFd>,
     ran: bool,
     checked: Stamp,
 }
@@ -52,7 +61,9 @@ impl Identities {
         if pid == 0 || pid == u32::MAX {
             return Who::Nobody;
         }
-        let entry = self.entries.entry(pid).or_insert_with(|| Entry::read(pid, at));
+        let may_witness = self.entries.len() < DESCRIPTORS;
+        let read = || Entry::read(pid, at, may_witness);
+        let entry = self.entries.entry(pid).or_insert_with(read);
         if at.since(entry.checked) >= BELIEVED {
             entry.check(pid, at);
         }
@@ -79,7 +90,9 @@ impl Identities {
 }
 
 impl Entry {
-    fn read(pid: u32, at: Stamp) -> Self {
+    fn read(pid: u32, at: Stamp, may_witness: bool) -> Self {
+        // Opened before anything is read: should the pid change hands in between, the descriptor has ended.
+        let witness = may_witness.then(|| descriptor(pid)).flatten();
         let identity = proc::stat(pid).map(|stat| Identity {
             started_ticks: stat.started_ticks,
             name: proc::read(pid, "comm").ok().map(|name| name.trim_end().into()),
@@ -88,18 +101,36 @@ impl Entry {
         Self {
             ran: identity.is_some(),
             identity,
+            witness,
             checked: at,
         }
     }
 
     fn check(&mut self, pid: u32, at: Stamp) {
         self.checked = at;
+        if self.identity.is_some() && self.witness.as_ref().is_some_and(is_running) {
+            return;
+        }
         match (proc::stat(pid), &self.identity) {
             (Some(stat), Some(identity)) if stat.started_ticks == identity.started_ticks => {}
-            (Some(_), _) => *self = Self::read(pid, at),
-            (None, _) => self.identity = None,
+            (Some(_), _) => *self = Self::read(pid, at, self.witness.is_some()),
+            (None, _) => (self.identity, self.witness) = (None, None),
         }
     }
+}
+
+/// A descriptor of the process, from Linux 5.3 on (pidfd_open(2)).
+fn descriptor(pid: u32) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// Whether the process has not ended: a descriptor of one that has can be read.
+fn is_running(witness: &OwnedFd) -> bool {
+    poll(
+        &mut [PollFd::new(witness, PollFlags::IN)],
+        Some(&Timespec::default()),
+    ) == Ok(0)
 }
 
 #[cfg(test)]

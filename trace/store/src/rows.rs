@@ -1,52 +1,75 @@
 //! How a record becomes a row: the statements of the writer, and the columns they bind.
 //!
-//! Samples come in thousands and are stored in blocks of a few fixed sizes, so that SQLite knows every statement
-//! already. Everything else comes now and then and is stored one by one, in order.
+//! Samples come in thousands and are stored in blocks of rows. Everything else comes now and then and is stored one by
+//! one, in order.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use plimsoll_trace::{
     ConfigChange, Decision, DeviceInfo, DeviceSample, EngineMemo, EngineSample, Event, HostSample, Loss,
     MemoryVersion, ProcessSample, RunEnd, RunId, RunStart,
 };
-use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
+use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
 type Bound<'q> = Query<'q, Sqlite, SqliteArguments>;
 
-/// A table that is filled in blocks. Rows of the same key replace each other, so that a stamp that comes twice never
-/// fails a whole commit.
+/// The most rows of one statement; far from SQLite's limit of 32766 values.
+const MOST: usize = 256;
+/// Larger blocks are multiples of this.
+const STEP: usize = 16;
+
+/// A table that is filled in blocks. Each statement costs several changes of thread, whatever it holds, so there are
+/// few; and they come in few sizes, so that SQLite knows each of them already. Rows of the same key replace each other,
+/// so that a stamp that comes twice never fails a whole commit.
 struct Blocks {
-    sizes: [(usize, Arc<str>); 3],
+    /// The statement for the largest block; those for smaller ones are its beginning.
+    sql: String,
+    head_length: usize,
+    row_length: usize,
 }
 
 impl Blocks {
     fn new(table: &str, columns: usize) -> Self {
-        let row = format!("({})", vec!["?"; columns].join(","));
+        let head = format!("INSERT OR REPLACE INTO {table} VALUES ");
+        let row = format!("({}),", vec!["?"; columns].join(","));
         Self {
-            sizes: [64, 16, 1].map(|size| {
-                let rows = vec![row.as_str(); size].join(",");
-                (
-                    size,
-                    format!("INSERT OR REPLACE INTO {table} VALUES {rows}").into(),
-                )
-            }),
+            sql: head.clone() + &row.repeat(MOST),
+            head_length: head.len(),
+            row_length: row.len(),
         }
     }
 
+    /// The statement for so many rows, 1..=[`MOST`], without the last comma.
+    fn statement(&self, rows: usize) -> &str {
+        let end = self.head_length + rows * self.row_length - 1;
+        self.sql.get(..end).unwrap_or_default()
+    }
+
     async fn store<T>(
-        &self,
+        &'static self,
         connection: &mut SqliteConnection,
         mut rows: &[T],
         bind: for<'q> fn(Bound<'q>, &T) -> Bound<'q>,
     ) -> Result<(), sqlx::Error> {
-        for (size, sql) in &self.sizes {
-            while let Some((block, rest)) = rows.split_at_checked(*size) {
-                let query = sqlx::query(AssertSqlSafe(sql.clone()));
-                block.iter().fold(query, bind).execute(&mut *connection).await?;
-                rows = rest;
-            }
+        while let Some((block, rest)) = rows
+            .split_at_checked(block_of(rows.len()))
+            .filter(|(block, _)| !block.is_empty())
+        {
+            let query = sqlx::query(self.statement(block.len()));
+            block.iter().fold(query, bind).execute(&mut *connection).await?;
+            rows = rest;
         }
         Ok(())
+    }
+}
+
+/// How many of so many rows the next statement takes: a multiple of [`STEP`], or a power of two below it.
+const fn block_of(rows: usize) -> usize {
+    match rows {
+        0 => 0,
+        1..STEP => 1 << rows.ilog2(),
+        STEP..MOST => rows - rows % STEP,
+        MOST.. => MOST,
     }
 }
 
@@ -297,6 +320,35 @@ fn json(detail: &serde_json::Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_number_of_rows_takes_few_statements_of_few_sizes() {
+        let mut sizes = std::collections::BTreeSet::new();
+        for all in 0..=1_000_usize {
+            let (mut left, mut statements) = (all, 0);
+            while left > 0 {
+                let block = block_of(left);
+                assert!((1..=left.min(MOST)).contains(&block), "{block} of {left}");
+                assert_eq!(
+                    PROCESS.statement(block).matches("(?,?,?,?,?,?,?,?)").count(),
+                    block
+                );
+                sizes.insert(block);
+                left -= block;
+                statements += 1;
+            }
+            assert!(
+                statements <= all / MOST + 5,
+                "{statements} statements for {all} rows"
+            );
+        }
+        // sqlx keeps 100 statements prepared; there are three such tables and a dozen other statements.
+        assert!(sizes.len() <= 25, "{sizes:?}");
+        assert_eq!(
+            ENGINE.statement(2),
+            "INSERT OR REPLACE INTO _engine_raw VALUES (?,?,?,?),(?,?,?,?)"
+        );
+    }
 
     #[test]
     fn whole_percents_and_milliwatts_come_back_to_the_bit() {

@@ -18,7 +18,10 @@ mod record;
 mod run;
 mod sample;
 pub mod signal;
+pub mod sketch;
+mod traced;
 pub mod units;
+pub mod wire;
 
 pub use clock::Stamp;
 pub use decision::{ChangeOutcome, ConfigChange, Decision, DecisionId, DecisionOutcome, Mode, Verdict};
@@ -28,4 +31,5 @@ pub use run::{RunEnd, RunId, RunOutcome, RunStart, TraceTier};
 pub use sample::{
     DeviceId, DeviceInfo, DeviceSample, EngineSample, HostSample, MemoryVersion, ProcessSample,
 };
+pub use traced::{Allocation, AllocatorSample, CopyWindow, KernelSpan, KernelWindow, Level, Traced, Work};
 pub use words::UnknownWord;

@@ -2,7 +2,7 @@
 
 use crate::{
     ConfigChange, Decision, DeviceInfo, DeviceSample, EngineSample, Event, HostSample, Loss, ProcessSample,
-    RunEnd, RunStart, Stamp,
+    RunEnd, RunStart, Stamp, Traced, Work,
 };
 
 /// Anything that is stored.
@@ -18,6 +18,8 @@ pub enum Record {
     Host(HostSample),
     /// A value from an engine.
     Engine(EngineSample),
+    /// GPU work of a process that carries the agent.
+    Traced(Traced),
     /// Something that happened.
     Event(Event),
     /// Something that was lost.
@@ -39,7 +41,15 @@ impl Record {
     /// was decided and what was lost cannot.
     #[must_use]
     pub const fn is_droppable(&self) -> bool {
-        matches!(self, Self::Host(_) | Self::Engine(_))
+        matches!(
+            self,
+            Self::Host(_)
+                | Self::Engine(_)
+                | Self::Traced(Traced {
+                    work: Work::Span(_) | Work::Signal { .. },
+                    ..
+                })
+        )
     }
 
     /// Whether this record should reach the disk at once rather than with the next second's commit.

@@ -206,6 +206,8 @@ impl Ledger {
                     };
                     rows::event(at_ns, device, event)
                 }
+                // Has its tables with the next step.
+                Record::Traced(_) => continue,
                 Record::Host(sample) => rows::host(at_ns, sample),
                 Record::DeviceInfo(info) => rows::device_info(info),
                 Record::Loss(loss) => rows::loss(at_ns, loss),

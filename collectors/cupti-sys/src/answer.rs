@@ -1,0 +1,71 @@
+//! What CUPTI's functions return.
+
+use std::fmt;
+
+/// A `CUptiResult`. Other numbers than those named here occur; they are shown as numbers.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Answer(pub u32);
+
+macro_rules! answers {
+    ($($(#[$doc:meta])* $name:ident = $number:literal;)+) => {
+        impl Answer {
+            $($(#[$doc])* pub const $name: Self = Self($number);)+
+
+            /// NVIDIA's word for it without the prefix, where it is one of those named here.
+            #[must_use]
+            pub const fn word(self) -> Option<&'static str> {
+                match self.0 {
+                    $($number => Some(stringify!($name)),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+answers! {
+    /// It was done.
+    SUCCESS = 0;
+    /// An argument is not valid.
+    INVALID_PARAMETER = 1;
+    /// There is no further record in the buffer.
+    MAX_LIMIT_REACHED = 12;
+    /// Another kind of use of CUPTI excludes this one.
+    NOT_COMPATIBLE = 14;
+    /// CUPTI could not start: no driver, or one that is older than CUPTI.
+    NOT_INITIALIZED = 15;
+    /// This version does not know the activity kind.
+    INVALID_KIND = 21;
+    /// The hardware is in use by another profiler.
+    HARDWARE_BUSY = 26;
+    /// The platform does not support it.
+    NOT_SUPPORTED = 27;
+    /// The user may not.
+    INSUFFICIENT_PRIVILEGES = 35;
+    /// Somebody else subscribed already.
+    MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED = 39;
+    /// Something else.
+    UNKNOWN = 999;
+}
+
+impl Answer {
+    /// `Ok` for [`Answer::SUCCESS`].
+    ///
+    /// # Errors
+    /// For everything else.
+    pub const fn done(self) -> Result<(), Self> {
+        if self.0 == 0 { Ok(()) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.word() {
+            Some(word) => write!(f, "{} ({word})", self.0),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl std::error::Error for Answer {}

@@ -45,6 +45,8 @@ words! {
         AgentAttached = "agent_attached",
         /// Another profiler took the agent's place.
         AgentDisplaced = "agent_displaced",
+        /// An agent records less than it was asked to, or nothing, and says why.
+        AgentDegraded = "agent_degraded",
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use plimsoll_trace::{DeviceId, Loss, Record};
+use plimsoll_trace::{DeviceId, Loss, Record, Work};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     changes::ProcessChanges,
     error::sqlite_code,
     queue::{self, Item},
-    rows,
+    rows, traced,
 };
 
 /// SQLite's result codes after which the connection is as good as before: somebody else writes, or the disk is full.
@@ -46,6 +46,7 @@ struct Lost {
 /// Numbers that the database gave to devices and names, as far as they are committed.
 #[derive(Default)]
 struct Dictionary {
+    kernels: traced::Kernels,
     devices: HashMap<DeviceId, i64>,
     names: HashMap<Arc<str>, i64>,
 }
@@ -167,6 +168,7 @@ impl Ledger {
     async fn store_pending(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let dictionary = &mut self.dictionary;
         let (mut devices, mut processes, mut engines) = (Vec::new(), Vec::new(), Vec::new());
+        let mut work = traced::Rows::default();
         for Item { at_ns, record, .. } in &self.pending {
             let at_ns = *at_ns;
             let query = match record {
@@ -193,8 +195,9 @@ impl Ledger {
                     if let Some(signal) = dictionary.name(connection, Some(&sample.signal)).await? {
                         engines.push(rows::EngineRow {
                             at_ns,
+                            run: sample.run,
                             signal,
-                            sample,
+                            value: sample.value,
                         });
                     }
                     continue;
@@ -206,8 +209,26 @@ impl Ledger {
                     };
                     rows::event(at_ns, device, event)
                 }
-                // Has its tables with the next step.
-                Record::Traced(_) => continue,
+                Record::Traced(traced) => {
+                    if let (Work::Signal { signal, value }, Some(run)) = (&traced.work, traced.run) {
+                        if let Some(signal) = dictionary.name(connection, Some(signal)).await? {
+                            engines.push(rows::EngineRow {
+                                at_ns,
+                                run,
+                                signal,
+                                value: *value,
+                            });
+                        }
+                        continue;
+                    }
+                    let device = match &traced.device {
+                        Some(device) => Some(dictionary.device(connection, device).await?),
+                        None => None,
+                    };
+                    work.take(connection, &mut dictionary.kernels, at_ns, device, traced)
+                        .await?;
+                    continue;
+                }
                 Record::Host(sample) => rows::host(at_ns, sample),
                 Record::DeviceInfo(info) => rows::device_info(info),
                 Record::Loss(loss) => rows::loss(at_ns, loss),
@@ -221,7 +242,8 @@ impl Ledger {
         }
         rows::store_devices(connection, &devices).await?;
         rows::store_processes(connection, &processes).await?;
-        rows::store_engines(connection, &engines).await
+        rows::store_engines(connection, &engines).await?;
+        work.store(connection).await
     }
 
     /// After a failed commit: what is kept for the next, and what is given up and counted.

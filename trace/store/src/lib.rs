@@ -14,6 +14,7 @@
 mod authorizer;
 mod changes;
 mod console;
+mod demangle;
 mod error;
 mod ledger;
 mod lock;
@@ -23,6 +24,7 @@ mod reader;
 mod retention;
 mod rows;
 mod schema;
+mod traced;
 mod value;
 mod writer;
 

@@ -12,7 +12,7 @@ use sqlx::SqliteConnection;
 /// How long things are kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keep {
-    /// Samples of devices and processes, which come many times a second.
+    /// Samples of devices, processes and allocators, windows and spans of kernels, allocations: many a second.
     pub(crate) raw: Duration,
     /// Samples of the host and of engines, which come once a second at most.
     pub(crate) seconds: Duration,
@@ -30,21 +30,29 @@ const FREE_PAGES: &str = "PRAGMA incremental_vacuum(2000)";
 /// Samples that are kept equally long.
 struct Kind {
     oldest: &'static str,
-    delete: [&'static str; 2],
+    delete: &'static [&'static str],
 }
 
 const MANY_A_SECOND: Kind = Kind {
     oldest: "SELECT min(at_ns) FROM (
-                 SELECT min(at_ns) AS at_ns FROM _device_raw UNION ALL SELECT min(at_ns) FROM _process_raw)",
-    delete: [
+                 SELECT min(at_ns) AS at_ns FROM _device_raw UNION ALL SELECT min(at_ns) FROM _process_raw
+                 UNION ALL SELECT min(start_ns) FROM _kernel_window UNION ALL SELECT min(start_ns) FROM _kernel_span
+                 UNION ALL SELECT min(start_ns) FROM _copy_window UNION ALL SELECT min(at_ns) FROM _allocation
+                 UNION ALL SELECT min(at_ns) FROM _allocator_raw)",
+    delete: &[
         "DELETE FROM _device_raw WHERE at_ns < ?",
         "DELETE FROM _process_raw WHERE at_ns < ?",
+        "DELETE FROM _kernel_window WHERE start_ns < ?",
+        "DELETE FROM _kernel_span WHERE start_ns < ?",
+        "DELETE FROM _copy_window WHERE start_ns < ?",
+        "DELETE FROM _allocation WHERE at_ns < ?",
+        "DELETE FROM _allocator_raw WHERE at_ns < ?",
     ],
 };
 const ONE_A_SECOND: Kind = Kind {
     oldest: "SELECT min(at_ns) FROM (
                  SELECT min(at_ns) AS at_ns FROM _host_raw UNION ALL SELECT min(at_ns) FROM _engine_raw)",
-    delete: [
+    delete: &[
         "DELETE FROM _host_raw WHERE at_ns < ?",
         "DELETE FROM _engine_raw WHERE at_ns < ?",
     ],
@@ -59,7 +67,7 @@ impl Kind {
     async fn delete(&self, connection: &mut SqliteConnection, until_ns: i64) -> Result<u64, sqlx::Error> {
         let mut rows = 0;
         for sql in self.delete {
-            rows += sqlx::query(sql)
+            rows += sqlx::query(*sql)
                 .bind(until_ns)
                 .execute(&mut *connection)
                 .await?

@@ -223,3 +223,44 @@ async fn nothing_is_trimmed_that_would_not_help() {
     );
     bench.connection.close().await.expect("closed");
 }
+
+#[tokio::test]
+async fn traced_work_is_forgotten_piece_by_piece_and_its_totals_stay() {
+    let mut bench = Bench::new().await;
+    for table in [
+        "_kernel_window (start_ns, kernel_id, pid, end_ns, count, total_ns, min_ns, max_ns)",
+        "_kernel_span (start_ns, kernel_id, pid, stream, end_ns)",
+        "_copy_window (start_ns, run_id, device_id, direction, pid, end_ns, count, bytes, total_ns)",
+        "_allocation (at_ns, device_id, pid, operation, kind, address)",
+        "_allocator_raw (at_ns, pid, device_id, level, source)",
+    ] {
+        let values = ", 1".repeat(table.matches(',').count());
+        for second in [1, 2_000] {
+            bench
+                .run(&format!("INSERT INTO {table} SELECT {}{values}", second * SECOND))
+                .await;
+        }
+    }
+    bench
+        .run("INSERT INTO _kernel VALUES (1, 1, 1, 1, 9, 9, 1, 1); INSERT INTO _kernel_bucket VALUES (1, 1, 9)")
+        .await;
+    while prune(&mut bench.connection, 2_100 * SECOND, &KEEP)
+        .await
+        .expect("pruned")
+    {}
+    for table in [
+        "_kernel_window",
+        "_kernel_span",
+        "_copy_window",
+        "_allocation",
+        "_allocator_raw",
+        "_kernel",
+        "_kernel_bucket",
+    ] {
+        assert_eq!(
+            bench.number(&format!("SELECT count(*) FROM {table}")).await,
+            1,
+            "{table}"
+        );
+    }
+}

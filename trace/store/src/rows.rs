@@ -3,49 +3,63 @@
 //! Samples come in thousands and are stored in blocks of rows. Everything else comes now and then and is stored one by
 //! one, in order.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use plimsoll_trace::{
-    ConfigChange, Decision, DeviceInfo, DeviceSample, EngineMemo, EngineSample, Event, HostSample, Loss,
-    MemoryVersion, ProcessSample, RunEnd, RunId, RunStart,
+    ConfigChange, Decision, DeviceInfo, DeviceSample, EngineMemo, Event, HostSample, Loss, MemoryVersion,
+    ProcessSample, RunEnd, RunId, RunStart,
 };
 use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
-type Bound<'q> = Query<'q, Sqlite, SqliteArguments>;
+pub(crate) type Bound<'q> = Query<'q, Sqlite, SqliteArguments>;
 
 /// The most rows of one statement; far from SQLite's limit of 32766 values.
 const MOST: usize = 256;
 /// Larger blocks are multiples of this.
 const STEP: usize = 16;
+/// How many sizes of blocks there are.
+const SIZES: usize = STEP.ilog2() as usize + MOST / STEP;
 
 /// A table that is filled in blocks. Each statement costs several changes of thread, whatever it holds, so there are
-/// few; and they come in few sizes, so that SQLite knows each of them already. Rows of the same key replace each other,
-/// so that a stamp that comes twice never fails a whole commit.
-struct Blocks {
-    /// The statement for the largest block; those for smaller ones are its beginning.
-    sql: String,
-    head_length: usize,
-    row_length: usize,
+/// few; and they come in few sizes, so that SQLite knows each of them already.
+pub(crate) struct Blocks {
+    head: String,
+    row: String,
+    tail: &'static str,
+    /// One statement for each size of block, made when it is first needed.
+    statements: [OnceLock<String>; SIZES],
 }
 
 impl Blocks {
-    fn new(table: &str, columns: usize) -> Self {
-        let head = format!("INSERT OR REPLACE INTO {table} VALUES ");
-        let row = format!("({}),", vec!["?"; columns].join(","));
+    /// Rows of the same key replace each other, so that a stamp that comes twice never fails a whole commit. `table` may
+    /// be followed by the columns to fill, in parentheses.
+    pub(crate) fn new(table: &str, columns: usize) -> Self {
         Self {
-            sql: head.clone() + &row.repeat(MOST),
-            head_length: head.len(),
-            row_length: row.len(),
+            head: format!("INSERT OR REPLACE INTO {table} VALUES "),
+            row: format!("({})", vec!["?"; columns].join(",")),
+            tail: "",
+            statements: Default::default(),
         }
     }
 
-    /// The statement for so many rows, 1..=[`MOST`], without the last comma.
-    fn statement(&self, rows: usize) -> &str {
-        let end = self.head_length + rows * self.row_length - 1;
-        self.sql.get(..end).unwrap_or_default()
+    /// Rows are added to those of the same key, as `update` says.
+    pub(crate) fn adding(table: &str, columns: usize, update: &'static str) -> Self {
+        Self {
+            head: format!("INSERT INTO {table} VALUES "),
+            tail: update,
+            ..Self::new(table, columns)
+        }
     }
 
-    async fn store<T>(
+    /// The statement for a block of so many rows, as [`block_of`] makes them.
+    fn statement(&self, rows: usize) -> &str {
+        self.statements[size_of(rows)].get_or_init(|| {
+            let rows = vec![self.row.as_str(); rows].join(",");
+            format!("{}{rows}{}", self.head, self.tail)
+        })
+    }
+
+    pub(crate) async fn store<T>(
         &'static self,
         connection: &mut SqliteConnection,
         mut rows: &[T],
@@ -73,6 +87,15 @@ const fn block_of(rows: usize) -> usize {
     }
 }
 
+/// The place of a block's size among all sizes.
+const fn size_of(block: usize) -> usize {
+    match block {
+        0 => 0,
+        1..STEP => block.ilog2() as usize,
+        STEP.. => STEP.ilog2() as usize + block / STEP - 1,
+    }
+}
+
 static DEVICE: LazyLock<Blocks> = LazyLock::new(|| Blocks::new("_device_raw", 17));
 static PROCESS: LazyLock<Blocks> = LazyLock::new(|| Blocks::new("_process_raw", 8));
 static ENGINE: LazyLock<Blocks> = LazyLock::new(|| Blocks::new("_engine_raw", 4));
@@ -93,11 +116,12 @@ pub(crate) struct ProcessRow<'a> {
     pub(crate) sample: &'a ProcessSample,
 }
 
-/// A sample of an engine with the number of its signal.
-pub(crate) struct EngineRow<'a> {
+/// A value of a signal, of an engine or of the agent in it, with the number of the signal.
+pub(crate) struct EngineRow {
     pub(crate) at_ns: i64,
+    pub(crate) run: RunId,
     pub(crate) signal: i64,
-    pub(crate) sample: &'a EngineSample,
+    pub(crate) value: f64,
 }
 
 pub(crate) async fn store_devices(
@@ -154,15 +178,15 @@ pub(crate) async fn store_processes(
 
 pub(crate) async fn store_engines(
     connection: &mut SqliteConnection,
-    rows: &[EngineRow<'_>],
+    rows: &[EngineRow],
 ) -> Result<(), sqlx::Error> {
     ENGINE
         .store(connection, rows, |query, row| {
             query
                 .bind(row.at_ns)
-                .bind(row.sample.run.0)
+                .bind(row.run.0)
                 .bind(row.signal)
-                .bind(row.sample.value)
+                .bind(row.value)
         })
         .await
 }
@@ -295,7 +319,7 @@ pub(crate) fn engine_memo(memo: &EngineMemo) -> Bound<'_> {
 }
 
 /// A count as SQLite holds it; one beyond 2^63 is nothing that a driver can mean.
-fn number(value: Option<u64>) -> Option<i64> {
+pub(crate) fn number(value: Option<u64>) -> Option<i64> {
     value.and_then(|value| i64::try_from(value).ok())
 }
 
@@ -333,7 +357,7 @@ mod tests {
                     PROCESS.statement(block).matches("(?,?,?,?,?,?,?,?)").count(),
                     block
                 );
-                sizes.insert(block);
+                sizes.insert(size_of(block));
                 left -= block;
                 statements += 1;
             }
@@ -342,8 +366,8 @@ mod tests {
                 "{statements} statements for {all} rows"
             );
         }
-        // sqlx keeps 100 statements prepared; there are three such tables and a dozen other statements.
-        assert!(sizes.len() <= 25, "{sizes:?}");
+        // There are eleven such tables and two dozen other statements; `schema` says how many are kept prepared.
+        assert_eq!(sizes.len(), SIZES, "{sizes:?}");
         assert_eq!(
             ENGINE.statement(2),
             "INSERT OR REPLACE INTO _engine_raw VALUES (?,?,?,?),(?,?,?,?)"

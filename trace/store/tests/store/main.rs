@@ -5,6 +5,7 @@ mod crash;
 mod open;
 mod round_trip;
 mod schema;
+mod traced;
 
 use std::path::PathBuf;
 

@@ -5,7 +5,7 @@ use plimsoll_store::Value;
 use crate::{Bench, rows};
 
 /// The columns that users rely on.
-const CONTRACT: [(&str, &str); 10] = [
+const CONTRACT: [(&str, &str); 16] = [
     (
         "runs",
         "id name engine host pid command started_ns ended_ns exit_code outcome peak_used_bytes trace_tier",
@@ -35,6 +35,22 @@ const CONTRACT: [(&str, &str); 10] = [
         "id decision_id path at_ns before_text after_text diff outcome",
     ),
     ("losses", "source reason at_ns count"),
+    (
+        "kernels",
+        "run_id device name count total_ns mean_ns min_ns max_ns p50_ns p99_ns",
+    ),
+    (
+        "kernel_windows",
+        "run_id device name start_ns end_ns count total_ns max_ns",
+    ),
+    ("kernel_spans", "run_id pid device stream name start_ns end_ns"),
+    ("copies", "run_id device direction count bytes total_ns"),
+    ("allocations", "run_id device at_ns operation address bytes kind"),
+    (
+        "allocator_samples",
+        "run_id device at_ns level allocated_bytes active_bytes reserved_bytes inactive_split_bytes slack_ratio \
+         stuck_ratio source",
+    ),
 ];
 
 async fn pairs(bench: &Bench, sql: &str) -> Vec<String> {
@@ -129,17 +145,30 @@ async fn a_filter_on_time_reaches_the_key() {
         "process_samples",
         "host_samples",
         "engine_samples",
+        "allocations",
+        "allocator_samples",
+        "kernel_windows",
+        "kernel_spans",
+        "copy_windows",
     ] {
+        let time = if view.starts_with("kernel") || view.starts_with("copy") {
+            "start_ns"
+        } else {
+            "at_ns"
+        };
         let plan = pairs(
             &bench,
-            &format!("EXPLAIN QUERY PLAN SELECT * FROM {view} WHERE at_ns BETWEEN 1 AND 2"),
+            &format!("EXPLAIN QUERY PLAN SELECT * FROM {view} WHERE {time} BETWEEN 1 AND 2"),
         )
         .await
         .join("\n");
         assert!(
-            plan.contains("at_ns>? AND at_ns<?") || plan.contains("rowid>? AND rowid<?"),
+            plan.contains(&format!("{time}>? AND {time}<?")) || plan.contains("rowid>? AND rowid<?"),
             "{view}: {plan}"
         );
-        assert!(!plan.contains("SCAN s"), "{view}: {plan}");
+        assert!(
+            !plan.contains("SCAN s") && !plan.contains("SCAN w"),
+            "{view}: {plan}"
+        );
     }
 }

@@ -1,0 +1,239 @@
+//! Traced work: exact totals, quantiles, and what is known of allocators.
+
+use std::sync::Arc;
+
+use plimsoll_store::Value;
+use plimsoll_trace::wire::{Direction, MemoryKind, MemoryOperation};
+use plimsoll_trace::{
+    Allocation, AllocatorSample, CopyWindow, KernelSpan, KernelWindow, Level, Record, RunId, Traced, Work,
+    sketch,
+};
+
+use crate::{Bench, rows};
+
+fn traced(run: i64, pid: u32, device: Option<&str>, work: Work) -> Record {
+    Record::Traced(Traced {
+        pid,
+        run: Some(RunId(run)),
+        device: device.map(Arc::from),
+        work,
+    })
+}
+
+/// A window of launches that all lasted as long.
+fn window(name: &str, start_ns: i64, count: u64, each_ns: u64) -> Work {
+    Work::Kernels(KernelWindow {
+        name: name.into(),
+        start_ns,
+        end_ns: start_ns + 1_000,
+        count,
+        total_ns: count * each_ns,
+        min_ns: each_ns,
+        max_ns: each_ns,
+        buckets: vec![(sketch::bucket(each_ns), count)],
+    })
+}
+
+fn number(value: u64) -> Value {
+    Value::Integer(i64::try_from(value).expect("small"))
+}
+
+#[tokio::test]
+async fn totals_are_exact_over_windows_processes_and_commits() {
+    let bench = Bench::new().await;
+    for commit in 0..3 {
+        let mut records = Vec::new();
+        for (pid, name, each_ns) in [(1, "_Z3fooPf", 100), (2, "_Z3fooPf", 5_000), (1, "gemm", 7)] {
+            records.push(traced(
+                1,
+                pid,
+                Some("GPU-1"),
+                window(name, commit * 1_000, 33, each_ns),
+            ));
+        }
+        records.push(traced(2, 1, None, window("gemm", commit * 1_000, 1, 9)));
+        bench.commit(commit, records).await;
+    }
+    let reader = bench.reader().await;
+    let sql =
+        "SELECT run_id, device, name, raw_name, count, total_ns, mean_ns, min_ns, max_ns, p50_ns, p99_ns
+               FROM kernels ORDER BY run_id, name";
+    let middle = |ns| number(sketch::middle(sketch::bucket(ns)));
+    let gpu = Value::from("GPU-1");
+    let expected = vec![
+        vec![
+            number(1),
+            gpu.clone(),
+            Value::from("foo(float*)"),
+            Value::from("_Z3fooPf"),
+            number(198),
+            number(99 * 5_100),
+            Value::Real(2_550.0),
+            number(100),
+            number(5_000),
+            middle(100),
+            number(5_000.min(sketch::middle(sketch::bucket(5_000)))),
+        ],
+        vec![
+            number(1),
+            gpu,
+            Value::from("gemm"),
+            Value::from("gemm"),
+            number(99),
+            number(99 * 7),
+            Value::Real(7.0),
+            number(7),
+            number(7),
+            number(7),
+            number(7),
+        ],
+        vec![
+            number(2),
+            Value::Null,
+            Value::from("gemm"),
+            Value::from("gemm"),
+            number(3),
+            number(27),
+            Value::Real(9.0),
+            number(9),
+            number(9),
+            number(9),
+            number(9),
+        ],
+    ];
+    assert_eq!(rows(&reader, sql).await, expected);
+    let windows = rows(
+        &reader,
+        "SELECT sum(count), sum(total_ns), count(*) FROM kernel_windows WHERE run_id = 1",
+    )
+    .await;
+    assert_eq!(windows, [[number(297), number(99 * 5_107), number(9)]]);
+}
+
+/// The view's arithmetic is that of `sketch`.
+#[tokio::test]
+async fn quantiles_are_those_of_the_sketch() {
+    let bench = Bench::new().await;
+    let mut records = Vec::new();
+    let mut kernels = Vec::new();
+    for number in 0..60_u64 {
+        let buckets: Vec<(u8, u64)> = (0..168_u8)
+            .filter(|bucket| (u64::from(*bucket) * 7 + number * 13) % 11 == 0)
+            .map(|bucket| (bucket, (u64::from(bucket) * number) % 97 + 1))
+            .collect();
+        kernels.push((format!("k{number:02}"), buckets));
+    }
+    for (name, buckets) in &kernels {
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        let work = Work::Kernels(KernelWindow {
+            name: name.as_str().into(),
+            start_ns: 1,
+            end_ns: 2,
+            count,
+            total_ns: 0,
+            min_ns: 0,
+            max_ns: u64::MAX >> 1,
+            buckets: buckets.clone(),
+        });
+        records.push(traced(1, 1, None, work));
+    }
+    bench.commit(1, records).await;
+    let found = rows(
+        &bench.reader().await,
+        "SELECT p50_ns, p99_ns FROM kernels ORDER BY name",
+    )
+    .await;
+    for ((name, buckets), row) in kernels.iter().zip(found) {
+        let of = |share| number(sketch::quantile(buckets, share).expect("some"));
+        assert_eq!(row, [of(0.5), of(0.99)], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn copies_spans_allocations_allocators_and_signals() {
+    let bench = Bench::new().await;
+    let copies = |bytes| {
+        Work::Copies(CopyWindow {
+            direction: Direction::HostToDevice,
+            start_ns: 1_000,
+            end_ns: 2_000,
+            count: 3,
+            bytes,
+            total_ns: 10,
+        })
+    };
+    let span = Work::Span(KernelSpan {
+        name: "gemm".into(),
+        stream: 7,
+        start_ns: 100,
+        end_ns: 250,
+    });
+    let allocation = |operation, bytes| {
+        Work::Allocation(Allocation {
+            at_ns: 5,
+            operation,
+            kind: MemoryKind::Pool,
+            address: 0x7f00_0000_0000,
+            bytes,
+        })
+    };
+    let mut pytorch = AllocatorSample::unknown(Level::PyTorch, "pytorch");
+    (pytorch.reserved_bytes, pytorch.allocated_bytes) = (Some(100), Some(75));
+    (pytorch.inactive_split_bytes, pytorch.segments) = (Some(10), Some(4));
+    let signal = Work::Signal {
+        signal: "agent.cost_ratio".into(),
+        value: 0.004,
+    };
+    let gpu = Some("GPU-1");
+    bench
+        .commit(
+            1,
+            vec![
+                traced(1, 7, gpu, copies(64)),
+                traced(1, 8, gpu, copies(1)),
+                traced(1, 7, gpu, span),
+                // At one instant, and each counts.
+                traced(1, 7, gpu, allocation(MemoryOperation::Alloc, Some(4_096))),
+                traced(1, 7, gpu, allocation(MemoryOperation::Free, None)),
+                traced(1, 7, gpu, allocation(MemoryOperation::Alloc, Some(4_096))),
+                traced(1, 7, gpu, Work::Allocator(pytorch)),
+                traced(
+                    1,
+                    7,
+                    None,
+                    Work::Allocator(AllocatorSample::unknown(Level::Driver, "cupti")),
+                ),
+                traced(1, 7, None, signal),
+            ],
+        )
+        .await;
+    let reader = bench.reader().await;
+    let shown = async |sql: &str| format!("{:?}", rows(&reader, sql).await);
+    assert_eq!(
+        shown("SELECT device, direction, count, bytes, total_ns FROM copies").await,
+        r#"[[Text("GPU-1"), Text("htod"), Integer(6), Integer(65), Integer(20)]]"#
+    );
+    assert_eq!(shown("SELECT count(*) FROM copy_windows").await, "[[Integer(2)]]");
+    assert_eq!(
+        shown("SELECT run_id, pid, stream, name, start_ns, end_ns FROM kernel_spans").await,
+        r#"[[Integer(1), Integer(7), Integer(7), Text("gemm"), Integer(100), Integer(250)]]"#
+    );
+    assert_eq!(
+        shown("SELECT count(*) FROM kernels").await,
+        "[[Integer(0)]]",
+        "a span is no launch counted"
+    );
+    assert_eq!(
+        shown("SELECT operation, kind, address, bytes, pid FROM allocations ORDER BY operation").await,
+        r#"[[Text("alloc"), Text("pool"), Integer(139637976727552), Integer(4096), Integer(7)], [Text("alloc"), Text("pool"), Integer(139637976727552), Integer(4096), Integer(7)], [Text("free"), Text("pool"), Integer(139637976727552), Null, Integer(7)]]"#
+    );
+    assert_eq!(
+        shown("SELECT device, level, slack_ratio, stuck_ratio, segments, source FROM allocator_samples ORDER BY level")
+            .await,
+        r#"[[Null, Text("driver"), Null, Null, Null, Text("cupti")], [Text("GPU-1"), Text("pytorch"), Real(0.25), Real(0.1), Integer(4), Text("pytorch")]]"#
+    );
+    assert_eq!(
+        shown("SELECT run_id, signal, value FROM engine_samples").await,
+        r#"[[Integer(1), Text("agent.cost_ratio"), Real(0.004)]]"#
+    );
+}

@@ -21,6 +21,7 @@
 //! ```
 
 mod alive;
+mod beside;
 mod calls;
 mod device;
 mod driver;
@@ -32,6 +33,7 @@ mod layout;
 mod process;
 mod spec;
 
+pub use beside::state_file_beside;
 pub use calls::Function;
 pub use device::DeviceState;
 pub use driver::DriverState;

@@ -3,6 +3,7 @@
 //! A [`Collector`] is told the time and answers later, from its own thread, with a batch of records through its
 //! [`Deliver`]. Nothing here knows an async runtime or a store, and nothing here decides.
 
+mod agent;
 mod host;
 mod nvml;
 mod pace;
@@ -13,6 +14,9 @@ use std::sync::Arc;
 
 use plimsoll_trace::{Batch, Stamp};
 
+pub use agent::{
+    AgentDesk, AgentId, AgentReport, Agents, Arrival, DeliverAgents, Peer, Rights, Room, lineage,
+};
 pub use host::Host;
 pub use nvml::{Nvml, NvmlOptions};
 pub use proc::container_of;

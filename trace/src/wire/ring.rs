@@ -12,6 +12,7 @@
 //! | 8 | written: where the writer will write next |
 //! | 16 | read: where the reader will read next |
 //! | 17 | frames that the writer found no room for, since the beginning |
+//! | 24 | how many of these a reader has counted already |
 //!
 //! A frame is one word of length and kind (bytes in the low half, kind above) and its bytes, padded to words.
 
@@ -34,6 +35,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"PLIMRING");
 const WRITTEN: usize = 8;
 const READ: usize = 16;
 const REFUSED: usize = 17;
+const TOLD: usize = 24;
 
 /// Memory that is not a ring that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -125,7 +127,6 @@ impl<'a> Writer<'a> {
 pub struct Reader<'a> {
     words: &'a [AtomicU64],
     data: u64,
-    refused: u64,
 }
 
 /// What reading found.
@@ -157,11 +158,7 @@ impl<'a> Reader<'a> {
         if !data.is_power_of_two() || data > found {
             return Err(RingError::Size { said: data, found });
         }
-        Ok(Self {
-            words,
-            data,
-            refused: word(REFUSED),
-        })
+        Ok(Self { words, data })
     }
 
     /// Takes the next frame's bytes into `buffer`.
@@ -190,10 +187,10 @@ impl<'a> Reader<'a> {
         Next::Frame(u16::from_le_bytes([kind[4], kind[5]]))
     }
 
-    /// How many frames the writer found no room for since this was last asked.
+    /// How many frames the writer found no room for since this was last asked, by this reader or one before it.
     pub fn take_refused(&mut self) -> u64 {
         let now = self.words[REFUSED].load(Ordering::Relaxed);
-        now.saturating_sub(std::mem::replace(&mut self.refused, now))
+        now.saturating_sub(self.words[TOLD].swap(now, Ordering::Relaxed))
     }
 }
 
@@ -268,6 +265,9 @@ mod tests {
         assert_eq!(Reader::open(&memory).unwrap().next(&mut buffer), Next::Frame(1));
         assert_eq!(Reader::open(&memory).unwrap().next(&mut buffer), Next::Frame(1));
         assert_eq!(buffer, b"second");
+        while writer.append(1, &[1; 1_000]) {}
+        assert_eq!(Reader::open(&memory).unwrap().take_refused(), 1);
+        assert_eq!(Reader::open(&memory).unwrap().take_refused(), 0);
     }
 
     #[test]

@@ -1,0 +1,152 @@
+//! What follows from an agent's frames: how busy the device was with the process's kernels, and what the agent cost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plimsoll_trace::wire::{Cost, Kernels};
+
+/// The signals, in the order of [`Figures::take`].
+pub(super) const SIGNALS: [&str; 5] = [
+    "kernel.busy_ratio",
+    "kernel.launches_per_sec",
+    "agent.cost_ratio",
+    "agent.duty_ratio",
+    "agent.device_bytes",
+];
+
+/// One value for each of [`SIGNALS`]; `None` is unknown.
+pub(super) type Values = [Option<f64>; SIGNALS.len()];
+
+/// Sums since the last time they were taken.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    /// Periods may come in several frames.
+    periods: BTreeSet<(u64, u64)>,
+    launches: u64,
+    busy_ns: BTreeMap<u32, u64>,
+    wall_ns: u64,
+    cost_ns: u64,
+    traced_ns: u64,
+    device_bytes: Option<u64>,
+}
+
+/// More periods than this are not between two looks.
+const MOST_PERIODS: usize = 4_096;
+const MOST_DEVICES: usize = 256;
+
+impl Figures {
+    pub(super) fn kernels(&mut self, kernels: &Kernels) {
+        if self.periods.len() < MOST_PERIODS {
+            self.periods.insert((kernels.start_ns, kernels.end_ns));
+        }
+        for stats in &kernels.stats {
+            self.launches = self.launches.saturating_add(stats.count);
+            if self.busy_ns.len() < MOST_DEVICES || self.busy_ns.contains_key(&stats.device) {
+                let busy = self.busy_ns.entry(stats.device).or_default();
+                *busy = busy.saturating_add(stats.total_ns);
+            }
+        }
+    }
+
+    pub(super) fn cost(&mut self, cost: &Cost) {
+        self.wall_ns = self.wall_ns.saturating_add(cost.wall_ns);
+        self.cost_ns = self
+            .cost_ns
+            .saturating_add(cost.thread_ns.saturating_add(cost.hooks_ns));
+        self.traced_ns = self.traced_ns.saturating_add(cost.traced_ns);
+        self.device_bytes = cost.device_bytes;
+    }
+
+    /// The values of what came in since the last time. Of several devices the busiest speaks.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "ratios of times, and figures far below 2^52"
+    )]
+    pub(super) fn take(&mut self) -> Values {
+        let now = std::mem::take(self);
+        let ratio = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
+        let period_ns = now.periods.iter().fold(0_u64, |sum, (start, end)| {
+            sum.saturating_add(end.saturating_sub(*start))
+        });
+        let busiest = now.busy_ns.values().max().copied();
+        [
+            busiest
+                .and_then(|busy| ratio(busy, period_ns))
+                .map(|ratio| ratio.min(1.0)),
+            (period_ns > 0).then(|| now.launches as f64 / (period_ns as f64 / 1e9)),
+            ratio(now.cost_ns, now.wall_ns),
+            ratio(now.traced_ns, now.wall_ns).map(|ratio| ratio.min(1.0)),
+            now.device_bytes.map(|bytes| bytes as f64),
+        ]
+    }
+}
+
+/// The values of several processes of one run as one: rates and sizes add up, of ratios the highest speaks.
+pub(super) fn merged(all: impl Iterator<Item = Values>) -> Values {
+    all.fold([None; SIGNALS.len()], |mut sum, values| {
+        for ((name, sum), value) in SIGNALS.iter().zip(&mut sum).zip(values) {
+            *sum = match (*sum, value) {
+                (Some(sum), Some(value)) if name.ends_with("_ratio") => Some(sum.max(value)),
+                (Some(sum), Some(value)) => Some(sum + value),
+                (known, other) => known.or(other),
+            };
+        }
+        sum
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_trace::TraceTier;
+    use plimsoll_trace::wire::KernelStats;
+
+    use super::*;
+
+    fn kernels(start_ns: u64, device: u32, count: u64, total_ns: u64) -> Kernels {
+        let stats = KernelStats {
+            device,
+            count,
+            total_ns,
+            ..KernelStats::default()
+        };
+        Kernels {
+            start_ns,
+            end_ns: start_ns + 1_000_000_000,
+            stats: vec![stats],
+        }
+    }
+
+    #[test]
+    fn the_busiest_device_speaks_and_a_period_counts_once() {
+        let mut figures = Figures::default();
+        assert_eq!(figures.take(), [None; 5]);
+        figures.kernels(&kernels(0, 0, 10, 500_000_000));
+        figures.kernels(&kernels(0, 1, 30, 100_000_000));
+        figures.kernels(&kernels(1_000_000_000, 0, 20, 100_000_000));
+        figures.cost(&Cost {
+            wall_ns: 1_000,
+            thread_ns: 3,
+            hooks_ns: 2,
+            traced_ns: 2_000,
+            device_bytes: Some(0),
+            tier: TraceTier::Graph,
+        });
+        assert_eq!(
+            figures.take(),
+            [Some(0.3), Some(30.0), Some(0.005), Some(1.0), Some(0.0)]
+        );
+        figures.kernels(&kernels(0, 0, 1, u64::MAX));
+        assert_eq!(figures.take()[0], Some(1.0));
+    }
+
+    #[test]
+    fn processes_of_a_run_are_one() {
+        let values = [
+            [Some(0.3), Some(10.0), None, None, Some(1.0)],
+            [Some(0.2), Some(5.0), Some(0.01), None, Some(2.0)],
+        ];
+        assert_eq!(
+            merged(values.into_iter()),
+            [Some(0.3), Some(15.0), Some(0.01), None, Some(3.0)]
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! The agents in engines' processes: connections are taken over from the daemon's socket, rings are read.
+//!
+//! One thread attends to all of them. It sleeps on their sockets, so that the end of a process is known at once, and
+//! reads the rings with each tick, and each second without one. A ring is read only when it is known which run its process
+//! belongs to ([`Agents::bind`]), and only as fast as the store takes records: until then the ring itself keeps them.
+
+mod clock;
+mod dictionary;
+mod figures;
+mod greeting;
+mod memory;
+mod peer;
+mod refused;
+mod session;
+mod sessions;
+mod translate;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use plimsoll_trace::wire::Process;
+use plimsoll_trace::{Batch, RunId, Stamp};
+
+use crate::Collector;
+use crate::processes::ProcessId;
+use sessions::{Order, Orders, Sessions};
+
+pub use peer::{Peer, Rights, lineage};
+
+/// The number of one agent's connection; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AgentId(pub u64);
+
+/// What is told about agents.
+#[derive(Debug)]
+pub enum AgentReport {
+    /// One connected. Its ring is read once it is bound to a run.
+    Arrived(Arrival),
+    /// One said who it is.
+    Introduced {
+        /// The run that it is bound to.
+        run: RunId,
+        /// What it said.
+        process: Process,
+    },
+    /// What agents told, with their runs filled in.
+    Work(Batch),
+    /// One hung up, and all that it ever wrote is delivered.
+    Left(AgentId),
+}
+
+/// An agent that connected.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Its connection.
+    pub agent: AgentId,
+    /// Its process, as the socket says.
+    pub pid: Option<u32>,
+    /// The process and its ancestors, nearest first; empty when it is gone already.
+    pub lineage: Vec<ProcessId>,
+    /// Which of them is the program that this process is a part of: the outermost one in line with the same executable.
+    pub root: Option<ProcessId>,
+    /// The root's executable, when it may be known.
+    pub executable: Option<String>,
+    /// The root's command line.
+    pub command: Option<String>,
+}
+
+/// Where reports go. Called from the thread; it returns when the report has been taken in, and the thread waits for it.
+pub type DeliverAgents = Arc<dyn Fn(AgentReport) + Send + Sync>;
+
+/// How many records may be delivered now.
+pub type Room = Arc<dyn Fn() -> usize + Send + Sync>;
+
+/// The agents' collector. The thread ends when this is dropped.
+#[derive(Debug)]
+pub struct Agents {
+    desk: AgentDesk,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where connections and orders for the agents' collector are handed in, from anywhere.
+#[derive(Clone, Debug)]
+pub struct AgentDesk(Arc<Orders>);
+
+impl Agents {
+    /// Starts the thread `plimsoll-agents`.
+    ///
+    /// # Errors
+    /// The operating system refuses another thread or file descriptor.
+    pub fn spawn(deliver: DeliverAgents, room: Room) -> io::Result<Self> {
+        let desk = AgentDesk(Arc::new(Orders::new()?));
+        let thread = std::thread::Builder::new()
+            .name("plimsoll-agents".to_owned())
+            .spawn({
+                let orders = Arc::clone(&desk.0);
+                move || Sessions::new(deliver, room).run(&orders)
+            })?;
+        Ok(Self {
+            desk,
+            thread: Some(thread),
+        })
+    }
+
+    /// Where connections are handed in.
+    #[must_use]
+    pub fn desk(&self) -> AgentDesk {
+        self.desk.clone()
+    }
+}
+
+impl AgentDesk {
+    /// Takes over a connection whose first byte can begin an agent's hello. The first byte has not been taken off it.
+    pub fn take(&self, stream: UnixStream, peer: Peer) {
+        self.0.give(Order::Take(stream, peer));
+    }
+
+    /// Closes a connection of somebody who may not be an agent here, and counts it.
+    pub fn refuse(&self, peer: Peer) {
+        self.0.give(Order::Refuse(peer));
+    }
+
+    /// Says to which run an agent's records belong.
+    pub fn bind(&self, agent: AgentId, run: RunId) {
+        self.0.give(Order::Bind(agent, run));
+    }
+
+    /// Calls `done` once everything that agents have written by now is delivered. Agents that are not bound are waited
+    /// for. With `last`, records whose names have not come are delivered without.
+    pub fn flush(&self, last: bool, done: impl FnOnce() + Send + 'static) {
+        self.0.give(Order::Flush {
+            last,
+            done: Box::new(done),
+        });
+    }
+}
+
+impl Collector for Agents {
+    fn name(&self) -> &'static str {
+        "agent"
+    }
+
+    fn tick(&mut self, at: Stamp) {
+        self.desk.0.give(Order::Tick(at));
+    }
+}
+
+impl Drop for Agents {
+    fn drop(&mut self) {
+        self.desk.0.give(Order::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the agents' collector ended by a panic");
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The thread: takes orders, sleeps on the agents' sockets, and reads their rings.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use plimsoll_trace::{Batch, Loss, Record, RunId, Stamp, Traced, Work};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+
+use super::figures::{self, SIGNALS, Values};
+use super::greeting::Greeting;
+use super::memory::Memory;
+use super::peer::{Peer, lineage};
+use super::refused::Refused;
+use super::session::Session;
+use super::translate::Losses;
+use super::{AgentId, AgentReport, Arrival, DeliverAgents, Room};
+use crate::proc;
+use crate::processes::ProcessId;
+
+/// The most agents at a time; each has a ring mapped.
+const MOST: usize = 256;
+/// Orders that wait. Ticks and connections beyond are left out; a connection is closed by that.
+const MOST_ORDERS: usize = 4_096;
+/// Records of one agent in one pass, so that none has to wait long for the others.
+const MOST_AT_ONCE: usize = 4_096;
+/// Rings are read at least this often.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long the thread waits for the store to make room, or for the rest of a hello.
+const SOON: Duration = Duration::from_millis(20);
+/// Figures of a process that says nothing new for so long are left out of its run's.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// What the thread is to do.
+pub(super) enum Order {
+    Take(UnixStream, Peer),
+    Refuse(Peer),
+    Bind(AgentId, RunId),
+    Tick(Stamp),
+    Flush {
+        last: bool,
+        done: Box<dyn FnOnce() + Send>,
+    },
+    Stop,
+}
+
+/// Orders on their way.
+pub(super) struct Orders {
+    next: Mutex<Vec<Order>>,
+    /// Written to when something was put into `next`.
+    wake: OwnedFd,
+}
+
+impl Orders {
+    pub(super) fn new() -> io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self {
+            next: Mutex::default(),
+            wake,
+        })
+    }
+
+    /// Puts in an order and wakes the thread.
+    pub(super) fn give(&self, order: Order) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_be_left_out = matches!(order, Order::Take(..) | Order::Refuse(_) | Order::Tick(_));
+        if next.len() >= MOST_ORDERS && may_be_left_out {
+            return;
+        }
+        next.push(order);
+        drop(next);
+        // It fails only when 2^64 orders wait, and then the thread is awake.
+        if let Err(error) = rustix::io::write(&self.wake, &1_u64.to_ne_bytes()) {
+            tracing::debug!(%error, "the agents' thread is awake already");
+        }
+    }
+
+    fn take(&self) -> Vec<Order> {
+        let mut count = [0; 8];
+        match rustix::io::read(&self.wake, &mut count) {
+            Ok(_) | Err(Errno::AGAIN) => {}
+            Err(error) => tracing::debug!(%error, "the wake-up of the agents' thread cannot be read"),
+        }
+        std::mem::take(&mut *self.next.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Orders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Orders")
+    }
+}
+
+/// Everybody who is connected.
+pub(super) struct Sessions {
+    deliver: DeliverAgents,
+    room: Room,
+    greetings: Vec<Greeting>,
+    sessions: Vec<Session>,
+    last_id: u64,
+    losses: Losses,
+    signals: [Arc<str>; SIGNALS.len()],
+    flushes: Vec<Box<dyn FnOnce() + Send>>,
+    /// Nothing more will come: what was held back for a name goes without.
+    last: bool,
+}
+
+impl Sessions {
+    pub(super) fn new(deliver: DeliverAgents, room: Room) -> Self {
+        Self {
+            deliver,
+            room,
+            greetings: Vec::new(),
+            sessions: Vec::new(),
+            last_id: 0,
+            losses: Losses::new(),
+            signals: SIGNALS.map(Arc::from),
+            flushes: Vec::new(),
+            last: false,
+        }
+    }
+
+    /// Until it is told to stop.
+    pub(super) fn run(mut self, orders: &Orders) {
+        let mut wait = EVERY;
+        loop {
+            self.sleep(orders, wait);
+            let mut at = None;
+            for order in orders.take() {
+                match order {
+                    Order::Stop => return,
+                    Order::Tick(stamp) => at = Some(stamp),
+                    Order::Take(stream, peer) => self.meet(stream, peer),
+                    Order::Refuse(peer) => self.refuse(peer, &Refused::Stranger { uid: peer.uid }),
+                    Order::Bind(agent, run) => self.bind(agent, run),
+                    Order::Flush { last, done } => {
+                        self.last |= last;
+                        self.flushes.push(done);
+                    }
+                }
+            }
+            let at = at.unwrap_or_else(Stamp::now);
+            self.greet(at);
+            let is_empty = self.pass(at);
+            if is_empty
+                && self.greetings.is_empty()
+                && self.sessions.iter().all(|session| session.run.is_some())
+            {
+                self.flushes.drain(..).for_each(|done| done());
+            }
+            wait = if is_empty && self.greetings.is_empty() {
+                EVERY
+            } else {
+                SOON
+            };
+        }
+    }
+
+    /// Until something is to be done, or for so long.
+    fn sleep(&mut self, orders: &Orders, wait: Duration) {
+        let mut descriptors = vec![PollFd::new(&orders.wake, PollFlags::IN)];
+        let greetings = self.greetings.iter().map(|greeting| greeting.stream.as_fd());
+        // One that ended and waits for its run has nothing more to say.
+        let alive = self.sessions.iter().filter(|session| !session.ended);
+        let streams = greetings.chain(alive.map(|session| session.stream.as_fd()));
+        descriptors.extend(streams.map(|stream| PollFd::from_borrowed_fd(stream, PollFlags::IN)));
+        let timeout = Timespec::try_from(wait).unwrap_or_default();
+        match poll(&mut descriptors, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the agents' sockets cannot be watched");
+                std::thread::sleep(EVERY);
+            }
+        }
+        let first = 1 + self.greetings.len();
+        let said: Vec<bool> = descriptors[first..]
+            .iter()
+            .map(|descriptor| !descriptor.revents().is_empty())
+            .collect();
+        drop(descriptors);
+        let alive = self.sessions.iter_mut().filter(|session| !session.ended);
+        for (session, said) in alive.zip(said) {
+            if said {
+                session.look();
+            }
+        }
+    }
+
+    fn meet(&mut self, stream: UnixStream, peer: Peer) {
+        let connected = self.sessions.len() + self.greetings.len();
+        if connected >= MOST {
+            return self.refuse(peer, &Refused::TooMany(connected));
+        }
+        match Greeting::new(stream, peer, Stamp::now()) {
+            Ok(greeting) => self.greetings.push(greeting),
+            Err(error) => self.refuse(peer, &Refused::Socket(error)),
+        }
+    }
+
+    fn refuse(&mut self, peer: Peer, why: &Refused) {
+        tracing::warn!(pid = peer.pid, uid = peer.uid, "an agent is not taken: {why}");
+        *self.losses.entry("refused").or_default() += 1;
+    }
+
+    /// Listens to those who have not said their whole hello.
+    fn greet(&mut self, now: Stamp) {
+        for mut greeting in std::mem::take(&mut self.greetings) {
+            let peer = greeting.peer;
+            match greeting.receive(now) {
+                Ok(None) => self.greetings.push(greeting),
+                Ok(Some((hello, descriptor))) => {
+                    let id = AgentId(self.last_id + 1);
+                    let session = Memory::map(&descriptor, hello)
+                        .and_then(|memory| Session::new(id, greeting.stream, peer, memory));
+                    match session {
+                        Ok(session) => {
+                            self.last_id += 1;
+                            self.sessions.push(session);
+                            (self.deliver)(AgentReport::Arrived(arrival(id, peer)));
+                        }
+                        Err(why) => self.refuse(peer, &why),
+                    }
+                }
+                Err(why) => self.refuse(peer, &why),
+            }
+        }
+    }
+
+    fn bind(&mut self, agent: AgentId, run: RunId) {
+        if let Some(session) = self.sessions.iter_mut().find(|session| session.id == agent) {
+            session.run = Some(run);
+        }
+    }
+
+    /// Reads every ring once, as far as there is room. Says whether nothing is left in any of them.
+    fn pass(&mut self, at: Stamp) -> bool {
+        let room = (self.room)();
+        let mut batch = Batch::new(at);
+        let mut is_empty = true;
+        let mut left = Vec::new();
+        for session in self.sessions.iter_mut().filter(|session| session.run.is_some()) {
+            let room = room.saturating_sub(batch.records.len()).min(MOST_AT_ONCE);
+            let done = session.drain(at, room, self.last, &mut batch.records);
+            is_empty &= done;
+            for (reason, count) in session.take_losses() {
+                let sum = self.losses.entry(reason).or_default();
+                *sum = sum.saturating_add(count);
+            }
+            if let (Some(run), Some(process)) = (session.run, session.process.take()) {
+                (self.deliver)(AgentReport::Introduced { run, process });
+            }
+            if done && session.ended {
+                left.push(session.id);
+            }
+        }
+        // Whoever was served first is last the next time.
+        if !self.sessions.is_empty() {
+            self.sessions.rotate_left(1);
+        }
+        self.add_signals(at, &mut batch);
+        for (reason, count) in std::mem::take(&mut self.losses) {
+            batch
+                .records
+                .push(Record::Loss(Loss::new("agent", reason, count)));
+        }
+        if !batch.records.is_empty() {
+            (self.deliver)(AgentReport::Work(batch));
+        }
+        self.sessions.retain(|session| !left.contains(&session.id));
+        for agent in left {
+            (self.deliver)(AgentReport::Left(agent));
+        }
+        is_empty
+    }
+
+    /// The figures of each run of which an agent told something new.
+    fn add_signals(&self, at: Stamp, batch: &mut Batch) {
+        let mut runs: BTreeMap<RunId, (u32, Vec<Values>, bool)> = BTreeMap::new();
+        for session in &self.sessions {
+            if let (Some(run), Some((then, values))) = (session.run, session.latest)
+                && at.since(then) <= FRESH
+            {
+                let (_, all, is_new) = runs
+                    .entry(run)
+                    .or_insert_with(|| (session.peer.pid.unwrap_or(0), Vec::new(), false));
+                all.push(values);
+                *is_new |= then == at;
+            }
+        }
+        for (run, (pid, all, is_new)) in runs {
+            if !is_new {
+                continue;
+            }
+            let values = figures::merged(all.into_iter());
+            for (signal, value) in self.signals.iter().zip(values) {
+                if let Some(value) = value {
+                    batch.records.push(Record::Traced(Traced {
+                        pid,
+                        run: Some(run),
+                        device: None,
+                        work: Work::Signal {
+                            signal: Arc::clone(signal),
+                            value,
+                        },
+                    }));
+                }
+            }
+        }
+    }
+}
+
+/// Who arrived, as far as it can be seen while it lives.
+fn arrival(agent: AgentId, peer: Peer) -> Arrival {
+    let lineage = peer.pid.map(lineage).unwrap_or_default();
+    let executable = |process: &ProcessId| proc::executable(process.pid).ok();
+    let own = lineage.first().and_then(executable);
+    let root = lineage
+        .iter()
+        .take_while(|process| own.is_some() && executable(process) == own)
+        .last()
+        .or(lineage.first())
+        .copied();
+    Arrival {
+        agent,
+        pid: peer.pid,
+        command: root.and_then(|root| proc::command(root.pid)),
+        executable: own,
+        root,
+        lineage,
+    }
+}

@@ -1,0 +1,199 @@
+//! Connections and rings that are not what they should be. Each is refused and counted, and harms nobody else.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+
+use plimsoll_trace::wire::ring::{HEADER_WORDS, Writer};
+use plimsoll_trace::wire::{Hello, VERSION};
+use rustix::fs::SealFlags;
+
+use crate::world::{RING_BYTES, Ring, World, connection, kernels, send};
+
+/// Waits until the collector has closed a connection.
+fn closed(mut stream: &UnixStream) {
+    // A connection that was closed with something unread is reset.
+    let end = stream.read(&mut [0; 16]);
+    assert!(
+        matches!(end, Ok(0)) || end.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+    );
+}
+
+#[test]
+fn what_is_no_hello_is_refused_and_counted() {
+    let world = World::new();
+    let good = Ring::sealed();
+    Writer::create(good.words).unwrap();
+    let hello = good.hello();
+    let newer = Hello {
+        version: VERSION + 1,
+        ..hello
+    };
+    let lying = Hello {
+        bytes: hello.bytes + 8,
+        ..hello
+    };
+    let unsealed = Ring::new(RING_BYTES, SealFlags::GROW);
+    Writer::create(unsealed.words).unwrap();
+    let blank = Ring::sealed();
+    let boasting = Ring::sealed();
+    Writer::create(boasting.words).unwrap();
+    boasting.words[2].store(1 << 40, Ordering::Relaxed);
+    let later = Ring::sealed();
+    Writer::create(later.words).unwrap();
+    later.words[1].store(u64::from(VERSION) + 1, Ordering::Relaxed);
+    let tiny = Ring::new(8, SealFlags::SHRINK);
+    let read_only = Ring::new(
+        RING_BYTES,
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE,
+    );
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(RING_BYTES as u64).unwrap();
+    let (pipe, _end) = std::io::pipe().unwrap();
+    let ring = good.descriptor.as_fd();
+    let cases = [
+        ("a foreign hello", b"PLIMSOLL????????".to_vec(), vec![ring]),
+        ("a newer version", newer.to_bytes().to_vec(), vec![ring]),
+        ("no descriptor", hello.to_bytes().to_vec(), vec![]),
+        ("two descriptors", hello.to_bytes().to_vec(), vec![ring, ring]),
+        ("a lying size", lying.to_bytes().to_vec(), vec![ring]),
+        (
+            "memory that may shrink",
+            unsealed.hello().to_bytes().to_vec(),
+            vec![unsealed.descriptor.as_fd()],
+        ),
+        (
+            "memory without a ring",
+            blank.hello().to_bytes().to_vec(),
+            vec![blank.descriptor.as_fd()],
+        ),
+        (
+            "a ring that says more",
+            boasting.hello().to_bytes().to_vec(),
+            vec![boasting.descriptor.as_fd()],
+        ),
+        (
+            "a newer ring",
+            later.hello().to_bytes().to_vec(),
+            vec![later.descriptor.as_fd()],
+        ),
+        (
+            "a ring without a header",
+            tiny.hello().to_bytes().to_vec(),
+            vec![tiny.descriptor.as_fd()],
+        ),
+        (
+            "memory that cannot be written",
+            read_only.hello().to_bytes().to_vec(),
+            vec![read_only.descriptor.as_fd()],
+        ),
+        ("a file", hello.to_bytes().to_vec(), vec![file.as_fd()]),
+        ("a pipe", hello.to_bytes().to_vec(), vec![pipe.as_fd()]),
+    ];
+    let count = cases.len() as u64;
+    for (what, bytes, descriptors) in cases {
+        let stream = connection(&world.desk());
+        send(&stream, &bytes, &descriptors);
+        closed(&stream);
+        println!("{what}: refused");
+    }
+    // Hung up in the middle, and silent in the middle.
+    drop(connection(&world.desk()));
+    let stream = connection(&world.desk());
+    send(&stream, &hello.to_bytes()[..5], &[ring]);
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    closed(&stream);
+    let silent = connection(&world.desk());
+    send(&silent, &hello.to_bytes()[..15], &[ring]);
+    closed(&silent);
+    world.wait_lost("refused", count + 3);
+    // And a good one is taken as ever, its hello in pieces.
+    let stream = connection(&world.desk());
+    send(&stream, &hello.to_bytes()[..1], &[ring]);
+    (&stream).write_all(&hello.to_bytes()[1..]).unwrap();
+    world.arrived(1);
+}
+
+#[test]
+fn descriptors_that_nobody_asked_for_are_closed() {
+    let world = World::new();
+    let (mut read, write) = std::io::pipe().unwrap();
+    let stream = connection(&world.desk());
+    let ring = Ring::sealed();
+    Writer::create(ring.words).unwrap();
+    let hello = ring.hello().to_bytes();
+    let many = vec![write.as_fd(); 250];
+    send(&stream, &hello[..8], &many);
+    send(&stream, &hello[8..], &many);
+    closed(&stream);
+    world.wait_lost("refused", 1);
+    // Behind a good hello they are not even received.
+    let agent = world.agent(1);
+    send(&agent.stream, b"and these", &many);
+    drop(stream);
+    drop(write);
+    // All copies are closed, so the pipe ends.
+    assert_eq!(read.read(&mut [0; 1]).unwrap(), 0);
+}
+
+#[test]
+fn a_ring_of_garbage_is_skipped_and_counted() {
+    let world = World::new();
+    let mut agent = world.agent(1);
+    agent.introduce(&["k"]);
+    world.flush();
+    let words = agent.ring.words;
+    // Positions that make no sense, lengths that make no sense, and bytes that are no frame.
+    words[8].store(u64::MAX, Ordering::Relaxed);
+    world.flush();
+    assert_eq!(world.lost("malformed"), 1);
+    words[HEADER_WORDS..]
+        .iter()
+        .for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
+    words[16].store(0, Ordering::Relaxed);
+    words[8].store(100, Ordering::Relaxed);
+    world.flush();
+    assert_eq!(world.lost("malformed"), 2);
+    words[HEADER_WORDS..]
+        .iter()
+        .for_each(|word| word.store(0x8_0000_0003, Ordering::Relaxed));
+    words[16].store(0, Ordering::Relaxed);
+    words[8].store(100, Ordering::Relaxed);
+    world.flush();
+    assert_eq!(world.lost("malformed"), 52);
+    // A header that is gone ends it; the next agent is served as ever.
+    words[0].store(0, Ordering::Relaxed);
+    world.flush();
+    assert_eq!(world.lost("malformed"), 53);
+    let mut other = world.agent(2);
+    other.introduce(&["k"]);
+    other.tell(&kernels(0, 4, 5));
+    world.flush();
+    assert_eq!(world.total("k"), (4, 20));
+}
+
+#[test]
+fn there_are_only_so_many_agents() {
+    let world = World::new();
+    let ring = Ring::sealed();
+    Writer::create(ring.words).unwrap();
+    let connect = || {
+        let stream = connection(&world.desk());
+        send(&stream, &ring.hello().to_bytes(), &[ring.descriptor.as_fd()]);
+        stream
+    };
+    let streams: Vec<UnixStream> = (0..256).map(|_| connect()).collect();
+    world.arrived(256);
+    closed(&connect());
+    for agent in world.arrived(256) {
+        world.desk().bind(agent, plimsoll_trace::RunId(1));
+    }
+    drop(streams);
+    world.wait("all have left", |reports| {
+        let left = |report: &&_| matches!(report, plimsoll_collectors::AgentReport::Left(_));
+        (reports.iter().filter(left).count() == 256).then_some(())
+    });
+    drop(connect());
+    world.arrived(257);
+}

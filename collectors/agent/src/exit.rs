@@ -1,0 +1,62 @@
+//! The end of the process, and its children.
+//!
+//! At exit, records that are still in CUPTI's buffers are brought in: the agent's thread does it, and the exiting thread
+//! waits for it, but not for long. After a fork the child has no agent: it holds nothing open and does nothing at exit.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
+
+use crate::descriptor;
+
+/// The exiting thread waits no longer than this.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// This process is the child of the agent's.
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+static IS_ENDING: AtomicBool = AtomicBool::new(false);
+static THREAD: OnceLock<Thread> = OnceLock::new();
+static IS_DONE: Mutex<bool> = Mutex::new(false);
+static DONE: Condvar = Condvar::new();
+
+/// From here on the end of the process is noticed. `thread` is the agent's.
+pub(crate) fn attend(thread: Thread) {
+    if THREAD.set(thread).is_err() {
+        return;
+    }
+    // SAFETY: registers functions of this library, which stays loaded. Without room for one more, what is not flushed at
+    // exit is lost, and a child leaves the parent's descriptors open until it calls exec.
+    unsafe {
+        libc::atexit(at_exit);
+        libc::pthread_atfork(None, None, Some(in_child));
+    }
+}
+
+/// Whether the process is about to end.
+pub(crate) fn is_ending() -> bool {
+    IS_ENDING.load(Acquire)
+}
+
+/// All is written: the process may end.
+pub(crate) fn done() {
+    *IS_DONE.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    DONE.notify_all();
+}
+
+extern "C" fn at_exit() {
+    let Some(thread) = THREAD.get().filter(|_| !IS_CHILD.load(Acquire)) else {
+        return;
+    };
+    IS_ENDING.store(true, Release);
+    thread.unpark();
+    let done = IS_DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(DONE.wait_timeout_while(done, PATIENCE, |done| !*done));
+}
+
+/// Only what may be done between fork and exec.
+extern "C" fn in_child() {
+    IS_CHILD.store(true, Release);
+    descriptor::close_all();
+}

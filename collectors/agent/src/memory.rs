@@ -1,0 +1,416 @@
+//! What is allocated: the live pieces by address, and the events on the way to the daemon.
+//!
+//! The figures are those of this level alone. What is free inside a pool or a reservation is said where the driver says it;
+//! holes between addresses are no fragmentation and are not looked at.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cupti_sys::constant::{memory_kind, memory_operation, pool_operation, pool_type};
+use cupti_sys::record::{Memory as MemoryRecord, MemoryPool};
+use plimsoll_trace::wire::{AllocationEvent, Frame, Levels, MemoryKind, MemoryOperation};
+
+use crate::virtual_memory::VirtualMemory;
+
+/// So many live pieces, and so many events between two flushes, at most.
+const MOST: usize = 1 << 17;
+/// Events in one frame: each takes 37 bytes at most.
+const EVENTS_IN_FRAME: usize = 1_700;
+/// The driver gives device memory out in pages of this size.
+const PAGE: u64 = 2 << 20;
+
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    device: u32,
+    kind: MemoryKind,
+    bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pool {
+    size: u64,
+    used: u64,
+}
+
+/// All that is known about a process's device memory.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    live: HashMap<u64, Piece>,
+    /// Releases that came before their allocation did, by address: their records were in another thread's buffer.
+    early: HashMap<u64, u64>,
+    pools: BTreeMap<(u32, u64), Pool>,
+    pub(crate) virtual_memory: VirtualMemory,
+    levels: BTreeMap<u32, Levels>,
+    /// What came since the last flush, in no order.
+    arrived: Vec<AllocationEvent>,
+    /// What is not told yet, in order.
+    waiting: Vec<AllocationEvent>,
+    lost: u64,
+    knows_pools: bool,
+}
+
+impl Memory {
+    /// Whether CUPTI records pools and whether the calls of virtual memory are observed. Where not, those figures are
+    /// unknown.
+    pub(crate) const fn observe(&mut self, pools: bool, virtual_memory: bool) {
+        self.knows_pools = pools;
+        self.virtual_memory.is_observed = virtual_memory;
+    }
+
+    /// Takes a record of an allocation or a release.
+    pub(crate) fn record(&mut self, record: &MemoryRecord) {
+        let operation = match record.operation {
+            memory_operation::ALLOCATION => MemoryOperation::Alloc,
+            memory_operation::RELEASE => MemoryOperation::Free,
+            _ => return,
+        };
+        let kind = match record.memory_kind {
+            memory_kind::DEVICE | memory_kind::ARRAY | memory_kind::DEVICE_STATIC
+                if record.is_async != 0 || record.pool_type != 0 =>
+            {
+                MemoryKind::Pool
+            }
+            memory_kind::DEVICE | memory_kind::ARRAY | memory_kind::DEVICE_STATIC => MemoryKind::Device,
+            memory_kind::MANAGED | memory_kind::MANAGED_STATIC => MemoryKind::Managed,
+            memory_kind::PINNED => MemoryKind::Pinned,
+            _ => return,
+        };
+        if record.pool_type == pool_type::LOCAL {
+            let pool = Pool {
+                size: record.pool_size,
+                used: record.pool_used,
+            };
+            self.pools.insert((record.device, record.pool_address), pool);
+        }
+        self.event(AllocationEvent {
+            at_ns: record.timestamp,
+            device: record.device,
+            operation,
+            kind,
+            address: record.address,
+            bytes: Some(record.bytes).filter(|bytes| *bytes > 0),
+        });
+    }
+
+    /// Takes a record of a pool.
+    pub(crate) fn pool(&mut self, record: &MemoryPool) {
+        let key = (record.device, record.address);
+        if record.operation == pool_operation::DESTROYED {
+            self.pools.remove(&key);
+        } else if record.pool_type == pool_type::LOCAL {
+            let pool = Pool {
+                size: record.size,
+                used: record.used,
+            };
+            self.pools.insert(key, pool);
+        }
+    }
+
+    /// Takes an event of any source.
+    pub(crate) fn event(&mut self, event: AllocationEvent) {
+        if self.arrived.len() < MOST {
+            self.arrived.push(event);
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// Puts what arrived in its order and counts it in.
+    pub(crate) fn settle(&mut self) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        // A piece is released before its address is given out again, and nobody says which was first within a ns.
+        arrived.sort_by_key(|event| (event.at_ns, event.operation == MemoryOperation::Alloc));
+        for event in arrived.drain(..) {
+            let event = match event.operation {
+                MemoryOperation::Alloc => self.taken(event),
+                MemoryOperation::Free => self.given_back(event),
+            };
+            if self.waiting.len() < MOST {
+                self.waiting.push(event);
+            } else {
+                self.lost += 1;
+            }
+        }
+        self.arrived = arrived;
+    }
+
+    fn taken(&mut self, event: AllocationEvent) -> AllocationEvent {
+        let released = self.early.remove(&event.address);
+        if released.is_some_and(|at| at >= event.at_ns) || event.kind == MemoryKind::Physical {
+            return event;
+        }
+        if self.live.len() >= MOST && !self.live.contains_key(&event.address) {
+            self.lost += 1;
+            return event;
+        }
+        let piece = Piece {
+            device: event.device,
+            kind: event.kind,
+            bytes: event.bytes.unwrap_or(0),
+        };
+        // Two at one address: the release between them was not seen.
+        if let Some(before) = self.live.insert(event.address, piece) {
+            self.count(before, false);
+        }
+        self.count(piece, true);
+        event
+    }
+
+    fn given_back(&mut self, mut event: AllocationEvent) -> AllocationEvent {
+        if event.kind == MemoryKind::Physical {
+            return event;
+        }
+        match self.live.remove(&event.address) {
+            Some(piece) => {
+                self.count(piece, false);
+                event.bytes = Some(piece.bytes);
+                (event.kind, event.device) = (piece.kind, piece.device);
+            }
+            None if self.early.len() < MOST / 16 => {
+                self.early.insert(event.address, event.at_ns);
+            }
+            // Too many: most of them were taken before anybody looked, and nothing will follow.
+            None => self.early.clear(),
+        }
+        event
+    }
+
+    /// Device and pool memory; what the host holds is no level of the device's.
+    fn count(&mut self, piece: Piece, taken: bool) {
+        if !matches!(piece.kind, MemoryKind::Device | MemoryKind::Pool) {
+            return;
+        }
+        let levels = self.levels.entry(piece.device).or_default();
+        // Pieces of a pool share its pages.
+        let rounding = match piece.kind {
+            MemoryKind::Device => rounding(piece.bytes),
+            _ => 0,
+        };
+        let add = |value: &mut u64, by: u64| {
+            *value = if taken {
+                value.saturating_add(by)
+            } else {
+                value.saturating_sub(by)
+            };
+        };
+        add(&mut levels.live_bytes, piece.bytes);
+        add(&mut levels.segments, 1);
+        add(&mut levels.rounding_bytes, rounding);
+    }
+
+    /// How much is allocated now, for each device that anything is known of.
+    pub(crate) fn levels(&self) -> Vec<Levels> {
+        let mut devices = self.levels.clone();
+        self.pools.keys().for_each(|(device, _)| {
+            devices.entry(*device).or_default();
+        });
+        self.virtual_memory.devices().for_each(|device| {
+            devices.entry(device).or_default();
+        });
+        let full = |(device, mut levels): (u32, Levels)| {
+            levels.device = device;
+            for bytes in self.virtual_memory.physical(device) {
+                levels.live_bytes += bytes;
+                levels.segments += 1;
+                levels.rounding_bytes += rounding(bytes);
+            }
+            if self.knows_pools {
+                let pools = || {
+                    self.pools
+                        .range((device, 0)..=(device, u64::MAX))
+                        .map(|(_, pool)| pool)
+                };
+                levels.pool_bytes = Some(pools().map(|pool| pool.size).sum());
+                levels.pool_used_bytes = Some(pools().map(|pool| pool.used).sum());
+            }
+            if self.virtual_memory.is_observed {
+                levels.reserved_bytes = Some(self.virtual_memory.reserved(device));
+                levels.mapped_bytes = Some(self.virtual_memory.mapped(device));
+            }
+            levels
+        };
+        devices.into_iter().map(full).collect()
+    }
+
+    /// Hands the events to `tell`; what it refuses waits.
+    pub(crate) fn tell(&mut self, mut tell: impl FnMut(&Frame) -> bool) {
+        let mut told = 0;
+        for events in self.waiting.chunks(EVENTS_IN_FRAME) {
+            if !tell(&Frame::Memory(events.to_vec())) {
+                break;
+            }
+            told += events.len();
+        }
+        self.waiting.drain(..told);
+        if self.waiting.is_empty() && self.waiting.capacity() > 1 << 12 {
+            self.waiting = Vec::new();
+        }
+    }
+
+    /// How many events there was no room for since this was last asked.
+    pub(crate) const fn take_lost(&mut self) -> u64 {
+        std::mem::replace(&mut self.lost, 0)
+    }
+}
+
+const fn rounding(bytes: u64) -> u64 {
+    bytes.next_multiple_of(PAGE) - bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(at_ns: u64, operation: MemoryOperation, address: u64, bytes: u64) -> AllocationEvent {
+        AllocationEvent {
+            at_ns,
+            device: 0,
+            operation,
+            kind: MemoryKind::Device,
+            address,
+            bytes: Some(bytes).filter(|bytes| *bytes > 0),
+        }
+    }
+
+    fn levels(memory: &Memory) -> Levels {
+        memory.levels().first().copied().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_release_knows_what_it_releases() {
+        let mut memory = Memory::default();
+        memory.event(event(1, MemoryOperation::Alloc, 0x1000, 3 << 20));
+        memory.settle();
+        assert_eq!(
+            levels(&memory),
+            Levels {
+                live_bytes: 3 << 20,
+                segments: 1,
+                rounding_bytes: 1 << 20,
+                ..Levels::default()
+            }
+        );
+        memory.event(event(2, MemoryOperation::Free, 0x1000, 0));
+        memory.event(event(3, MemoryOperation::Free, 0x9000, 0));
+        memory.settle();
+        assert_eq!(levels(&memory), Levels::default());
+        let mut told = Vec::new();
+        memory.tell(|frame| {
+            let Frame::Memory(events) = frame else {
+                return false;
+            };
+            told.extend(events.iter().map(|event| event.bytes));
+            true
+        });
+        assert_eq!(told, [Some(3 << 20), Some(3 << 20), None]);
+    }
+
+    #[test]
+    fn a_release_that_comes_before_its_allocation_still_balances() {
+        let mut memory = Memory::default();
+        memory.event(event(20, MemoryOperation::Free, 0x1000, 0));
+        memory.settle();
+        memory.event(event(10, MemoryOperation::Alloc, 0x1000, 100));
+        memory.settle();
+        assert_eq!(levels(&memory).live_bytes, 0);
+        memory.event(event(30, MemoryOperation::Alloc, 0x1000, 200));
+        memory.settle();
+        assert_eq!(levels(&memory).live_bytes, 200);
+    }
+
+    #[test]
+    fn pinned_and_managed_memory_are_told_but_are_no_level_of_the_device() {
+        let mut memory = Memory::default();
+        for (address, kind) in [(1, MemoryKind::Pinned), (2, MemoryKind::Managed)] {
+            memory.event(AllocationEvent {
+                kind,
+                ..event(1, MemoryOperation::Alloc, address, 100)
+            });
+        }
+        memory.settle();
+        assert!(memory.levels().is_empty());
+    }
+
+    fn pool_record(operation: u32, size: u64, used: u64) -> MemoryPool {
+        MemoryPool {
+            kind: 50,
+            operation,
+            pool_type: pool_type::LOCAL,
+            correlation: 0,
+            process: 0,
+            device: 1,
+            min_bytes_to_keep: 0,
+            address: 0x77,
+            size,
+            release_threshold: 0,
+            timestamp: 0,
+            used,
+        }
+    }
+
+    #[test]
+    fn pools_are_unknown_until_they_are_observed() {
+        let mut memory = Memory::default();
+        memory.pool(&pool_record(pool_operation::CREATED, 64, 16));
+        assert_eq!(memory.levels()[0].pool_bytes, None);
+        memory.observe(true, false);
+        let levels = memory.levels()[0];
+        assert_eq!(
+            (levels.device, levels.pool_bytes, levels.pool_used_bytes),
+            (1, Some(64), Some(16))
+        );
+        assert_eq!(levels.reserved_bytes, None);
+        memory.pool(&pool_record(pool_operation::DESTROYED, 0, 0));
+        assert!(memory.levels().is_empty());
+    }
+
+    #[test]
+    fn events_that_are_refused_wait_and_beyond_the_bound_are_counted() {
+        let mut memory = Memory::default();
+        for number in 0..MOST as u64 + 5 {
+            memory.event(event(number, MemoryOperation::Free, number, 0));
+        }
+        memory.settle();
+        assert_eq!(memory.take_lost(), 5);
+        memory.tell(|_| false);
+        let mut told = 0;
+        memory.tell(|frame| {
+            let Frame::Memory(events) = frame else {
+                return false;
+            };
+            told += events.len();
+            true
+        });
+        assert_eq!(told, MOST);
+    }
+
+    proptest! {
+        /// Whatever the order in which threads' buffers arrive, what was not released is what is live.
+        #[test]
+        fn what_was_not_released_is_live(
+            pieces in proptest::collection::vec((1..1_u64 << 30, any::<bool>(), any::<u8>()), 1..100),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut events = Vec::new();
+            let mut expected = (0, 0);
+            for (number, (bytes, released, shuffle)) in (0_u64..).zip(&pieces) {
+                events.push((shuffle % 7, event(number * 10, MemoryOperation::Alloc, number, *bytes)));
+                if *released {
+                    events.push((shuffle % 5, event(number * 10 + 15, MemoryOperation::Free, number, 0)));
+                } else {
+                    expected = (expected.0 + bytes, expected.1 + 1);
+                }
+            }
+            events.sort_by_key(|(order, _)| *order);
+            let mut memory = Memory::default();
+            let (first, second) = events.split_at(cut.index(events.len()));
+            for part in [first, second] {
+                part.iter().for_each(|(_, event)| memory.event(*event));
+                memory.settle();
+            }
+            let levels = levels(&memory);
+            prop_assert_eq!((levels.live_bytes, levels.segments), expected);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! One buffer after the other: each record goes where it is counted.
+
+use cupti_sys::constant::{kind, overhead_kind};
+use cupti_sys::record::{GraphTrace, Kernel, Memcpy, Memory as MemoryRecord, MemoryPool, Overhead, PeerCopy};
+use cupti_sys::{Ending, Functions, Record, Records};
+use plimsoll_trace::wire::{Direction, LossReason, Span};
+
+use crate::buffers::Completed;
+use crate::copies::{CopyCounts, direction};
+use crate::kernels::{Counts, Full};
+use crate::losses::Losses;
+use crate::memory::Memory;
+use crate::names::{Names, text_at};
+use crate::spans::Window;
+
+/// All that records tell.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub(crate) names: Names,
+    pub(crate) kernels: Counts,
+    pub(crate) copies: CopyCounts,
+    pub(crate) memory: Memory,
+    pub(crate) window: Window,
+    /// A bit for each device below 64 that a record named.
+    pub(crate) devices: u64,
+    /// What CUPTI says that it cost, ns, since this was last asked.
+    pub(crate) overhead_ns: u64,
+    /// Kernels and graphs with times that can be right, and those with others, since this was last asked.
+    pub(crate) good: u64,
+    pub(crate) bad: u64,
+}
+
+impl Consumer {
+    pub(crate) fn new() -> Self {
+        Self {
+            names: Names::default(),
+            kernels: Counts::new(),
+            copies: CopyCounts::default(),
+            memory: Memory::default(),
+            window: Window::default(),
+            devices: 0,
+            overhead_ns: 0,
+            good: 0,
+            bad: 0,
+        }
+    }
+
+    /// Reads a buffer.
+    pub(crate) fn read(&mut self, functions: &Functions, losses: &Losses, completed: &Completed) {
+        self.kernels.next_buffer();
+        // SAFETY: the buffer came back from CUPTI, and is this caller's until it is given back.
+        let mut records = unsafe { Records::of(functions, completed.start, completed.valid) };
+        for record in records.by_ref() {
+            if let Err(reason) = self.record(record) {
+                losses.add(reason, 1);
+            }
+        }
+        // How many would have followed nobody knows; the one that could not be found is one.
+        if matches!(records.ending(), Ending::Broken(_)) {
+            losses.add(LossReason::BadRecord, 1);
+        }
+    }
+
+    #[inline]
+    fn record(&mut self, record: Record<'_>) -> Result<(), LossReason> {
+        match record.kind() {
+            kind::CONCURRENT_KERNEL => self.kernel(&whole(record)?),
+            kind::GRAPH_TRACE => self.graph(&whole(record)?),
+            kind::MEMCPY => {
+                let copy: Memcpy = whole(record)?;
+                let ns = self.duration(copy.start, copy.end)?;
+                let direction = direction(copy.copy_kind, copy.source_kind, copy.target_kind);
+                self.devices |= bit(copy.device);
+                self.copies.copy(copy.device, direction, copy.bytes, ns);
+                self.copy_span(direction, (copy.device, copy.stream), (copy.start, copy.end));
+                Ok(())
+            }
+            kind::MEMCPY2 => {
+                let copy: PeerCopy = whole(record)?;
+                let ns = self.duration(copy.start, copy.end)?;
+                self.devices |= bit(copy.device);
+                self.copies
+                    .copy(copy.device, Direction::PeerToPeer, copy.bytes, ns);
+                self.copy_span(
+                    Direction::PeerToPeer,
+                    (copy.device, copy.stream),
+                    (copy.start, copy.end),
+                );
+                Ok(())
+            }
+            kind::MEMORY2 => {
+                let memory: MemoryRecord = whole(record)?;
+                self.devices |= bit(memory.device);
+                self.memory.record(&memory);
+                Ok(())
+            }
+            kind::MEMORY_POOL => {
+                self.memory.pool(&whole::<MemoryPool>(record)?);
+                Ok(())
+            }
+            kind::OVERHEAD => {
+                let overhead: Overhead = whole(record)?;
+                let ours = [overhead_kind::INSTRUMENTATION, overhead_kind::RESOURCE];
+                // Flushes are counted with the thread that asks for them; compiling is the program's own.
+                if ours.contains(&overhead.overhead_kind) {
+                    self.overhead_ns += overhead.end.saturating_sub(overhead.start);
+                }
+                Ok(())
+            }
+            // A kind that nobody asked for, or one of a newer version.
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn kernel(&mut self, kernel: &Kernel) -> Result<(), LossReason> {
+        let ns = self.duration(kernel.start, kernel.end)?;
+        self.devices |= bit(kernel.device);
+        // SAFETY: a kernel's name is null or a C string of CUPTI's that lives as long as the record.
+        let text = || unsafe { text_at(kernel.name) };
+        let name = self
+            .kernels
+            .kernel(&mut self.names, (kernel.name, kernel.device), ns, text)
+            .map_err(|Full| LossReason::NamesFull)?;
+        if self.window.wants(kernel.start) {
+            self.window.push(Span {
+                name,
+                device: kernel.device,
+                stream: kernel.stream,
+                start_ns: kernel.start,
+                end_ns: kernel.end,
+            });
+        }
+        Ok(())
+    }
+
+    fn graph(&mut self, graph: &GraphTrace) -> Result<(), LossReason> {
+        let ns = self.duration(graph.start, graph.end)?;
+        self.devices |= bit(graph.device);
+        let name = self
+            .kernels
+            .graph(&mut self.names, graph.graph, graph.device, ns)
+            .map_err(|Full| LossReason::NamesFull)?;
+        if self.window.wants(graph.start) {
+            self.window.push(Span {
+                name,
+                device: graph.device,
+                stream: graph.stream,
+                start_ns: graph.start,
+                end_ns: graph.end,
+            });
+        }
+        Ok(())
+    }
+
+    fn copy_span(
+        &mut self,
+        direction: Direction,
+        (device, stream): (u32, u32),
+        (start_ns, end_ns): (u64, u64),
+    ) {
+        if !self.window.wants(start_ns) {
+            return;
+        }
+        if let Some(name) = self.names.number(format!("copy {direction}").as_bytes()) {
+            self.window.push(Span {
+                name,
+                device,
+                stream,
+                start_ns,
+                end_ns,
+            });
+        }
+    }
+
+    /// How long something took; what has no valid time is not something that ran.
+    #[inline]
+    const fn duration(&mut self, start: u64, end: u64) -> Result<u64, LossReason> {
+        if start != 0 && end >= start {
+            self.good += 1;
+            return Ok(end - start);
+        }
+        self.bad += 1;
+        Err(if start == 0 || end == 0 {
+            LossReason::ZeroTimestamp
+        } else {
+            LossReason::InvertedTimestamp
+        })
+    }
+}
+
+#[inline]
+fn whole<T: cupti_sys::record::Prefix>(record: Record<'_>) -> Result<T, LossReason> {
+    record.view().ok_or(LossReason::BadRecord)
+}
+
+#[inline]
+const fn bit(device: u32) -> u64 {
+    if device < 64 { 1 << device } else { 0 }
+}

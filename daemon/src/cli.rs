@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use plimsoll_sim::EngineArgs;
+use plimsoll_sim::cuda::CudaArgs;
 
 /// Records where a GPU's memory and time go while an inference engine serves, and keeps the engine above the line.
 #[derive(Debug, Parser)]
@@ -108,6 +109,9 @@ PLIMSOLL_LOG chooses what it says on stderr: error, warn, info or debug.")]
     /// The simulated inference engine, as the demo and the tests start it
     #[command(hide = true)]
     SimEngine(EngineArgs),
+    /// The simulated CUDA program, as the tests start it
+    #[command(hide = true)]
+    SimCuda(CudaArgs),
 }
 
 /// Which configuration. The environment is read where the file is looked for.

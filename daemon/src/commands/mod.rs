@@ -47,6 +47,10 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             print(&String::from_utf8_lossy(&text))
         }
         Command::Man => print(&manual::page().context("the manual page")?),
+        Command::SimCuda(arguments) => {
+            let status = plimsoll_sim::cuda::run_cuda(&arguments);
+            Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
+        }
         Command::SimEngine(arguments) => {
             // Lists of processes show it as what it is.
             if let Err(error) = rustix::thread::set_name(c"sim-engine") {

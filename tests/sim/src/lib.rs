@@ -9,6 +9,7 @@ pub mod accelerated;
 mod args;
 mod card;
 pub mod config;
+pub mod cuda;
 pub mod demo;
 mod http;
 mod journal;

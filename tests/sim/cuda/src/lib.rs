@@ -18,9 +18,11 @@ mod cupti;
 mod fault;
 mod library;
 mod missing;
+mod process;
 mod record;
 mod release;
 mod settings;
 
 pub use crate::client::{Cuda, CudaError, Direction, Function, Graph, LoadError, Stream};
 pub use crate::library::library_path;
+pub use crate::process::{exit_hard, fork_child};

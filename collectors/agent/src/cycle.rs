@@ -94,7 +94,7 @@ impl Cycle {
             kernels: true,
             tier: options.tier,
         };
-        Self {
+        let mut cycle = Self {
             ship,
             connection,
             process: (Frame::Process(process), false),
@@ -118,7 +118,17 @@ impl Cycle {
             judged: Marks::default(),
             told: Marks::default(),
             options,
+        };
+        let began = clock::monotonic();
+        cycle.judged.at_ns = began;
+        cycle.told.at_ns = began;
+        cycle.read_clocks();
+        cycle.consumer.kernels.begin(cycle.cupti_now());
+        // The program launches before this thread has started.
+        if cycle.options.tier == TraceTier::Kernels {
+            cycle.open_window();
         }
+        cycle
     }
 
     /// The thread's body. A panic is the end of the recording and of nothing else.
@@ -138,11 +148,6 @@ impl Cycle {
 
     fn turn(mut self) {
         let began = clock::monotonic();
-        self.judged.at_ns = began;
-        self.told.at_ns = began;
-        self.next_window_ns = began;
-        self.read_clocks();
-        self.consumer.kernels.begin(self.cupti_now());
         self.steer();
         self.ship_out(false);
         let flush = u64::try_from(self.options.flush.as_nanos()).unwrap_or(u64::MAX);

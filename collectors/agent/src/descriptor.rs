@@ -36,6 +36,8 @@ pub(crate) struct Descriptor {
 impl Descriptor {
     /// Takes a descriptor; `None` when there are too many, which there never are.
     pub(crate) fn new(file: OwnedFd) -> Option<Self> {
+        // From here on it is never closed without a look.
+        let file = ManuallyDrop::new(file);
         let (device, inode) = identity(file.as_raw_fd())?;
         let place = OPEN
             .iter()
@@ -43,10 +45,7 @@ impl Descriptor {
         OPEN[place].device.store(device, Relaxed);
         OPEN[place].inode.store(inode, Relaxed);
         OPEN[place].number.store(file.as_raw_fd(), Release);
-        Some(Self {
-            file: ManuallyDrop::new(file),
-            place,
-        })
+        Some(Self { file, place })
     }
 
     /// The file, if the number still stands for it.

@@ -73,9 +73,10 @@ impl Connection {
         let (hello, memory) = ship.introduction()?;
         let address = SocketAddrUnix::new(&self.path).ok()?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
+        let socket =
+            Descriptor::new(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?)?;
         // A full queue of connections answers at once, like one that nobody listens to.
-        connect(&socket, &address).ok()?;
+        connect(socket.file()?, &address).ok()?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let memory = [memory.as_fd()];
@@ -84,13 +85,13 @@ impl Connection {
         }
         let bytes = hello.to_bytes();
         let sent = sendmsg(
-            &socket,
+            socket.file()?,
             &[IoSlice::new(&bytes)],
             &mut control,
             SendFlags::NOSIGNAL,
         )
         .ok()?;
-        (sent == bytes.len()).then(|| Descriptor::new(socket)).flatten()
+        (sent == bytes.len()).then_some(socket)
     }
 }
 

@@ -1,0 +1,153 @@
+//! Counts and times are exact, whichever release of CUPTI, however many threads.
+
+use plimsoll_trace::TraceTier;
+use plimsoll_trace::wire::{Direction, Frame, State};
+
+use crate::daemon::{Agent, Daemon};
+use crate::program::{KERNELS, Program};
+
+/// Four threads launch so often each. What was told when the program had ended.
+fn launched(release: &str, launches: u64) -> Agent {
+    let daemon = Daemon::listen();
+    let work = format!("launch 4 {launches}");
+    let mut program = Program::new(&work, &daemon.socket())
+        .env("PLIMSOLL_SIM_CUPTI", release)
+        .start();
+    let mut agent = daemon.accept();
+    agent.read_to_end();
+    program.ends();
+    agent
+}
+
+#[test]
+fn counts_and_totals_are_exact_in_every_layout() {
+    for release in ["11.8", "12.0", "12.6", "13.0", "13.1", "13.5", "future"] {
+        let agent = launched(release, 3_000);
+        let kernels = agent.kernels();
+        for (name, ns) in KERNELS {
+            assert_eq!(
+                kernels.get(name),
+                Some(&(4_000, 4_000 * ns)),
+                "{release}: {name} in {kernels:?}"
+            );
+        }
+        assert_eq!(kernels.len(), KERNELS.len(), "{release}: {kernels:?}");
+        let losses = agent.each(|frame| matches!(frame, Frame::Loss { .. }).then_some(frame));
+        assert_eq!(losses.collect::<Vec<_>>(), [] as [&Frame; 0], "{release}");
+    }
+}
+
+#[test]
+fn many_launches_from_four_threads_are_all_counted() {
+    let agent = launched("13.0", 60_000);
+    assert_eq!(agent.launches(), 240_000);
+}
+
+#[test]
+fn who_is_speaking_and_on_which_device_is_told_first() {
+    let agent = launched("12.6", 10);
+    let Some(Frame::Process(process)) = agent.frames.first() else {
+        panic!("{:?}", agent.frames)
+    };
+    assert_eq!((process.tier, process.flush_ms), (TraceTier::Graph, 20));
+    assert!(process.cupti.is_some());
+    assert!(
+        agent
+            .frames
+            .iter()
+            .any(|frame| matches!(frame, Frame::Device { index: 0, .. }))
+    );
+    assert!(agent.frames.iter().any(|frame| matches!(frame, Frame::Clock(_))));
+    assert_eq!(
+        agent.states().last().map(|(state, _)| *state),
+        Some(State::Tracing),
+        "{:?}",
+        agent.states()
+    );
+}
+
+#[test]
+fn copies_are_told_by_direction() {
+    let agent = launched("13.0", 1);
+    let copies = agent.each(|frame| match frame {
+        Frame::Copies(copies) => Some(&copies.stats),
+        _ => None,
+    });
+    let mut found: Vec<_> = copies
+        .flatten()
+        .map(|copy| (copy.direction, copy.count, copy.bytes))
+        .collect();
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        [
+            (Direction::HostToDevice, 1, 1 << 20),
+            (Direction::DeviceToHost, 1, 4096)
+        ]
+    );
+}
+
+#[test]
+fn a_graph_is_one_kernel_in_tier_graph_and_its_nodes_in_tier_kernels() {
+    let graphs = |tier: &str| {
+        let daemon = Daemon::listen();
+        let program = Program::new("graphs 50", &daemon.socket()).env("PLIMSOLL_TRACE", tier);
+        // One window that is open all the time.
+        let mut program = program
+            .env("PLIMSOLL_WINDOW", "60s")
+            .env("PLIMSOLL_WINDOW_EVERY", "60s")
+            .start();
+        let mut agent = daemon.accept();
+        agent.read_to_end();
+        program.ends();
+        agent
+    };
+    let total: u64 = KERNELS.iter().map(|(_, ns)| ns).sum();
+    let whole = graphs("graph").kernels();
+    let sums: Vec<_> = whole
+        .iter()
+        .map(|(name, sum)| (name.starts_with("CUDA graph "), *sum))
+        .collect();
+    assert_eq!(sums, [(true, (50, 50 * total))], "{whole:?}");
+
+    let agent = graphs("kernels");
+    let nodes = agent.kernels();
+    for (name, ns) in KERNELS {
+        assert_eq!(nodes.get(name), Some(&(50, 50 * ns)), "{nodes:?}");
+    }
+    let spans = agent.each(|frame| match frame {
+        Frame::Spans(spans) => Some(spans.spans.iter()),
+        _ => None,
+    });
+    let spans: Vec<_> = spans.flatten().collect();
+    assert_eq!(spans.len(), 150);
+    assert_eq!(
+        spans.iter().map(|span| span.end_ns - span.start_ns).sum::<u64>(),
+        50 * total
+    );
+}
+
+#[test]
+fn tier_memory_records_no_kernels_and_its_cost_is_told() {
+    let daemon = Daemon::listen();
+    let mut program = Program::new("launch 1 100", &daemon.socket())
+        .env("PLIMSOLL_TRACE", "memory")
+        .start();
+    let mut agent = daemon.accept();
+    agent.read_to_end();
+    program.ends();
+    assert_eq!(agent.launches(), 0);
+    let costs: Vec<_> = agent
+        .each(|frame| match frame {
+            Frame::Cost(cost) => Some(*cost),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        costs
+            .iter()
+            .all(|cost| cost.tier == TraceTier::Memory && cost.traced_ns == 0)
+    );
+    assert!(costs.iter().map(|cost| cost.thread_ns).sum::<u64>() > 0);
+    assert_eq!(costs[0].device_bytes, Some(64_000_000));
+}

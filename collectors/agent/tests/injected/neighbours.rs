@@ -1,0 +1,79 @@
+//! Other profilers: the agent gives way, says so, and comes back when asked.
+
+use plimsoll_trace::wire::{Frame, LossReason, State, Tell};
+
+use crate::daemon::Daemon;
+use crate::program::Program;
+
+#[test]
+fn a_yield_leaves_cupti_to_others_and_a_resume_takes_it_up() {
+    let daemon = Daemon::listen();
+    let mut program = Program::new("steps 100", &daemon.socket()).start();
+    let mut agent = daemon.accept();
+    program.says("launched");
+    agent.read_until("the launches", |agent| agent.launches() == 100);
+    agent.tell(Tell::Yield);
+    agent.read_until("the yield", |agent| agent.is(State::Yielded));
+    // The word is said before the deed: once more, and it is done.
+    let costs = |agent: &crate::daemon::Agent| {
+        agent
+            .each(|frame| matches!(frame, Frame::Cost(_)).then_some(()))
+            .count()
+    };
+    let before = costs(&agent);
+    agent.read_until("two more flushes", |agent| costs(agent) >= before + 2);
+    program.go_on();
+    program.says("launched");
+    agent.tell(Tell::Resume);
+    agent.read_until("the resume", |agent| agent.is(State::Tracing));
+    let before = costs(&agent);
+    agent.read_until("two more flushes", |agent| costs(agent) >= before + 2);
+    program.go_on();
+    program.says("launched");
+    agent.read_until("the launches", |agent| agent.launches() >= 200);
+    assert_eq!(agent.launches(), 200);
+}
+
+#[test]
+fn another_profiler_that_takes_over_is_noticed() {
+    let daemon = Daemon::listen();
+    let mut program = Program::new("steps 100", &daemon.socket())
+        .env("PLIMSOLL_SIM_CUPTI_FAULT", "displaced:10")
+        .start();
+    let mut agent = daemon.accept();
+    let began = std::time::Instant::now();
+    while !agent.is(State::Displaced) {
+        program.says("launched");
+        program.go_on();
+        agent.read();
+        assert!(began.elapsed().as_secs() < 60, "{:?}", agent.states());
+    }
+    agent.read_until("the loss", |agent| agent.lost(LossReason::Displaced) > 0);
+}
+
+#[test]
+fn a_window_of_single_kernels_opens_when_asked() {
+    let daemon = Daemon::listen();
+    let mut program = Program::new("steps 10", &daemon.socket())
+        .env("PLIMSOLL_WINDOW", "60s")
+        .start();
+    let mut agent = daemon.accept();
+    program.says("launched");
+    agent.read_until("the launches", |agent| agent.launches() == 10);
+    let spans = |agent: &crate::daemon::Agent| {
+        let spans = agent.each(|frame| match frame {
+            Frame::Spans(spans) => Some(spans.spans.len()),
+            _ => None,
+        });
+        spans.sum::<usize>()
+    };
+    assert_eq!(spans(&agent), 0);
+    agent.tell(Tell::Window);
+    let began = std::time::Instant::now();
+    while spans(&agent) == 0 {
+        program.go_on();
+        program.says("launched");
+        agent.read();
+        assert!(began.elapsed().as_secs() < 60);
+    }
+}

@@ -1,0 +1,267 @@
+//! The program that CUDA injects the agent into: this test binary once more, doing one of these things.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use plimsoll_sim_cuda::{Cuda, Direction, Stream, exit_hard, fork_child, library_path};
+
+const WORK: &str = "PLIMSOLL_TEST_WORK";
+
+/// A program that is to be started.
+pub(crate) struct Program(Command);
+
+/// A program that runs. It goes on when it is told to, and says when it has come so far.
+pub(crate) struct Running {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Program {
+    /// Does `work`, and tells the daemon at `socket` every 20 ms.
+    pub(crate) fn new(work: &str, socket: &Path) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "program::program", "--nocapture"])
+            .env_clear()
+            .env(WORK, work)
+            .env("CUDA_INJECTION64_PATH", plimsoll_agent::library_path().unwrap())
+            .env("PLIMSOLL_CUPTI_LIBRARY", library_path().unwrap())
+            .env("PLIMSOLL_SOCKET", socket)
+            .env("PLIMSOLL_FLUSH", "20ms")
+            .env("PLIMSOLL_TRACE", "graph")
+            // A busy machine makes each record dear; what is tested here is not the budget.
+            .env("PLIMSOLL_BUDGET", "100%")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        Self(command)
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    pub(crate) fn start(mut self) -> Running {
+        let mut child = self.0.spawn().unwrap();
+        Running {
+            input: child.stdin.take(),
+            output: BufReader::new(child.stdout.take().unwrap()),
+            child,
+        }
+    }
+}
+
+impl Running {
+    /// Waits until the program says this, and returns what it says with it.
+    pub(crate) fn says(&mut self, word: &str) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(
+                self.output.read_line(&mut line).unwrap() > 0,
+                "it ended before it said {word}"
+            );
+            if let Some(rest) = line.trim_end().strip_prefix(word) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    pub(crate) fn go_on(&mut self) {
+        self.input.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
+    /// There is nothing more to read for it.
+    pub(crate) fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    /// Waits until it ends well.
+    pub(crate) fn ends(&mut self) {
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Says that the program has come so far, and waits until it may go on.
+fn says(word: &str) {
+    println!("{word}");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+}
+
+/// Not a test by itself: what the program does.
+#[test]
+fn program() {
+    let Ok(work) = std::env::var(WORK) else { return };
+    // The harness leaves the cursor in a line of its own.
+    println!();
+    let cuda = Cuda::load(&library_path().unwrap()).unwrap();
+    let mut words = work.split(' ');
+    let what = words.next().unwrap();
+    let numbers: Vec<u64> = words.map(|word| word.parse().unwrap()).collect();
+    match (what, &numbers[..]) {
+        ("launch", [threads, launches]) => launch(&cuda, *threads, *launches),
+        ("memory", []) => memory(&cuda),
+        ("graphs", [launches]) => graphs(&cuda, *launches),
+        ("steps", [launches]) => steps(&cuda, *launches),
+        ("fork", []) => fork(&cuda),
+        ("close", []) => close(&cuda),
+        ("hard", []) => hard(&cuda),
+        _ => panic!("{work}"),
+    }
+}
+
+/// The kernels that are launched in turn: name and duration, ns.
+pub(crate) const KERNELS: [(&str, u64); 3] = [("_Z4gemmPf", 700), ("softmax", 1_300), ("_Z4copyv", 5)];
+
+/// Launches from several threads, each on a stream of its own.
+fn launch(cuda: &Cuda, threads: u64, launches: u64) {
+    cuda.init().unwrap();
+    let kernels = KERNELS.map(|(name, ns)| cuda.function(name, Some(ns)).unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let stream = cuda.stream().unwrap();
+                for kernel in kernels.iter().cycle().take(usize::try_from(launches).unwrap()) {
+                    cuda.launch(*kernel, stream).unwrap();
+                }
+            });
+        }
+    });
+    cuda.copy(Direction::HostToDevice, 1 << 20, None).unwrap();
+    cuda.copy(Direction::DeviceToHost, 4096, None).unwrap();
+    cuda.synchronize().unwrap();
+}
+
+/// Launches, waits to be told, and launches again.
+fn steps(cuda: &Cuda, launches: u64) {
+    cuda.init().unwrap();
+    let kernel = cuda.function(KERNELS[0].0, Some(KERNELS[0].1)).unwrap();
+    loop {
+        for _ in 0..launches {
+            cuda.launch(kernel, Stream::DEFAULT).unwrap();
+        }
+        cuda.synchronize().unwrap();
+        println!("launched");
+        let mut line = String::new();
+        if std::io::stdin().read_line(&mut line).unwrap() == 0 {
+            return;
+        }
+    }
+}
+
+fn graphs(cuda: &Cuda, launches: u64) {
+    cuda.init().unwrap();
+    let kernels = KERNELS.map(|(name, ns)| cuda.function(name, Some(ns)).unwrap());
+    let graph = cuda.graph(&kernels).unwrap();
+    for _ in 0..launches {
+        cuda.launch_graph(graph, Stream::DEFAULT).unwrap();
+    }
+    cuda.synchronize().unwrap();
+}
+
+fn memory(cuda: &Cuda) {
+    const MIB: u64 = 1 << 20;
+    cuda.init().unwrap();
+    let first = cuda.alloc(3 * MIB).unwrap();
+    let second = cuda.alloc(10 * MIB).unwrap();
+    let pooled = cuda.alloc_async(5 * MIB, Stream::DEFAULT).unwrap();
+    let pinned = cuda.alloc_host(MIB).unwrap();
+    cuda.free(first).unwrap();
+    let reserved = cuda.reserve(64 * MIB).unwrap();
+    let handle = cuda.create(4 * MIB).unwrap();
+    cuda.map(reserved, 4 * MIB, handle).unwrap();
+    cuda.release(handle).unwrap();
+    says("taken");
+    cuda.unmap(reserved, 4 * MIB).unwrap();
+    cuda.free_reservation(reserved, 64 * MIB).unwrap();
+    cuda.free_host(pinned).unwrap();
+    cuda.free_async(pooled, Stream::DEFAULT).unwrap();
+    cuda.free(second).unwrap();
+    cuda.synchronize().unwrap();
+}
+
+/// Open files of this process that are the agent's.
+fn agents_files() -> usize {
+    let folder = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = folder.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    links
+        .filter(|link| link.to_string_lossy().contains("plimsoll-ring"))
+        .count()
+}
+
+fn fork(cuda: &Cuda) {
+    cuda.init().unwrap();
+    let kernel = cuda.function("before", Some(100)).unwrap();
+    cuda.launch(kernel, Stream::DEFAULT).unwrap();
+    says("launched");
+    assert_eq!(agents_files(), 1);
+    // The child ends through its exit handlers.
+    let ended = fork_child(|| {
+        if agents_files() != 0 {
+            exit_hard(9);
+        }
+    });
+    println!("child {:?}", ended.unwrap());
+    cuda.launch(kernel, Stream::DEFAULT).unwrap();
+    cuda.synchronize().unwrap();
+}
+
+/// Closes all that is open, as programs that become services do, and opens something else.
+fn close(cuda: &Cuda) {
+    cuda.init().unwrap();
+    says("started");
+    close_all_but_standard();
+    let folder = tempfile::tempdir().unwrap();
+    let files: Vec<_> = (0..20)
+        .map(|number| std::fs::File::create_new(folder.path().join(number.to_string())).unwrap())
+        .collect();
+    let kernel = cuda.function("after", Some(100)).unwrap();
+    for _ in 0..20 {
+        cuda.launch(kernel, Stream::DEFAULT).unwrap();
+        cuda.synchronize().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let sizes: u64 = files.iter().map(|file| file.metadata().unwrap().len()).sum();
+    println!("foreign {sizes}");
+}
+
+#[expect(
+    unsafe_code,
+    reason = "closes numbers that are somebody else's, as some programs do"
+)]
+fn close_all_but_standard() {
+    // SAFETY: not at all, which is what this is about; the harness keeps nothing open that it needs from here on.
+    unsafe { libc::close_range(3, 63, 0) };
+}
+
+/// Ends without exit handlers.
+fn hard(cuda: &Cuda) {
+    cuda.init().unwrap();
+    let kernel = cuda.function("last", Some(100)).unwrap();
+    for _ in 0..1_000 {
+        cuda.launch(kernel, Stream::DEFAULT).unwrap();
+    }
+    cuda.synchronize().unwrap();
+    says("launched");
+    exit_hard(0);
+}

@@ -50,6 +50,11 @@ impl Card {
         })
     }
 
+    /// The device's UUID.
+    pub(crate) fn uuid(&self) -> String {
+        self.device.uuid()
+    }
+
     /// The most that this process can have now.
     pub(crate) fn limit_bytes(&self) -> u64 {
         self.device.free_bytes() + self.process.used_bytes()

@@ -21,6 +21,7 @@ mod random;
 pub mod scenario;
 mod server;
 mod supervisor;
+mod traced;
 pub mod workload;
 
 pub use args::{EngineArgs, ReloadFault};

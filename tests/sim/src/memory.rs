@@ -81,6 +81,8 @@ pub struct Memory {
     pub leaked_bytes: u64,
     /// Held by the caching allocator and not in use.
     pub allocator_slack_bytes: u64,
+    /// The part of that slack that cannot be given back: it lies between blocks that are in use.
+    pub stuck_bytes: u64,
 }
 
 impl Memory {
@@ -137,6 +139,14 @@ impl Allocator {
         // Short of memory, the cache goes back before anything fails.
         self.reserved_bytes = kept.clamp(roomy, most);
         Ok(self.reserved_bytes)
+    }
+
+    /// What of that cannot be given back while `need_bytes` of it are in use.
+    pub(crate) fn stuck_bytes(&self, need_bytes: u64) -> u64 {
+        let split = to_bytes(need_bytes as f64 * FRAGMENTATION);
+        let highest = self.highest_bytes.saturating_sub(need_bytes + split);
+        let stuck = split + to_bytes(highest as f64 * STUCK_SHARE);
+        stuck.min(self.reserved_bytes.saturating_sub(need_bytes))
     }
 
     /// Gives back everything that is not needed, and forgets the past: what a reload of the model does.
@@ -197,11 +207,20 @@ mod tests {
         assert_eq!(high % SEGMENT_BYTES, 0);
         let just_after = allocator.fit(100 << 20, LIMIT, 0.05).expect("fits");
         assert!(just_after > high * 9 / 10);
+        assert!(
+            allocator.stuck_bytes(100 << 20) < (just_after - (100 << 20)) / 2,
+            "most of it can go back"
+        );
         let mut late = just_after;
         for _ in 0..20_000 {
             late = allocator.fit(100 << 20, LIMIT, 0.05).expect("fits");
         }
         assert!(late > 150 << 20 && late < 200 << 20, "{late}");
+        let left = late - (100 << 20);
+        assert!(
+            allocator.stuck_bytes(100 << 20) > left * 9 / 10,
+            "what is left cannot"
+        );
         allocator.empty();
         assert!(allocator.fit(100 << 20, LIMIT, 0.05).expect("fits") < 110 << 20);
     }

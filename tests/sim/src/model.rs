@@ -332,6 +332,7 @@ impl Engine {
             },
             leaked_bytes: self.leaked_bytes,
             allocator_slack_bytes: 0,
+            stuck_bytes: 0,
         };
         let fixed = memory.context_bytes + memory.weights_bytes;
         let out_of_memory = |asked_bytes, in_use_bytes| OutOfMemory {
@@ -348,6 +349,7 @@ impl Engine {
             .fit(memory.allocated_bytes(), room, STEP_SECS)
             .map_err(|asked| out_of_memory(asked, fixed + held_before))?;
         memory.allocator_slack_bytes = reserved - memory.allocated_bytes();
+        memory.stuck_bytes = self.allocator.stuck_bytes(memory.allocated_bytes());
         Ok(memory)
     }
 }

@@ -23,6 +23,7 @@ use crate::http::{Shared, lock, router};
 use crate::journal::{Journal, JournalError, replace};
 use crate::scenario::MAX_DURATION_SECS;
 use crate::server::{Parts, Reload, Server};
+use crate::traced::Traced;
 use crate::workload::{Workload, WorkloadError};
 
 /// How often the engine goes on.
@@ -113,6 +114,10 @@ async fn serve(args: &EngineArgs) -> Result<i32, EngineError> {
             .partition_point(|arrival| arrival.at_secs < start_secs);
     }
     let card = Card::take(&args.gpu, args.device)?;
+    let (traced, problem) = Traced::start(&args.gpu, args.device, &card.uuid());
+    if let Some(problem) = problem {
+        say(&format!("engine: cannot be traced: {problem}"));
+    }
 
     // Handlers first: whoever finds the port may signal.
     let handler = |kind| signal(kind).map_err(EngineError::io("installing a signal handler"));
@@ -145,6 +150,8 @@ async fn serve(args: &EngineArgs) -> Result<i32, EngineError> {
     let mut life = Life {
         server: Arc::clone(&server),
         card,
+        traced,
+        shown: Stamp::now(),
         clock,
         journal,
         journal_failed: false,
@@ -221,6 +228,9 @@ impl Clock {
 struct Life {
     server: Shared,
     card: Card,
+    traced: Traced,
+    /// When the engine's work was last shown to whoever traces it.
+    shown: Stamp,
     clock: Clock,
     journal: Journal,
     journal_failed: bool,
@@ -229,7 +239,8 @@ struct Life {
 impl Life {
     /// Goes on to now; an exit code if that was the end.
     fn tick(&mut self) -> Option<i32> {
-        let now_secs = self.clock.at(Stamp::now());
+        let now = Stamp::now();
+        let now_secs = self.clock.at(now);
         let mut server = lock(&self.server);
         if server.crashed() {
             say("engine: fatal error during reload: CUDA error: an illegal memory access was encountered");
@@ -257,6 +268,10 @@ impl Life {
             Ok(busy) => {
                 if let Some(busy) = busy {
                     self.card.show_work(busy);
+                    let elapsed = now.since(self.shown);
+                    self.shown = now;
+                    self.traced
+                        .show(elapsed, busy, server.memory(), server.quantization());
                 }
                 None
             }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::args::ReloadFault;
-use crate::config::Config;
+use crate::config::{Config, Quantization};
 use crate::journal::Books;
 use crate::memory::{Memory, OutOfMemory};
 use crate::metrics::{self, Counts, Now};
@@ -266,6 +266,11 @@ impl Server {
 
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// How the weights are said to be stored.
+    pub(crate) fn quantization(&self) -> Quantization {
+        self.applied.model.quantization
     }
 
     pub(crate) fn model_name(&self) -> &str {

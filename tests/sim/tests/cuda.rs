@@ -1,12 +1,17 @@
 //! The simulated CUDA program as a process: what it says it did is what a client of CUPTI in it sees.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use plimsoll_sim::cuda::Account;
+use plimsoll_sim::demo::demo_device;
+use plimsoll_sim_gpu::Gpu;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 struct World {
@@ -28,8 +33,19 @@ impl World {
     }
 
     fn command(&self, arguments: &str) -> Command {
+        self.program("sim_cuda", arguments)
+    }
+
+    /// One of this package's programs, with the client of CUPTI injected.
+    fn program(&self, name: &str, arguments: &str) -> Command {
         let deps = std::env::current_exe().unwrap();
-        let program: PathBuf = deps.parent().unwrap().parent().unwrap().join("examples/sim_cuda");
+        let program: PathBuf = deps
+            .parent()
+            .unwrap()
+            .parent()
+            .unwrap()
+            .join("examples")
+            .join(name);
         let mut command = Command::new(program);
         command
             .args(arguments.split_whitespace())
@@ -150,4 +166,69 @@ fn a_program_that_hangs_has_said_what_it_did() {
     assert!(child.try_wait().unwrap().is_none());
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
+}
+
+/// Ends with the test, whatever its end is.
+struct Engine(Child);
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+#[test]
+fn the_engine_is_a_cuda_program_when_somebody_traces_it() {
+    let world = World::new();
+    let folder = world.folder.path();
+    let gpu = Gpu::create(&folder.join("gpu"), &[demo_device()]).unwrap();
+    let config = "model: {name: a, parameters_billions: 7, quantization: int8}\ngradient_checkpointing: true\nlisten: 127.0.0.1:0\nload_secs: 0.1\n";
+    std::fs::write(folder.join("engine.yaml"), config).unwrap();
+    let listener = UnixListener::bind(folder.join("socket")).unwrap();
+    let arguments = format!(
+        "--config {0}/engine.yaml --gpu {0}/gpu --scenario steady --seed 1 --speed 4",
+        folder.display()
+    );
+    let mut command = world.program("sim_engine", &arguments);
+    command
+        .env("PLIMSOLL_SOCKET", folder.join("socket"))
+        .stdout(Stdio::null());
+    let mut engine = Engine(command.spawn().unwrap());
+
+    // The engine says what its allocator holds. Once a request is served, the next word comes after a second of work.
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let mut words_of_work = 0;
+    let mut last = Value::Null;
+    while words_of_work < 2 {
+        last = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        stream
+            .write_all(b"{\"stored\": true, \"snapshot\": true}\n")
+            .unwrap();
+        words_of_work += u32::from(last["allocated_bytes"].as_u64().unwrap() > 7_650_000_000);
+    }
+    assert_eq!(last["pid"].as_u64(), Some(engine.0.id().into()));
+    assert_eq!(last["device"], gpu.device(0).uuid());
+    assert!(last["reserved_bytes"].as_u64() >= last["allocated_bytes"].as_u64());
+    assert!(
+        last["largest_free_bytes"].is_u64(),
+        "asked for with the answer before"
+    );
+    let on_card: Vec<_> = gpu.processes(0).collect();
+    assert_eq!(on_card.len(), 1, "its memory is on the card once");
+
+    kill_process(Pid::from_child(&engine.0), Signal::TERM).unwrap();
+    assert!(engine.0.wait().unwrap().success());
+    let [kernels, total_ns, taken, freed] = world.counted().unwrap();
+    assert!(
+        kernels > 0 && total_ns > kernels * 100_000,
+        "{kernels} {total_ns}"
+    );
+    let live = taken - freed;
+    assert!(
+        live > 7_200_000_000 && live < on_card[0].used_bytes + (2 << 30),
+        "{live}"
+    );
 }

@@ -29,13 +29,17 @@ pub(crate) fn choose(name: &str, value: &str) {
 
 /// The value of a variable; an empty one is none.
 pub(crate) fn value(name: &str) -> Option<String> {
+    as_set(name).filter(|value| !value.is_empty())
+}
+
+/// The value of a variable, which may be empty.
+fn as_set(name: &str) -> Option<String> {
     let chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
     let last = chosen.iter().rev().find(|(key, _)| key == name);
-    let value = match last {
+    match last {
         Some((_, value)) => Some(value.clone()),
         None => std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()),
-    };
-    value.filter(|value| !value.is_empty())
+    }
 }
 
 /// All that is chosen before the first call.
@@ -67,7 +71,7 @@ fn read() -> Settings {
         sizes: Sizes::of(release),
         faults,
         state: value(STATE).map(PathBuf::from).or_else(crate::beside::state_file),
-        visible_devices: std::env::var(VISIBLE).ok(),
+        visible_devices: as_set(VISIBLE),
         takes_memory: value(TAKES_MEMORY).is_none_or(|value| value != "0"),
     }
 }

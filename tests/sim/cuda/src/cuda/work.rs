@@ -16,7 +16,7 @@ use crate::release::{FUTURE, kind};
 use crate::settings;
 
 /// How far the host may be ahead of a stream; a real one takes about 1000 launches before it makes the host wait.
-const BACKLOG_NS: u64 = 20_000_000;
+const BACKLOG_NS: u64 = 50_000_000;
 
 const STREAMS: usize = 4096;
 /// CUPTI's number of the stream that is there from the start.

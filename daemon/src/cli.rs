@@ -3,10 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use plimsoll_sim::EngineArgs;
 use plimsoll_sim::cuda::CudaArgs;
+use plimsoll_trace::TraceTier;
+use plimsoll_trace::units::parse_ratio;
 
 /// Records where a GPU's memory and time go while an inference engine serves, and keeps the engine above the line.
 #[derive(Debug, Parser)]
@@ -63,6 +66,19 @@ PLIMSOLL_LOG chooses what it says on stderr: error, warn, info or debug.")]
     Show {
         #[command(flatten)]
         run: RunName,
+        #[command(flatten)]
+        source: Source,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List a run's kernels by GPU time: count, total, share, mean, median, 99th percentile
+    Kernels {
+        #[command(flatten)]
+        run: RunName,
+        /// At most so many kernels; 0 is all
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: u32,
         #[command(flatten)]
         source: Source,
         /// Print JSON
@@ -163,6 +179,7 @@ pub(crate) struct Demo {
 Examples:
   plimsoll run -- python3 serve.py --port 8000
   plimsoll run --name nightly -- ./benchmark.sh
+  plimsoll run --trace graph -- python3 serve.py     then: plimsoll kernels last
 
 Signals and stdin, stdout and stderr are CMD's. A command that cannot be started gives status 127."
 )]
@@ -170,6 +187,13 @@ pub(crate) struct Run {
     /// The run's name in the list of runs [default: the command's]
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// What of its GPU work to record: allocations (memory), and kernels with whole CUDA graphs (graph), and every kernel
+    /// in short windows (kernels)
+    #[arg(long, value_name = "TIER", default_value = "off", value_parser = tier())]
+    pub(crate) trace: TraceTier,
+    /// The share of the command's time that tracing may cost, such as 2% [default: 1%; 100% is no limit]
+    #[arg(long, value_name = "RATIO", value_parser = budget)]
+    pub(crate) budget: Option<f64>,
     #[command(flatten)]
     pub(crate) source: Source,
     /// The command and its arguments
@@ -244,6 +268,19 @@ pub(crate) enum Format {
     Ndjson,
     /// A table for a ticket or a wiki
     Markdown,
+}
+
+fn tier() -> impl TypedValueParser<Value = TraceTier> {
+    let words = PossibleValuesParser::new(TraceTier::ALL.iter().map(|tier| tier.as_str()));
+    words.try_map(|word| word.parse::<TraceTier>())
+}
+
+fn budget(text: &str) -> Result<f64, String> {
+    match parse_ratio(text) {
+        Ok(ratio) if ratio > 0.0 && ratio <= 1.0 => Ok(ratio),
+        Ok(_) => Err("it must lie above 0 and be at most 100%".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod error;
 mod find;
 pub mod html;
 mod instant;
+pub mod kernels;
 pub mod load;
 mod plain;
 mod row;

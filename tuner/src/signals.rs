@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_trace::{Batch, DeviceId, DeviceSample, HostSample, Record, RunId, Stamp, signal};
+use plimsoll_trace::{
+    AllocatorSample, Batch, DeviceId, DeviceSample, HostSample, Level, Record, RunId, Stamp, Work, signal,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Stat;
@@ -105,7 +107,12 @@ pub struct Signals {
     devices: BTreeMap<DeviceId, Device>,
     runs: BTreeMap<RunId, BTreeMap<Arc<str>, Series>>,
     host: BTreeMap<&'static str, Series>,
+    /// The newest word of each process's allocator, by run.
+    allocators: BTreeMap<RunId, Allocators>,
 }
+
+/// By process and device.
+type Allocators = BTreeMap<(u32, Option<DeviceId>), (Stamp, AllocatorSample)>;
 
 #[derive(Debug, Default)]
 struct Device {
@@ -132,6 +139,7 @@ impl Signals {
             devices: BTreeMap::new(),
             runs: BTreeMap::new(),
             host: BTreeMap::new(),
+            allocators: BTreeMap::new(),
         }
     }
 
@@ -158,17 +166,23 @@ impl Signals {
                     held_changed = true;
                 }
                 Record::Host(sample) => self.host(sample, batch.at),
-                Record::Engine(sample) => {
-                    let keep = self.windows.get(&sample.signal).copied().unwrap_or_default();
-                    let series = self.runs.entry(sample.run).or_default();
-                    series.entry(Arc::clone(&sample.signal)).or_default().push(
-                        batch.at,
-                        Some(sample.value),
-                        keep,
-                    );
+                Record::Engine(sample) => self.push(sample.run, &sample.signal, Some(sample.value), batch.at),
+                Record::Traced(traced) => {
+                    let Some(run) = traced.run else { continue };
+                    match &traced.work {
+                        Work::Signal { signal, value } => self.push(run, signal, Some(*value), batch.at),
+                        Work::Allocator(sample) if sample.level == Level::PyTorch => {
+                            let of = (traced.pid, traced.device.clone());
+                            let allocators = self.allocators.entry(run).or_default();
+                            allocators.insert(of, (batch.at, sample.clone()));
+                            self.allocators(run, batch.at);
+                        }
+                        _ => {}
+                    }
                 }
                 Record::RunEnd(end) => {
                     self.runs.remove(&end.id);
+                    self.allocators.remove(&end.id);
                     self.devices
                         .values_mut()
                         .for_each(|device| device.held.retain(|(run, _)| *run != end.id));
@@ -209,6 +223,43 @@ impl Signals {
         ] {
             let keep = self.windows.get(name).copied().unwrap_or_default();
             device.series.entry(name).or_default().push(at, value, keep);
+        }
+    }
+
+    fn push(&mut self, run: RunId, signal: &Arc<str>, value: Option<f64>, at: Stamp) {
+        let keep = self.windows.get(signal).copied().unwrap_or_default();
+        let series = self.runs.entry(run).or_default();
+        series
+            .entry(Arc::clone(signal))
+            .or_default()
+            .push(at, value, keep);
+    }
+
+    /// What the allocators of a run's processes hold: bytes together, of ratios the one under most pressure speaks.
+    fn allocators(&mut self, run: RunId, at: Stamp) {
+        let max_age = self.max_age;
+        let Some(allocators) = self.allocators.get_mut(&run) else {
+            return;
+        };
+        allocators.retain(|_, (then, _)| at.since(*then) <= max_age);
+        let samples = || allocators.values().map(|(_, sample)| sample);
+        // Unknown while one of them is.
+        let sum = |bytes: fn(&AllocatorSample) -> Option<u64>| {
+            let all: Option<Vec<u64>> = samples().map(bytes).collect();
+            all.map(|all| all.into_iter().map(|bytes| bytes as f64).sum::<f64>())
+        };
+        let most = |ratio: fn(&AllocatorSample) -> Option<f64>| {
+            let all: Option<Vec<f64>> = samples().map(ratio).collect();
+            all.and_then(|all| all.into_iter().max_by(f64::total_cmp))
+        };
+        let values = [
+            ("allocator.slack_ratio", most(AllocatorSample::slack_ratio)),
+            ("allocator.stuck_ratio", most(AllocatorSample::stuck_ratio)),
+            ("allocator.reserved_bytes", sum(|sample| sample.reserved_bytes)),
+            ("allocator.allocated_bytes", sum(|sample| sample.allocated_bytes)),
+        ];
+        for (name, value) in values {
+            self.push(run, &Arc::from(name), value, at);
         }
     }
 
@@ -351,6 +402,64 @@ mod tests {
             at: Stamp::at_secs(at),
             records,
         });
+    }
+
+    #[test]
+    fn allocators_of_several_processes_are_one_of_the_run() {
+        let mut signals = Signals::new(Duration::from_secs(1));
+        let ladder = ladder(&[
+            "allocator.reserved_bytes",
+            "allocator.stuck_ratio",
+            "kernel.busy_ratio",
+        ]);
+        signals.watch([&ladder]);
+        let view = EngineView {
+            devices: Vec::new(),
+            run: Some(RunId(7)),
+        };
+        let sample = |reserved, stuck| {
+            let mut sample = AllocatorSample::unknown(Level::PyTorch, "pytorch");
+            (sample.reserved_bytes, sample.inactive_split_bytes) = (reserved, stuck);
+            Work::Allocator(sample)
+        };
+        let mut tell = |secs, pid, work| {
+            let traced = plimsoll_trace::Traced {
+                pid,
+                run: Some(RunId(7)),
+                device: None,
+                work,
+            };
+            let batch = Batch {
+                at: Stamp::at_secs(secs),
+                records: vec![Record::Traced(traced)],
+            };
+            signals.update(&batch);
+            let readings = signals.readings(&ladder, &view, Stamp::at_secs(secs));
+            let clauses = ladder.rules.iter().flat_map(|rule| rule.when.clauses());
+            clauses
+                .map(|clause| readings.get(&clause.probe).map(|reading| reading.value))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            tell(1, 1, sample(Some(100), Some(10))),
+            [Some(100.0), Some(0.1), None]
+        );
+        assert_eq!(
+            tell(2, 2, sample(Some(300), Some(90))),
+            [Some(400.0), Some(0.3), None]
+        );
+        // Unknown is not zero.
+        assert_eq!(tell(3, 1, sample(None, None)), [None, None, None]);
+        let signal = Work::Signal {
+            signal: "kernel.busy_ratio".into(),
+            value: 0.5,
+        };
+        assert_eq!(tell(4, 1, signal), [None, None, Some(0.5)]);
+        // A process that is silent for long holds nothing any more.
+        assert_eq!(
+            tell(60, 1, sample(Some(50), Some(0))),
+            [Some(50.0), Some(0.0), None]
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod control;
 mod demo;
+mod injection;
 mod manual;
 mod query;
 mod run;
@@ -39,6 +40,12 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Resume { rule, source } => control::resume(rule, &source),
         Command::Runs { source, json } => query::runs(&source, json),
         Command::Show { run, source, json } => query::show(&run.run, &source, json),
+        Command::Kernels {
+            run,
+            limit,
+            source,
+            json,
+        } => query::kernels(&run.run, limit, &source, json),
         Command::Report(report) => query::report(&report),
         Command::Sql(sql) => query::sql(&sql),
         Command::Completions { shell } => {

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
 use anyhow::Context;
+use plimsoll_trace::TraceTier;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use super::injection::{self, Tracing};
 use super::{Outcome, runtime};
 use crate::cli;
 use crate::config::{self, Config, make_default_folder};
@@ -33,15 +35,30 @@ pub(super) fn run(arguments: cli::Run) -> Outcome {
     config.engines.clear();
     let store = config.store_path();
     make_default_folder(&store)?;
-    let command = arguments.command;
-    let name = arguments.name.unwrap_or_else(|| base_name(&command[0]));
+    let name = arguments.name.unwrap_or_else(|| base_name(&arguments.command[0]));
+    let tracing = Tracing {
+        tier: arguments.trace,
+        budget: arguments.budget,
+    };
+    let job = Job {
+        name,
+        words: arguments.command,
+        tracing,
+    };
     runtime()?.block_on(async move {
         let recorder = match connect(&store) {
             Some(client) => Recorder { client, own: None },
             None => Recorder::start(config, &store).await?,
         };
-        record(recorder, name, &command).await
+        record(recorder, job, &config::socket_path(&store)).await
     })
+}
+
+/// What is to be run and recorded.
+struct Job {
+    name: String,
+    words: Vec<OsString>,
+    tracing: Tracing,
 }
 
 /// Who records: a daemon at the other end of its socket, or a service of our own.
@@ -94,22 +111,41 @@ impl Recorder {
     }
 }
 
-async fn record(recorder: Recorder, name: String, command: &[OsString]) -> Outcome {
+async fn record(recorder: Recorder, job: Job, socket: &Path) -> Outcome {
+    let Job {
+        name,
+        words,
+        mut tracing,
+    } = job;
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    if tracing.tier > TraceTier::Off {
+        match injection::variables(tracing, socket) {
+            Ok(variables) => {
+                command.envs(variables);
+            }
+            Err(why) => {
+                say(format_args!("plimsoll: GPU work is not traced: {why}"));
+                tracing.tier = TraceTier::Off;
+            }
+        }
+    }
     // Before there is a command that a signal could miss.
     let signals = signals_to_forward().map_err(anyhow::Error::from)?;
-    let mut child = match Command::new(&command[0]).args(&command[1..]).spawn() {
+    let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            say(format_args!("plimsoll: {}", not_started(&command[0], &error)));
+            say(format_args!("plimsoll: {}", not_started(&words[0], &error)));
             recorder.finish().await?;
             return Ok(ExitCode::from(NOT_STARTED));
         }
     };
-    let line: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    let line: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let begin = Request::RunBegin {
         name,
         pid: child.id().unwrap_or(0),
         command: line.join(" "),
+        trace_tier: tracing.tier,
     };
     // From here on the command comes first: recording troubles are told at its end and never change its status.
     let recorder = recorder.ask(begin).await.map(|(recorder, _)| recorder);

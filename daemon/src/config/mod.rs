@@ -5,6 +5,7 @@
 
 mod engine;
 mod error;
+mod group;
 mod locate;
 mod place;
 #[cfg(test)]
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) store: StoreSection,
     /// How often values are read, and from what library.
     pub(crate) sampling: SamplingSection,
+    /// The group whose members' processes may report, if any: its number.
+    pub(crate) agent_group: Option<u32>,
     /// The engines, in order of their names, each with its ladder of rules in file order.
     pub(crate) engines: Vec<(Engine, Ladder)>,
     /// What is valid but does not do what one might expect.
@@ -71,6 +74,12 @@ struct HttpSection {
     listen: Option<std::net::SocketAddr>,
 }
 
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the section [agent]")]
+struct AgentSection {
+    group: Option<String>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -79,6 +88,8 @@ struct File {
     #[serde(default)]
     sampling: SamplingSection,
     http: Option<HttpSection>,
+    #[serde(default)]
+    agent: AgentSection,
     #[serde(default)]
     engine: BTreeMap<String, EngineSection>,
     #[serde(default)]
@@ -158,11 +169,18 @@ impl Config {
                 "[http] listen = \"{listen}\": this version serves no HTTP yet; use `plimsoll status`"
             ));
         }
+        let agent_group = match &file.agent.group {
+            Some(name) => {
+                Some(group::number(name).map_err(|message| at.error(&["agent", "group"], message, None))?)
+            }
+            None => None,
+        };
         let engines = engine::assemble(file.engine, file.rule, &at, &mut warnings)?;
         Ok(Self {
             file: Some(path.to_owned()),
             store: file.store,
             sampling: file.sampling,
+            agent_group,
             engines,
             warnings,
         })

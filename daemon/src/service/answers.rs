@@ -1,11 +1,17 @@
 //! What the loop answers to who asks over the control socket.
 
-use plimsoll_trace::{Record, RunStart, Stamp, TraceTier};
+use std::time::Duration;
+
+use plimsoll_trace::{Record, RunStart, Stamp};
 use plimsoll_tuner::Engine;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::control::{self, Call, Request};
-use super::pipeline::{Command, Pipeline, host_name};
+use super::pipeline::{Command, Ended, Event, Pipeline, host_name};
+
+/// How long the end of a run waits for what its agents wrote.
+const FLUSH: Duration = Duration::from_secs(3);
 
 impl Pipeline {
     pub(super) fn answer(&mut self, call: Call) {
@@ -24,7 +30,12 @@ impl Pipeline {
                 json!({ "paused": false })
             }
             Request::Resume { rule: Some(rule) } => self.resume_rule(&rule),
-            Request::RunBegin { name, pid, command } => {
+            Request::RunBegin {
+                name,
+                pid,
+                command,
+                trace_tier,
+            } => {
                 let id = self.writer.next_run_id();
                 self.commands.insert(
                     call.connection,
@@ -42,16 +53,17 @@ impl Pipeline {
                     host: host_name(),
                     pid: Some(pid),
                     command: Some(command),
-                    trace_tier: TraceTier::Off,
+                    trace_tier,
                 };
                 let record = self.runs.begin_command(start);
                 self.store(vec![record]);
+                self.place_agents(Stamp::now());
                 json!({ "run": id.0 })
             }
             Request::RunEnd { exit_code } => {
-                self.end_command(call.connection, Some(exit_code));
-                json!({ "ended": true })
+                return self.end_when_read(call.connection, exit_code, call.answer);
             }
+            Request::Allocator(told) => self.take_allocator(&told, call.peer),
         };
         // Who asked may have gone; then nobody needs the answer.
         drop(call.answer.send(answer));
@@ -71,14 +83,37 @@ impl Pipeline {
     }
 
     pub(super) fn hung_up(&mut self, connection: u64) {
-        self.end_command(connection, None);
+        self.end_command(connection, None, Stamp::now());
     }
 
-    fn end_command(&mut self, connection: u64, exit_code: Option<i32>) {
+    /// The last that a command's agents wrote comes before its end, so that whoever hears of the end finds all of it.
+    fn end_when_read(&self, connection: u64, exit_code: i32, answer: oneshot::Sender<Value>) {
+        let ended = Ended {
+            connection,
+            exit_code,
+            at: Stamp::now(),
+            answer,
+        };
+        let (flushed, events) = (self.flush_agents(false), self.events.clone());
+        tokio::spawn(async move {
+            // The asker is patient for five seconds.
+            if tokio::time::timeout(FLUSH, flushed).await.is_err() {
+                tracing::warn!("a run ends before all that its agents wrote is read; the rest comes later");
+            }
+            drop(events.send(Event::CommandEnded(ended)).await);
+        });
+    }
+
+    pub(super) fn take_end(&mut self, ended: Ended) {
+        self.end_command(ended.connection, Some(ended.exit_code), ended.at);
+        // Who asked may have gone; then nobody needs the answer.
+        drop(ended.answer.send(json!({ "ended": true })));
+    }
+
+    fn end_command(&mut self, connection: u64, exit_code: Option<i32>, at: Stamp) {
         if let Some(command) = self.commands.remove(&connection) {
-            let records = self
-                .runs
-                .end_command(command.id, &command.name, exit_code, Stamp::now());
+            self.attached.command_ended(command.pid, command.id, Stamp::now());
+            let records = self.runs.end_command(command.id, &command.name, exit_code, at);
             self.store(records);
             self.watch_processes();
         }

@@ -1,6 +1,8 @@
 //! The service: what runs, from start to graceful end.
 
 mod acting;
+mod agents;
+mod allocator;
 mod answers;
 mod control;
 mod journal;
@@ -14,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use plimsoll_collectors::{Collector, Host, Nvml, NvmlOptions, Processes, Watch as ProcessWatch};
-use plimsoll_store::{Store, StoreOptions};
+use plimsoll_collectors::{Agents, Collector, Host, Nvml, NvmlOptions, Processes, Watch as ProcessWatch};
+use plimsoll_store::{Store, StoreOptions, Writer};
 use plimsoll_trace::Batch;
 use plimsoll_trace::units::Size;
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,20 +54,31 @@ pub(crate) async fn run(config: Config, named: Option<PathBuf>, until: Until) ->
         .await
         .context("the store cannot be opened")?;
     let (events, queue) = mpsc::channel(QUEUE);
+    let path_of_socket = socket_path(&path);
+    let socket = control::Socket::bind(&path_of_socket, config.agent_group)
+        .with_context(|| format!("the control socket {} cannot be made", path_of_socket.display()))?;
+    let sources =
+        Sources::spawn(&config, &events, store.writer()).context("a collector cannot be started")?;
+    let agents = sources.agents.desk();
+    let pipeline = Pipeline::new(
+        config,
+        named,
+        &path,
+        store.writer(),
+        sources,
+        socket.door(),
+        events.clone(),
+    )
+    .await?;
     let (control, mut calls) = mpsc::channel(64);
-    let socket = socket_path(&path);
-    let _socket = control::Socket::listen(&socket, control)
-        .with_context(|| format!("the control socket {} cannot be made", socket.display()))?;
-    let forward = events.clone();
+    let _serving = socket.serve(control, agents);
     tokio::spawn(async move {
         while let Some(call) = calls.recv().await {
-            if forward.send(Event::Control(call)).await.is_err() {
+            if events.send(Event::Control(call)).await.is_err() {
                 return;
             }
         }
     });
-    let sources = Sources::spawn(&config, &events).context("a collector cannot be started")?;
-    let pipeline = Pipeline::new(config, named, &path, store.writer(), sources, events).await?;
     match until {
         Until::Signal => listen_for_signals(pipeline.events())?,
         Until::Told { ready, stopped } => {
@@ -79,7 +92,7 @@ pub(crate) async fn run(config: Config, named: Option<PathBuf>, until: Until) ->
             }
         }
     }
-    tracing::info!(store = %path.display(), socket = %socket.display(), "plimsoll is running");
+    tracing::info!(store = %path.display(), socket = %path_of_socket.display(), "plimsoll is running");
     pipeline.run(queue).await;
     store.close().await.context("the last batch cannot be stored")?;
     tracing::info!("plimsoll has stopped");
@@ -103,15 +116,17 @@ pub(crate) struct Sources {
     pub(crate) nvml: Nvml,
     pub(crate) host: Host,
     pub(crate) processes: Processes,
+    pub(crate) agents: Agents,
 }
 
 impl Sources {
-    fn spawn(config: &Config, events: &mpsc::Sender<Event>) -> std::io::Result<Self> {
+    fn spawn(config: &Config, events: &mpsc::Sender<Event>, writer: Writer) -> std::io::Result<Self> {
         let to_loop = events.clone();
         // The collectors' threads may wait here; the loop never waits for them.
         let deliver: plimsoll_collectors::Deliver =
             Arc::new(move |batch: Batch| drop(to_loop.blocking_send(Event::Batch(batch))));
         let to_loop = events.clone();
+        let to_agents = events.clone();
         let library = config.sampling.nvml_library.clone();
         Ok(Self {
             nvml: Nvml::spawn(
@@ -126,6 +141,16 @@ impl Sources {
                 watches(config),
                 Arc::new(move |table| drop(to_loop.blocking_send(Event::Processes(table)))),
             )?,
+            agents: Agents::spawn(
+                Arc::new(move |report| {
+                    // What was taken in is what the store's room is reckoned with, so this waits for it.
+                    let (taken, is_taken) = oneshot::channel();
+                    if to_agents.blocking_send(Event::Agents(report, taken)).is_ok() {
+                        drop(is_taken.blocking_recv());
+                    }
+                }),
+                Arc::new(move || writer.room()),
+            )?,
         })
     }
 
@@ -133,6 +158,7 @@ impl Sources {
         self.nvml.tick(at);
         self.host.tick(at);
         self.processes.tick(at);
+        self.agents.tick(at);
     }
 }
 

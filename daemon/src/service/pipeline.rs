@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_collectors::{Match, ProcessTable, Watch as Watched};
+use plimsoll_collectors::{AgentDesk, AgentReport, Match, ProcessTable, Watch as Watched};
 use plimsoll_store::{Reader, Unfinished, Writer};
 use plimsoll_trace::{Batch, Record, RunId, Stamp};
 use plimsoll_tuner::act::{self, Live, ProcessRef};
 use plimsoll_tuner::{Engine, EngineView, Signals};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::control::Control;
+use super::agents::Attached;
+use super::allocator::Heard;
+use super::control::{Control, Door};
 use super::runs::{Runs, watch_name};
 use super::status::Status;
 use super::watch::Watch;
@@ -37,8 +39,12 @@ pub(crate) enum Event {
     Report(act::Report),
     /// A watched file has another content.
     FileChanged(PathBuf),
+    /// Something of agents; whoever tells it waits until it is taken in and the sender gone.
+    Agents(AgentReport, oneshot::Sender<()>),
     /// Somebody asks something.
     Control(Control),
+    /// A command of `plimsoll run` ended, and what its agents told before that is taken in.
+    CommandEnded(Ended),
     /// SIGHUP: read the configuration again.
     Hangup,
     /// SIGTERM or SIGINT.
@@ -50,6 +56,14 @@ pub(super) struct Command {
     pub(super) id: RunId,
     pub(super) name: String,
     pub(super) pid: u32,
+}
+
+/// The end of a command.
+pub(crate) struct Ended {
+    pub(super) connection: u64,
+    pub(super) exit_code: i32,
+    pub(super) at: Stamp,
+    pub(super) answer: oneshot::Sender<serde_json::Value>,
 }
 
 /// The state of the loop.
@@ -76,6 +90,11 @@ pub(crate) struct Pipeline {
     decided: Stamp,
     /// Commands of `plimsoll run`, by the connections that began them.
     pub(super) commands: HashMap<u64, Command>,
+    pub(super) attached: Attached,
+    pub(super) agents: AgentDesk,
+    pub(super) door: Door,
+    /// When each allocator last reported.
+    pub(super) heard: Heard,
     watch: Option<Watch>,
 }
 
@@ -86,6 +105,7 @@ impl Pipeline {
         store: &Path,
         writer: Writer,
         sources: Sources,
+        door: Door,
         events: mpsc::Sender<Event>,
     ) -> anyhow::Result<Self> {
         let reader = Reader::open(store).await?;
@@ -110,6 +130,7 @@ impl Pipeline {
             config,
             named,
             writer,
+            agents: sources.agents.desk(),
             sources,
             events,
             runs,
@@ -123,6 +144,9 @@ impl Pipeline {
             status: Status::new(Stamp::now()),
             decided: Stamp::now(),
             commands: HashMap::new(),
+            attached: Attached::default(),
+            door,
+            heard: Heard::new(),
             watch: None,
         };
         pipeline.watch_files();
@@ -154,7 +178,9 @@ impl Pipeline {
                 biased;
                 event = queue.recv() => event,
                 _ = interval.tick() => {
-                    self.sources.tick(Stamp::now());
+                    let now = Stamp::now();
+                    self.sources.tick(now);
+                    self.place_agents(now);
                     continue;
                 }
             };
@@ -182,6 +208,11 @@ impl Pipeline {
             Event::Processes(table) => self.take_table(&table),
             Event::Report(report) => self.take_report(&report),
             Event::FileChanged(path) => self.take_edit(&path),
+            Event::Agents(report, taken) => {
+                self.take_report_of_agents(report);
+                drop(taken);
+            }
+            Event::CommandEnded(ended) => self.take_end(ended),
             Event::Control(Control::Call(call)) => self.answer(call),
             Event::Control(Control::Closed(connection)) => self.hung_up(connection),
             Event::Hangup | Event::Stop => {}
@@ -194,7 +225,7 @@ impl Pipeline {
         interval
     }
 
-    fn take_batch(&mut self, mut batch: Batch) {
+    pub(super) fn take_batch(&mut self, mut batch: Batch) {
         self.runs.label(&mut batch);
         self.signals.update(&batch);
         self.status.update(&batch);
@@ -271,6 +302,7 @@ impl Pipeline {
         let writer = self.writer.clone();
         let records = self.runs.follow(table, || writer.next_run_id());
         self.store(records);
+        self.place_agents(table.at);
         for engine in &table.engines {
             let root = engine.root.map(|root| ProcessRef {
                 pid: root.pid,
@@ -306,7 +338,8 @@ impl Pipeline {
             engine: watch_name(command.id),
             matcher: Match::Process(command.pid),
         };
-        all.extend(self.commands.values().map(watch));
+        let commands = self.commands.values().chain(self.attached.commands());
+        all.extend(commands.filter(|command| command.pid > 0).map(watch));
         self.sources.processes.set_watches(all);
     }
 
@@ -346,8 +379,19 @@ impl Pipeline {
                 }
             }
         }
-        // What the collectors had delivered already is stored too.
-        while let Ok(event) = queue.try_recv() {
+        // What agents have written is read to its end.
+        self.place_agents(Stamp::now());
+        let mut flushed = self.flush_agents(true);
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = queue.recv() => self.handle(event),
+                _ = &mut flushed => break,
+            }
+        }
+        // What the collectors had delivered already is stored too; nobody waits for an answer any more.
+        queue.close();
+        while let Some(event) = queue.recv().await {
             self.handle(event);
         }
     }

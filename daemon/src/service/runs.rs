@@ -24,6 +24,8 @@ pub(crate) struct Runs {
     /// Commands of `plimsoll run`, by their watches' names.
     commands: HashMap<String, RunId>,
     by_pid: HashMap<u32, RunId>,
+    /// How the runs under way began, for what becomes known of them later.
+    starts: HashMap<RunId, RunStart>,
     devices: HashMap<RunId, HashSet<DeviceId>>,
     fullness: HashMap<DeviceId, VecDeque<(Stamp, f64)>>,
     /// Runs that the store says are under way, from before this daemon began.
@@ -50,6 +52,7 @@ impl Runs {
             engines: HashMap::new(),
             commands: HashMap::new(),
             by_pid: HashMap::new(),
+            starts: HashMap::new(),
             devices: HashMap::new(),
             fullness: HashMap::new(),
             inherited,
@@ -59,6 +62,31 @@ impl Runs {
     /// The run of an engine that is running.
     pub(crate) fn of_engine(&self, engine: &str) -> Option<RunId> {
         self.engines.get(engine).map(|open| open.id)
+    }
+
+    /// The run that a process was last seen to belong to.
+    pub(crate) fn of_pid(&self, pid: u32) -> Option<RunId> {
+        self.by_pid.get(&pid).copied()
+    }
+
+    /// The run of the first of these processes that has one.
+    pub(crate) fn of_lineage(&self, lineage: &[ProcessId]) -> Option<RunId> {
+        let engine = |process: &ProcessId| self.engines.values().find(|open| open.process == *process);
+        lineage.iter().find_map(|process| {
+            engine(process)
+                .map(|open| open.id)
+                .or_else(|| self.of_pid(process.pid))
+        })
+    }
+
+    /// Takes in that an agent in a run records so much; answers with the run's row if that is more than was known.
+    pub(crate) fn traced(&mut self, run: RunId, tier: TraceTier) -> Option<Record> {
+        let start = self
+            .starts
+            .get_mut(&run)
+            .filter(|start| start.trace_tier < tier)?;
+        start.trace_tier = tier;
+        Some(Record::RunStart(start.clone()))
     }
 
     /// The root process of an engine that is running.
@@ -147,13 +175,15 @@ impl Runs {
                 && run.command == command
         };
         if let Some(index) = self.inherited.iter().position(same) {
-            let id = self.inherited.swap_remove(index).run.id;
+            let start = self.inherited.swap_remove(index).run;
+            let id = start.id;
+            self.starts.insert(id, start);
             self.engines.insert(engine.engine.clone(), Open { id, process });
             return;
         }
         let id = next_id();
         self.engines.insert(engine.engine.clone(), Open { id, process });
-        records.push(Record::RunStart(RunStart {
+        let start = RunStart {
             id,
             name: engine.engine.clone(),
             engine: Some(engine.engine.clone()),
@@ -161,7 +191,9 @@ impl Runs {
             pid: Some(process.pid),
             command: command.clone(),
             trace_tier: TraceTier::Off,
-        }));
+        };
+        self.starts.insert(id, start.clone());
+        records.push(Record::RunStart(start));
         let message = format!("{} runs as process {}", engine.engine, process.pid);
         let event = Event::new(EventKind::ProcessStart, message).in_run(Some(id));
         records.push(Record::Event(event.with_detail(json!({ "pid": process.pid }))));
@@ -195,6 +227,7 @@ impl Runs {
         start.command = start.command.as_deref().map(without_secrets);
         self.by_pid.extend(start.pid.map(|pid| (pid, start.id)));
         self.commands.insert(watch_name(start.id), start.id);
+        self.starts.insert(start.id, start.clone());
         Record::RunStart(start)
     }
 
@@ -228,6 +261,7 @@ impl Runs {
             hint,
         } = *ending;
         self.by_pid.retain(|_, run| *run != id);
+        self.starts.remove(&id);
         let fullest = self.fullest(id, at);
         self.devices.remove(&id);
         let outcome = outcome(exit_code, fullest);

@@ -74,7 +74,7 @@ impl Queue {
             // A little more than needed, so that a full queue is not searched for each batch.
             state.lost += evict(&mut state.items, self.capacity - self.capacity / 8);
         }
-        if urgent || state.items.len() > self.capacity / 2 {
+        if urgent || state.items.len() > self.capacity / 4 {
             self.wake.notify_one();
         }
     }
@@ -93,6 +93,11 @@ impl Queue {
             self.wake.notify_one();
         }
         answer
+    }
+
+    /// How many records may come before half of the capacity is used. The other half is for those who do not ask.
+    pub(crate) fn room(&self) -> usize {
+        (self.capacity / 2).saturating_sub(self.lock().items.len())
     }
 
     /// Refuses whatever comes from now on and wakes the writer for the last time.

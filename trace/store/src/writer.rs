@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -74,6 +74,8 @@ pub struct Writer(Arc<Shared>);
 
 struct Shared {
     queue: Queue,
+    /// The last commit failed: what is taken in now may be lost.
+    failing: AtomicBool,
     runs: AtomicI64,
     decisions: AtomicI64,
     changes: AtomicI64,
@@ -92,6 +94,7 @@ impl Store {
         let (connect, mut connection) = schema::open(&path).await?;
         let writer = Writer(Arc::new(Shared {
             queue: Queue::new(CAPACITY),
+            failing: AtomicBool::new(false),
             runs: last_id(&mut connection, "SELECT coalesce(max(id), 0) FROM _run").await?,
             decisions: last_id(&mut connection, "SELECT coalesce(max(id), 0) FROM _decision").await?,
             changes: last_id(&mut connection, "SELECT coalesce(max(id), 0) FROM _config_change").await?,
@@ -177,6 +180,16 @@ impl Writer {
             .unwrap_or(Err(StoreError::Closed))
     }
 
+    /// How many records may be appended now without any being dropped, for those who can wait with theirs.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        if self.0.failing.load(Ordering::Relaxed) {
+            0
+        } else {
+            self.0.queue.room()
+        }
+    }
+
     /// A number for a new run. Records may refer to it before its start is stored.
     #[must_use]
     pub fn next_run_id(&self) -> RunId {
@@ -239,6 +252,7 @@ async fn write(
             _ => {}
         }
         failing = result.is_err();
+        shared.failing.store(failing, Ordering::Relaxed);
         for ack in taken.acks {
             // Whoever waited may have given up.
             drop(ack.send(result.clone()));

@@ -1,4 +1,4 @@
-//! Commands that read a database: `runs`, `show`, `why`, `report`, `sql`. They need no daemon.
+//! Commands that read a database: `runs`, `show`, `kernels`, `why`, `report`, `sql`. They need no daemon.
 
 mod report;
 mod sql;
@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
-use plimsoll_reports::{ReportError, find_run, runs, show, why};
+use plimsoll_reports::{ReportError, find_run, kernels, runs, show, why};
 use plimsoll_store::Reader;
 use plimsoll_trace::Stamp;
 use serde_json::Value;
@@ -42,6 +42,24 @@ pub(super) fn show(run: &str, source: &Source, json: bool) -> Outcome {
         show::json(&shown)
     } else {
         show::text(&shown, &TimeZone::system(), now_ns())
+    })
+}
+
+/// How wide a table may be that goes into a file or a pipe.
+const WIDTH: u16 = 120;
+
+pub(super) fn kernels(run: &str, limit: u32, source: &Source, json: bool) -> Outcome {
+    let found = runtime()?.block_on(async {
+        let reader = open(source).await?;
+        let run = find_run(&reader, run).await.map_err(failed)?;
+        let limit = (limit > 0).then_some(limit);
+        kernels::load(&reader, run, limit, now_ns()).await.map_err(failed)
+    })?;
+    let width = sql::terminal_width().unwrap_or(WIDTH);
+    print(&if json {
+        kernels::json(&found)
+    } else {
+        kernels::text(&found, width.into())
     })
 }
 

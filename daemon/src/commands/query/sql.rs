@@ -101,7 +101,7 @@ fn failure(error: QueryError) -> Failure {
 }
 
 /// The width of the terminal that stdout is, if it is one.
-fn terminal_width() -> Option<u16> {
+pub(super) fn terminal_width() -> Option<u16> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
     Some(size.ws_col).filter(|&columns| columns > 0)
 }

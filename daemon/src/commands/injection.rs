@@ -1,0 +1,95 @@
+//! What a command needs in its environment so that CUDA loads the agent into it.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use plimsoll_trace::TraceTier;
+
+/// Where CUDA looks for a library to load into each process that uses it. There is one place for all tools.
+const INJECTION: &str = "CUDA_INJECTION64_PATH";
+/// The agent's file.
+const AGENT: &str = "libplimsoll_agent.so";
+
+/// What is to be recorded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Tracing {
+    pub(super) tier: TraceTier,
+    /// The share of the process's time that it may cost.
+    pub(super) budget: Option<f64>,
+}
+
+/// The variables for a command, or why there are none.
+pub(super) fn variables(tracing: Tracing, socket: &Path) -> Result<Vec<(&'static str, OsString)>, String> {
+    let agent = agent()?;
+    let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
+    let mut variables = vec![
+        ("PLIMSOLL_SOCKET", socket.into_os_string()),
+        ("PLIMSOLL_TRACE", tracing.tier.as_str().into()),
+    ];
+    if let Some(budget) = tracing.budget {
+        variables.push(("PLIMSOLL_BUDGET", budget.to_string().into()));
+    }
+    if let Some(other) = foreign(std::env::var_os(INJECTION), &agent) {
+        variables.push(("PLIMSOLL_CHAIN", other));
+    }
+    variables.push((INJECTION, agent.into_os_string()));
+    Ok(variables)
+}
+
+/// Somebody else's library in the place that the agent takes: the agent loads it in its turn. "none" is how PyTorch's
+/// profiler is told that there is to be none.
+fn foreign(present: Option<OsString>, agent: &Path) -> Option<OsString> {
+    let is_agent = |value: &OsStr| {
+        let path = Path::new(value);
+        path.file_name() == agent.file_name() || path.canonicalize().is_ok_and(|path| path == agent)
+    };
+    present.filter(|value| !value.is_empty() && value != "none" && !is_agent(value))
+}
+
+/// The agent: named by PLIMSOLL_AGENT, else beside this program, where it is built, or where packages put it.
+fn agent() -> Result<PathBuf, String> {
+    if let Some(named) = std::env::var_os("PLIMSOLL_AGENT").filter(|value| !value.is_empty()) {
+        return PathBuf::from(&named).canonicalize().map_err(|error| {
+            format!(
+                "PLIMSOLL_AGENT names {}, which cannot be used: {error}",
+                Path::new(&named).display()
+            )
+        });
+    }
+    let program = std::env::current_exe()
+        .and_then(|program| program.canonicalize())
+        .map_err(|error| {
+            format!("this program does not know where it lies ({error}); name {AGENT} with PLIMSOLL_AGENT")
+        })?;
+    let folder = program.parent().unwrap_or(Path::new("/"));
+    let places = [
+        folder.join(AGENT),
+        folder.join("deps").join(AGENT),
+        folder.join("../lib/plimsoll").join(AGENT),
+    ];
+    places.iter().find_map(|place| place.canonicalize().ok()).ok_or_else(|| {
+        format!(
+            "{AGENT} is neither beside {} nor in ../lib/plimsoll; build it (cargo build --workspace), or name it with PLIMSOLL_AGENT",
+            program.display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_put_there_is_kept() {
+        let agent = Path::new("/usr/lib/plimsoll/libplimsoll_agent.so");
+        let kept = |value: &str| foreign(Some(value.into()), agent);
+        assert_eq!(
+            kept("/opt/nsys/libToolsInjection64.so"),
+            Some("/opt/nsys/libToolsInjection64.so".into())
+        );
+        assert_eq!(kept("/elsewhere/libplimsoll_agent.so"), None);
+        assert_eq!(kept("none"), None);
+        assert_eq!(kept(""), None);
+        assert_eq!(foreign(None, agent), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! Which run the records of an agent belong to.
+//!
+//! An agent's ring is not read before that is known, and it is settled once: what comes late is still that run's. A
+//! process belongs to the run of its nearest ancestor that has one. When none turns up, it was started elsewhere with the
+//! agent in its environment, and gets a run of its own.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::time::Duration;
+
+use plimsoll_collectors::{AgentId, AgentReport, Arrival, ProcessId};
+use plimsoll_trace::{RunId, RunStart, Stamp, TraceTier};
+use tokio::sync::oneshot;
+
+use super::pipeline::{Command, Pipeline, host_name};
+
+/// How long a run may take to turn up: engines are looked for once a second.
+const WAIT: Duration = Duration::from_secs(3);
+/// How long an ended command is remembered, for agents that were in the door when it ended.
+const REMEMBER: Duration = Duration::from_secs(30);
+/// How long it may take to read all rings to their end.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// The agents that are connected.
+#[derive(Default)]
+pub(super) struct Attached {
+    waiting: Vec<(Stamp, Arrival)>,
+    bound: HashMap<AgentId, RunId>,
+    /// Runs of programs that were started elsewhere.
+    own: HashMap<RunId, Own>,
+    /// Commands that ended a moment ago.
+    ended: VecDeque<(Stamp, u32, RunId)>,
+}
+
+/// A run that begins and ends with its agents.
+struct Own {
+    root: Option<ProcessId>,
+    command: Command,
+}
+
+impl Attached {
+    /// The processes of runs of its own, to be watched.
+    pub(super) fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.own.values().map(|own| &own.command)
+    }
+
+    /// Remembers a command that ended.
+    pub(super) fn command_ended(&mut self, pid: u32, run: RunId, now: Stamp) {
+        self.ended.retain(|(then, ..)| now.since(*then) <= REMEMBER);
+        self.ended.push_back((now, pid, run));
+    }
+
+    fn ended_run(&self, pid: u32) -> Option<RunId> {
+        let mut newest = self.ended.iter().rev();
+        newest.find(|(_, ended, _)| *ended == pid).map(|(.., run)| *run)
+    }
+}
+
+impl Pipeline {
+    pub(super) fn take_report_of_agents(&mut self, report: AgentReport) {
+        match report {
+            AgentReport::Arrived(arrival) => {
+                self.attached.waiting.push((Stamp::now(), arrival));
+                self.place_agents(Stamp::now());
+            }
+            AgentReport::Introduced { run, process } => {
+                let records = self.runs.traced(run, process.tier);
+                self.store(records.into_iter().collect());
+            }
+            AgentReport::Work(batch) => self.take_batch(batch),
+            AgentReport::Left(agent) => self.agent_left(agent),
+        }
+    }
+
+    /// Finds runs for those who wait for one.
+    pub(super) fn place_agents(&mut self, now: Stamp) {
+        for (since, arrival) in std::mem::take(&mut self.attached.waiting) {
+            let waited = self.is_stopping() || now.since(since) >= WAIT;
+            let run = self
+                .run_of(&arrival)
+                .or_else(|| waited.then(|| self.begin_own(&arrival)));
+            match run {
+                Some(run) => {
+                    tracing::info!(pid = arrival.pid, %run, "an agent reports");
+                    self.attached.bound.insert(arrival.agent, run);
+                    self.agents.bind(arrival.agent, run);
+                }
+                None => self.attached.waiting.push((since, arrival)),
+            }
+        }
+    }
+
+    fn run_of(&self, arrival: &Arrival) -> Option<RunId> {
+        let ended = |pid: u32| self.attached.ended_run(pid);
+        let by_pid = || {
+            arrival
+                .pid
+                .and_then(|pid| self.runs.of_pid(pid).or_else(|| ended(pid)))
+        };
+        let by_ancestor = || arrival.lineage.iter().find_map(|process| ended(process.pid));
+        // Of one that was gone before it could be seen nobody knows the parent; where one command runs it is that one's.
+        let by_exclusion = || {
+            let mut commands = self.commands.values();
+            let only = commands.next().filter(|_| commands.next().is_none());
+            only.filter(|_| arrival.lineage.is_empty())
+                .map(|command| command.id)
+        };
+        self.runs
+            .of_lineage(&arrival.lineage)
+            .or_else(by_pid)
+            .or_else(by_ancestor)
+            .or_else(by_exclusion)
+    }
+
+    /// A run for a program that nobody announced, named by its executable.
+    fn begin_own(&mut self, arrival: &Arrival) -> RunId {
+        let known =
+            |(run, own): (&RunId, &Own)| (own.root.is_some() && own.root == arrival.root).then_some(*run);
+        if let Some(run) = self.attached.own.iter().find_map(known) {
+            return run;
+        }
+        let id = self.writer.next_run_id();
+        let pid = arrival.root.map(|root| root.pid).or(arrival.pid);
+        let executable = arrival
+            .executable
+            .as_deref()
+            .and_then(|path| Path::new(path).file_name());
+        let name = executable.map_or_else(
+            || format!("process {}", pid.unwrap_or(0)),
+            |name| name.to_string_lossy().into_owned(),
+        );
+        let start = RunStart {
+            id,
+            name: name.clone(),
+            engine: None,
+            host: host_name(),
+            pid,
+            command: arrival.command.clone(),
+            trace_tier: TraceTier::Off,
+        };
+        let record = self.runs.begin_command(start);
+        self.store(vec![record]);
+        let command = Command {
+            id,
+            name,
+            pid: pid.unwrap_or(0),
+        };
+        let own = Own {
+            root: arrival.root,
+            command,
+        };
+        self.attached.own.insert(id, own);
+        self.watch_processes();
+        id
+    }
+
+    fn agent_left(&mut self, agent: AgentId) {
+        let Some(run) = self.attached.bound.remove(&agent) else {
+            return;
+        };
+        let others = self.attached.bound.values().any(|other| *other == run);
+        if others || self.is_stopping() {
+            return;
+        }
+        if let Some(own) = self.attached.own.remove(&run) {
+            let records = self.runs.end_command(run, &own.command.name, None, Stamp::now());
+            self.store(records);
+            self.watch_processes();
+        }
+    }
+
+    /// Has everything read that agents have written by now, those included that have only just connected. The answer
+    /// comes when that is delivered, or when it takes too long; it is that the other end is gone.
+    pub(super) fn flush_agents(&self, last: bool) -> oneshot::Receiver<()> {
+        let (done, flushed) = oneshot::channel();
+        let (door, agents) = (self.door.clone(), self.agents.clone());
+        tokio::spawn(async move {
+            door.settle().await;
+            let (read, is_read) = oneshot::channel::<()>();
+            agents.flush(last, move || drop(read));
+            if tokio::time::timeout(FLUSH, is_read).await.is_err() {
+                tracing::warn!("not everything that agents wrote could be read in time");
+            }
+            drop(done);
+        });
+        flushed
+    }
+}

@@ -1,0 +1,414 @@
+//! A run's kernels by GPU time, and below them what the tracing cost and what it missed.
+
+use std::time::Duration;
+
+use plimsoll_store::{Reader, Value};
+use plimsoll_trace::units::{show_bytes, show_duration, show_ratio};
+use serde::Serialize;
+
+use crate::error::ReportError;
+use crate::plain::wrapped;
+use crate::row::{Row, rows};
+use crate::runs::{self, Run};
+use crate::text::clean;
+use crate::versioned;
+
+/// The kernels of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Kernels {
+    /// The run.
+    pub run: Run,
+    /// By total time, longest first.
+    pub kernels: Vec<Kernel>,
+    /// How many more there are.
+    pub left_out: u64,
+    /// Launches of all kernels, those left out too.
+    pub count: u64,
+    /// Time of all kernels, ns.
+    pub total_ns: u64,
+    /// What the agents said that they cost.
+    pub cost: Cost,
+    /// What agents lost meanwhile, on the whole host.
+    pub losses: Vec<Lost>,
+}
+
+/// One kernel on one device.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Kernel {
+    /// The device's UUID.
+    pub device: Option<String>,
+    /// As people write it.
+    pub name: String,
+    /// As CUPTI gave it.
+    pub raw_name: String,
+    /// Launches that ended.
+    pub count: u64,
+    /// Sum of their durations.
+    pub total_ns: u64,
+    /// Its share of the time of all kernels, 0..1.
+    pub share_ratio: Option<f64>,
+    /// Mean duration.
+    pub mean_ns: Option<f64>,
+    /// The shortest.
+    pub min_ns: Option<u64>,
+    /// The longest.
+    pub max_ns: Option<u64>,
+    /// The median.
+    pub p50_ns: Option<u64>,
+    /// What 99 of 100 did not exceed.
+    pub p99_ns: Option<u64>,
+}
+
+/// What the agents of a run cost, by their own measurement; of several processes at one time the highest speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Cost {
+    /// Share of the processes' time, mean.
+    pub mean_ratio: Option<f64>,
+    /// Share of the processes' time, highest.
+    pub max_ratio: Option<f64>,
+    /// Share of the time in which kernels were recorded, mean.
+    pub duty_ratio: Option<f64>,
+    /// Device memory that CUPTI held for it, highest, bytes.
+    pub device_bytes: Option<u64>,
+}
+
+/// Records that agents lost, summed up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// Why.
+    pub reason: String,
+    /// How many.
+    pub count: i64,
+}
+
+/// Reads the `limit` kernels of a run that took longest; `now_ns` ends the window of one that still runs.
+///
+/// # Errors
+/// [`ReportError::UnknownRun`], or that the store cannot be read.
+pub async fn load(
+    reader: &Reader,
+    number: i64,
+    limit: Option<u32>,
+    now_ns: i64,
+) -> Result<Kernels, ReportError> {
+    let sql = format!("SELECT {} FROM runs WHERE id = ?", runs::COLUMNS);
+    let found = reader.query(&sql, &[Value::Integer(number)]).await?;
+    let run = rows(&found).next().and_then(|mut row| Run::read(&mut row));
+    let run = run.ok_or_else(|| ReportError::UnknownRun {
+        wanted: number.to_string(),
+        near: Vec::new(),
+    })?;
+    let id = Value::Integer(run.id);
+    let sums = "SELECT count(*), sum(count), sum(total_ns) FROM kernels WHERE run_id = ?";
+    let sums = reader.query(sums, std::slice::from_ref(&id)).await?;
+    let mut sums = rows(&sums).next();
+    let mut sum = || sums.as_mut().and_then(Row::size).unwrap_or(0);
+    let (kinds, count, total_ns) = (sum(), sum(), sum());
+    let sql = "SELECT device, name, raw_name, count, total_ns, mean_ns, min_ns, max_ns, p50_ns, p99_ns \
+               FROM kernels WHERE run_id = ? ORDER BY total_ns DESC, name, device LIMIT ?";
+    let limit = limit.map_or(-1, i64::from);
+    let found = reader.query(sql, &[id.clone(), Value::Integer(limit)]).await?;
+    let kernels: Vec<Kernel> = rows(&found)
+        .map(|mut row| Kernel::read(&mut row, total_ns))
+        .collect();
+    Ok(Kernels {
+        left_out: kinds.saturating_sub(kernels.len() as u64),
+        kernels,
+        count,
+        total_ns,
+        cost: cost(reader, &run, now_ns).await?,
+        losses: losses(reader, &run, now_ns).await?,
+        run,
+    })
+}
+
+impl Kernel {
+    #[expect(clippy::cast_precision_loss, reason = "a share, printed with one decimal")]
+    fn read(row: &mut Row<'_>, all_ns: u64) -> Self {
+        let (device, name, raw_name) = (row.text(), row.word(), row.word());
+        let (count, total_ns) = (row.size().unwrap_or(0), row.size().unwrap_or(0));
+        Self {
+            device,
+            name,
+            raw_name,
+            count,
+            total_ns,
+            share_ratio: (all_ns > 0).then(|| total_ns as f64 / all_ns as f64),
+            mean_ns: row.real(),
+            min_ns: row.size(),
+            max_ns: row.size(),
+            p50_ns: row.size(),
+            p99_ns: row.size(),
+        }
+    }
+}
+
+/// The last figures come with the last flush, which may be a little after the end.
+const AFTER_NS: i64 = 5_000_000_000;
+
+fn window(run: &Run, now_ns: i64) -> [Value; 2] {
+    let end = run.ended_ns.map_or(now_ns, |end| end.saturating_add(AFTER_NS));
+    [Value::Integer(run.started_ns), Value::Integer(end)]
+}
+
+async fn cost(reader: &Reader, run: &Run, now_ns: i64) -> Result<Cost, ReportError> {
+    let sql = "SELECT signal, avg(value), max(value) FROM engine_samples \
+               WHERE at_ns BETWEEN ?1 AND ?2 AND run_id = ?3 AND signal LIKE 'agent.%' GROUP BY signal";
+    let [from, to] = window(run, now_ns);
+    let found = reader.query(sql, &[from, to, Value::Integer(run.id)]).await?;
+    let mut cost = Cost::default();
+    for mut row in rows(&found) {
+        let (signal, mean, max) = (row.word(), row.real(), row.real());
+        match signal.as_str() {
+            "agent.cost_ratio" => (cost.mean_ratio, cost.max_ratio) = (mean, max),
+            "agent.duty_ratio" => cost.duty_ratio = mean,
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "saturates; bytes"
+            )]
+            "agent.device_bytes" => cost.device_bytes = max.map(|bytes| bytes as u64),
+            _ => {}
+        }
+    }
+    Ok(cost)
+}
+
+async fn losses(reader: &Reader, run: &Run, now_ns: i64) -> Result<Vec<Lost>, ReportError> {
+    let sql = "SELECT reason, sum(count) FROM losses \
+               WHERE at_ns BETWEEN ?1 AND ?2 AND source = 'agent' GROUP BY reason ORDER BY reason";
+    let found = reader.query(sql, &window(run, now_ns)).await?;
+    let lost = |mut row: Row<'_>| Lost {
+        reason: row.word(),
+        count: row.int().unwrap_or(0),
+    };
+    Ok(rows(&found).map(lost).collect())
+}
+
+/// The kernels for programs: `{"version": 1, "run": {...}, "kernels": [...], ...}`.
+#[must_use]
+pub fn json(kernels: &Kernels) -> String {
+    versioned(kernels)
+}
+
+/// The heads of the columns behind the name.
+const HEADS: [&str; 6] = ["COUNT", "TOTAL", "SHARE", "MEAN", "P50", "P99"];
+/// A name is not cut to less.
+const SHORTEST_NAME: usize = 24;
+
+/// The kernels for people. `width` is how many characters a line may have; names are cut to fit.
+#[must_use]
+pub fn text(kernels: &Kernels, width: usize) -> String {
+    if kernels.kernels.is_empty() {
+        return wrapped(&nothing(&kernels.run), 0) + &below(kernels);
+    }
+    let devices = devices(&kernels.kernels);
+    let cells: Vec<[String; 6]> = kernels.kernels.iter().map(cells).collect();
+    let widths: [usize; 6] = std::array::from_fn(|column| {
+        let cells = cells.iter().map(|row| row[column].chars().count());
+        cells.chain([HEADS[column].len()]).max().unwrap_or(0)
+    });
+    let names: Vec<String> = kernels
+        .kernels
+        .iter()
+        .map(|kernel| named(kernel, &devices))
+        .collect();
+    let others: usize = widths.iter().map(|width| width + 2).sum();
+    let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let room = width
+        .saturating_sub(others)
+        .max(SHORTEST_NAME)
+        .min(longest.max(4));
+    let line = |name: &str, cells: &[String; 6]| {
+        let cells = cells.iter().zip(widths);
+        let figures: String = cells.map(|(cell, width)| format!("  {cell:>width$}")).collect();
+        format!("{:<room$}{figures}\n", cut(name, room))
+    };
+    let mut out = line("NAME", &HEADS.map(str::to_owned));
+    for (name, cells) in names.iter().zip(&cells) {
+        out += &line(name, cells);
+    }
+    if devices.len() > 1 {
+        for (number, device) in devices.iter().enumerate() {
+            out += &format!("[{number}] {}\n", device.unwrap_or("unknown device"));
+        }
+    }
+    out.push('\n');
+    out + &below(kernels)
+}
+
+/// Why there are none, and what to do.
+fn nothing(run: &Run) -> String {
+    let why = match run.trace_tier.as_str() {
+        "off" => "it was not traced; record with `plimsoll run --trace graph -- CMD`",
+        "memory" => "tier memory records allocations only; record with --trace graph",
+        _ if run.ended_ns.is_none() => "none has ended yet, or CUPTI delivers none",
+        _ => "CUPTI delivered none",
+    };
+    format!("No kernels of run {} ({}) are recorded: {why}.", run.id, run.name)
+}
+
+/// The devices, in the order in which they first appear.
+fn devices(kernels: &[Kernel]) -> Vec<Option<&str>> {
+    let mut devices = Vec::new();
+    for kernel in kernels {
+        if !devices.contains(&kernel.device.as_deref()) {
+            devices.push(kernel.device.as_deref());
+        }
+    }
+    devices
+}
+
+fn named(kernel: &Kernel, devices: &[Option<&str>]) -> String {
+    let name = clean(&kernel.name);
+    match devices
+        .iter()
+        .position(|device| *device == kernel.device.as_deref())
+    {
+        Some(number) if devices.len() > 1 => format!("[{number}] {name}"),
+        _ => name.into_owned(),
+    }
+}
+
+fn cells(kernel: &Kernel) -> [String; 6] {
+    let duration = |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), show_ns);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates; printed only"
+    )]
+    let mean = kernel.mean_ns.map(|mean| mean.max(0.0) as u64);
+    [
+        grouped(kernel.count),
+        show_ns(kernel.total_ns),
+        kernel.share_ratio.map_or_else(|| "-".to_owned(), show_ratio),
+        duration(mean),
+        duration(kernel.p50_ns),
+        duration(kernel.p99_ns),
+    ]
+}
+
+/// Sums, cost and losses.
+fn below(kernels: &Kernels) -> String {
+    let mut out = String::new();
+    if kernels.count > 0 {
+        let all = kernels.kernels.len() as u64 + kernels.left_out;
+        let more = match kernels.left_out {
+            0 => String::new(),
+            more => format!("; {more} of them are not shown (--limit 0 shows all)"),
+        };
+        out += &wrapped(
+            &format!(
+                "{} launches of {all} kernels, {} of GPU time{more}.",
+                grouped(kernels.count),
+                show_ns(kernels.total_ns)
+            ),
+            0,
+        );
+    }
+    let cost = &kernels.cost;
+    let told = [
+        cost.mean_ratio
+            .zip(cost.max_ratio)
+            .map(|(mean, max)| format!("cost {} of the time (at most {})", fine(mean), fine(max))),
+        cost.duty_ratio
+            .map(|duty| format!("recorded kernels {} of the time", show_ratio(duty))),
+        cost.device_bytes
+            .map(|bytes| format!("held at most {} of device memory", show_bytes(bytes))),
+    ];
+    let told: Vec<String> = told.into_iter().flatten().collect();
+    if told.is_empty() {
+        if kernels.count > 0 {
+            out += "What tracing cost is unknown.\n";
+        }
+    } else {
+        out += &wrapped(&format!("Tracing {}.", told.join(", ")), 0);
+    }
+    for loss in &kernels.losses {
+        out += &wrapped(
+            &format!("Lost: {} by {}", loss.count, loss.reason.replace('_', " ")),
+            0,
+        );
+    }
+    if kernels.losses.is_empty() && kernels.count > 0 {
+        out += "Nothing was lost.\n";
+    }
+    out
+}
+
+/// A small share, with three figures.
+fn fine(ratio: f64) -> String {
+    if ratio >= 0.1 {
+        show_ratio(ratio)
+    } else {
+        format!("{:.2} %", ratio * 100.0)
+    }
+}
+
+/// Three figures, as durations of kernels are told: "870 ns", "12.4 µs", "3.07 ms", "1.25 s".
+#[expect(clippy::cast_precision_loss, reason = "printed with three figures")]
+fn show_ns(ns: u64) -> String {
+    let (value, unit) = match ns {
+        0..1_000 => return format!("{ns} ns"),
+        1_000..999_500 => (ns as f64 / 1e3, "µs"),
+        999_500..999_500_000 => (ns as f64 / 1e6, "ms"),
+        999_500_000..60_000_000_000 => (ns as f64 / 1e9, "s"),
+        _ => return show_duration(Duration::from_nanos(ns)),
+    };
+    let decimals = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
+/// Digits in threes.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn cut(name: &str, room: usize) -> String {
+    if name.chars().count() <= room {
+        return name.to_owned();
+    }
+    let short: String = name.chars().take(room.saturating_sub(1)).collect();
+    format!("{}…", short.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_for_people() {
+        for (ns, text) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_000, "1.00 µs"),
+            (12_449, "12.4 µs"),
+            (999_499, "999 µs"),
+            (999_500, "1.00 ms"),
+            (3_070_000, "3.07 ms"),
+            (1_250_000_000, "1.25 s"),
+            (125_000_000_000, "2 min 5 s"),
+        ] {
+            assert_eq!(show_ns(ns), text);
+        }
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(123), "123");
+        assert_eq!(grouped(1_000_000), "1,000,000");
+        assert_eq!(cut("abcdef", 4), "abc…");
+        assert_eq!(fine(0.0042), "0.42 %");
+    }
+}

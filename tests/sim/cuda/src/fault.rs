@@ -15,6 +15,8 @@
 //! | `displaced:N` | with the N-th flush (default 1) another client registers its callbacks |
 //! | `bad-record-length` | the last record of each buffer ends behind what is said to be valid |
 //! | `garbage-record` | the last record of each buffer is of a kind that CUPTI itself does not know |
+//! | `refusal-crashes` | a client that hands out no buffer causes a segmentation fault |
+//! | `clock-step:N:MS` | with the N-th flush CUPTI's clock goes MS ahead, or back if MS is below 0 |
 //! | `slow-flush:MS` | each flush takes MS longer (default 2000) |
 
 use std::sync::atomic::AtomicU64;
@@ -34,6 +36,9 @@ pub(crate) struct Faults {
     pub(crate) displaced_after: Option<u64>,
     pub(crate) bad_record_length: bool,
     pub(crate) garbage_record: bool,
+    pub(crate) refusal_crashes: bool,
+    /// At which flush, and by how many ns.
+    pub(crate) clock_step: Option<(u64, i64)>,
     pub(crate) slow_flush: Duration,
     /// How many kernels each of these still meets; looked at only if one of them was asked for.
     pub(crate) of_kernels: Option<KernelFaults>,
@@ -103,6 +108,11 @@ impl Faults {
             "displaced" => self.displaced_after = Some(number(first.or(Some("1")))?),
             "bad-record-length" => self.bad_record_length = true,
             "garbage-record" => self.garbage_record = true,
+            "refusal-crashes" => self.refusal_crashes = true,
+            "clock-step" => {
+                let by_ms = second?.parse::<i64>().ok()?;
+                self.clock_step = Some((number(first)?, by_ms.checked_mul(1_000_000)?));
+            }
             "slow-flush" => self.slow_flush = Duration::from_millis(number(first.or(Some("2000")))?),
             "drops" | "zero-timestamps" | "inverted" => {
                 let kernels = self.of_kernels.get_or_insert_default();
@@ -133,7 +143,14 @@ mod tests {
         assert_eq!(faults.slow_flush, Duration::from_millis(5));
         assert!(faults.of_kernels.is_none());
         assert!(Faults::parse("").is_ok());
-        for wrong in ["typo", "drops", "drops:many", "enable-fails:1", "missing-symbol"] {
+        for wrong in [
+            "typo",
+            "drops",
+            "drops:many",
+            "enable-fails:1",
+            "missing-symbol",
+            "clock-step:1",
+        ] {
             assert_eq!(Faults::parse(wrong).unwrap_err(), wrong);
         }
     }

@@ -1,6 +1,7 @@
 //! The records as CUPTI lays them out, at the offsets of its headers. A record is made at its longest and written as long as
 //! the chosen release has it: fields of later releases fall away by themselves.
 
+use crate::clock;
 use crate::release::kind;
 
 /// The longest record of any release.
@@ -67,6 +68,18 @@ pub(crate) struct Ran {
     pub(crate) correlation: u32,
     pub(crate) start: u64,
     pub(crate) end: u64,
+}
+
+impl Ran {
+    /// With times as CUPTI shows them.
+    #[inline]
+    pub(crate) fn shown(self) -> Self {
+        Self {
+            start: clock::shown(self.start),
+            end: clock::shown(self.end),
+            ..self
+        }
+    }
 }
 
 /// How a kernel was launched.

@@ -106,7 +106,7 @@ fn tell(operation: u32, address: u64, block: &Block, stream: Option<usize>, corr
         device: block.device,
         stream: stream.map_or(u32::MAX, |stream| u32::try_from(stream).unwrap_or(u32::MAX)),
         correlation,
-        at,
+        at: clock::shown(at),
         pool: block.is_pooled.then(|| pool::view(block.device)),
     };
     lane::write(&record::memory2(&allocation), at);

@@ -126,7 +126,7 @@ fn tell(operation: u32, device: u32, correlation: u32, keep: u64, pool: PoolView
     if activity::is_enabled(kind::MEMORY_POOL) {
         let at = clock::now();
         lane::write(
-            &record::memory_pool(operation, device, correlation, at, keep, pool),
+            &record::memory_pool(operation, device, correlation, clock::shown(at), keep, pool),
             at,
         );
     }

@@ -96,7 +96,7 @@ pub(crate) fn synchronize(handle: Option<usize>, correlation: u32) -> Result<(),
             end: clock::now().max(start),
         };
         lane::write(
-            &record::synchronization(if handle.is_some() { 3 } else { 4 }, ran),
+            &record::synchronization(if handle.is_some() { 3 } else { 4 }, ran.shown()),
             ran.end,
         );
     }
@@ -123,7 +123,7 @@ pub(crate) fn run(
 ) -> Result<(), u32> {
     let ran = enqueue(handle, correlation, duration_ns)?;
     if activity::is_enabled(kind) {
-        lane::write(&record(ran), ran.end);
+        lane::write(&record(ran.shown()), ran.end);
     }
     Ok(())
 }
@@ -279,8 +279,9 @@ fn write_kernel(ran: Ran, shape: &Shape, function: &Function, node: Option<(u32,
 }
 
 #[inline]
-fn write_faulty(mut ran: Ran, record: impl FnOnce(Ran) -> Record) {
+fn write_faulty(ran: Ran, record: impl FnOnce(Ran) -> Record) {
     let end = ran.end;
+    let mut ran = ran.shown();
     let fault = settings::get().faults.of_kernels.as_ref();
     match fault.and_then(|faults| faults.next()) {
         Some(KernelFault::Dropped) => {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::cupti::activity;
+use crate::cupti::crash;
 use crate::cupti::lane::{self, Buffer};
 use crate::cupti::rival;
 use crate::record;
@@ -51,6 +52,9 @@ pub(crate) fn request() -> Option<Buffer> {
     let (mut memory, mut size, mut most_records) = (std::ptr::null_mut(), 0, 0);
     // SAFETY: the client registered this function for this use; all three places are writable.
     unsafe { requested(&raw mut memory, &raw mut size, &raw mut most_records) };
+    if memory.is_null() && settings::get().faults.refusal_crashes {
+        crash();
+    }
     let buffer = Buffer::new(memory, size, most_records)?;
     if !activity::buffers_are_zeroed() {
         // SAFETY: the client says that the memory is `size` bytes long.
@@ -102,8 +106,12 @@ pub(crate) fn flush(forced: bool) {
     let faults = &settings::get().faults;
     std::thread::sleep(faults.slow_flush);
     let began = clock::now();
-    if faults.displaced_after == Some(FLUSHES.fetch_add(1, AcqRel) + 1) {
+    let flushes = FLUSHES.fetch_add(1, AcqRel) + 1;
+    if faults.displaced_after == Some(flushes) {
         rival::register();
+    }
+    if let Some((_, by_ns)) = faults.clock_step.filter(|(after, _)| *after == flushes) {
+        clock::step(by_ns);
     }
     let delivering = lock(&DELIVERING);
     give_back_retired(forced);
@@ -118,7 +126,8 @@ pub(crate) fn flush(forced: bool) {
     drop(delivering);
     if activity::is_enabled(kind::OVERHEAD) {
         let ended = clock::now();
-        lane::write(&record::flush_overhead(began, ended), ended);
+        let overhead = record::flush_overhead(clock::shown(began), clock::shown(ended));
+        lane::write(&overhead, ended);
     }
 }
 
@@ -145,7 +154,7 @@ fn give_back(buffer: Buffer) {
     // SAFETY: the client handed out `size` bytes, of which `used` were written, and touches none until it has them back.
     let records = unsafe { std::slice::from_raw_parts_mut(buffer.memory, buffer.used) };
     if buffer.complete_at > now {
-        cut_short(records, now);
+        cut_short(records, clock::shown(now));
     }
     let valid = damage(records);
     // SAFETY: the client registered this function for this use, and the buffer is its own.

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use plimsoll_sim_cuda::{Cuda, Stream};
+use plimsoll_sim_cuda::{Cuda, Stream, fork_child};
 
 use crate::agent::{self, of_kind, text_at, u32_at, u64_at};
 use crate::world::*;
@@ -143,6 +143,72 @@ fn another_client_takes_over() {
             .iter()
             .all(|record| u32_at(record, 0) == CONCURRENT_KERNEL)
     );
+}
+
+#[test]
+fn a_clock_that_is_set() {
+    const HOUR_NS: u64 = 3_600_000_000_000;
+    let world = World::new("13.0", "clock-step:2:-3600000");
+    world.cuda.init().unwrap();
+    world.cupti.collect(&[CONCURRENT_KERNEL, MEMORY2]);
+    let timestamp = || {
+        let mut now = 0_u64;
+        let place = (&raw mut now).expose_provenance();
+        assert_eq!(world.cupti.call("cuptiGetTimestamp", [place, 0, 0, 0, 0]), 0);
+        now
+    };
+    let begin = timestamp();
+    launch(&world.cuda, "gemm", 1);
+    assert_eq!(world.cupti.flush(), 0);
+    assert!(u64_at(&agent::take()[0], 16) >= begin);
+    assert_eq!(world.cupti.flush(), 0);
+    // No test takes an hour.
+    assert!(timestamp() < begin);
+    let device_goes_on = std::time::Instant::now();
+    launch(&world.cuda, "gemm", 1);
+    assert!(device_goes_on.elapsed().as_secs() < 1_800);
+    world.cuda.alloc(1).unwrap();
+    assert_eq!(world.cupti.flush(), 0);
+    let records = agent::take();
+    let kernel = of_kind(&records, CONCURRENT_KERNEL)[0];
+    assert_eq!(u64_at(kernel, 24) - u64_at(kernel, 16), 200);
+    let memory = of_kind(&records, MEMORY2)[0];
+    assert!(
+        [u64_at(kernel, 16), u64_at(memory, 32)]
+            .into_iter()
+            .all(|at| at < begin && at + HOUR_NS > begin)
+    );
+}
+
+#[test]
+fn a_flush_that_takes_its_time() {
+    let world = World::new("13.0", "slow-flush:30");
+    let begin = std::time::Instant::now();
+    assert_eq!(world.cupti.flush(), 0);
+    assert!(begin.elapsed().as_millis() >= 30);
+}
+
+#[test]
+fn what_ends_the_process() {
+    let world = World::new("13.1", "crash-on-version");
+    let ended = fork_child(|| {
+        let mut version = 0_u32;
+        world.cupti.call(
+            "cuptiGetVersion",
+            [(&raw mut version).expose_provenance(), 0, 0, 0, 0],
+        );
+    });
+    assert_eq!(ended.unwrap(), None, "a signal");
+    drop(world);
+
+    let world = World::new("12.4", "refusal-crashes");
+    let ended = fork_child(|| {
+        world.cuda.init().unwrap();
+        agent::REFUSES.store(true, SeqCst);
+        world.cupti.collect(&[CONCURRENT_KERNEL]);
+        launch(&world.cuda, "gemm", 1);
+    });
+    assert_eq!(ended.unwrap(), None, "a signal");
 }
 
 #[test]

@@ -9,6 +9,7 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod agent;
 mod bad_input;
 mod command_line;
 mod daemon_life;

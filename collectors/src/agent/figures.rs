@@ -32,6 +32,8 @@ pub(super) struct Figures {
 /// More periods than this are not between two looks.
 const MOST_PERIODS: usize = 4_096;
 const MOST_DEVICES: usize = 256;
+/// Shorter times say nothing about what an agent costs.
+const A_WHILE_NS: u64 = 500_000_000;
 
 impl Figures {
     pub(super) fn kernels(&mut self, kernels: &Kernels) {
@@ -56,13 +58,22 @@ impl Figures {
         self.device_bytes = cost.device_bytes;
     }
 
-    /// The values of what came in since the last time. Of several devices the busiest speaks.
+    /// The values of what came in since the last time. Of several devices the busiest speaks. What an agent cost is told
+    /// over a while, because its first moments are all cost; or over what there was, when it is the `last` time.
     #[expect(
         clippy::cast_precision_loss,
         reason = "ratios of times, and figures far below 2^52"
     )]
-    pub(super) fn take(&mut self) -> Values {
-        let now = std::mem::take(self);
+    pub(super) fn take(&mut self, last: bool) -> Values {
+        let mut now = std::mem::take(self);
+        if now.wall_ns < A_WHILE_NS && !last {
+            *self = Self {
+                wall_ns: std::mem::take(&mut now.wall_ns),
+                cost_ns: now.cost_ns,
+                traced_ns: now.traced_ns,
+                ..Self::default()
+            };
+        }
         let ratio = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
         let period_ns = now.periods.iter().fold(0_u64, |sum, (start, end)| {
             sum.saturating_add(end.saturating_sub(*start))
@@ -118,24 +129,36 @@ mod tests {
     #[test]
     fn the_busiest_device_speaks_and_a_period_counts_once() {
         let mut figures = Figures::default();
-        assert_eq!(figures.take(), [None; 5]);
+        assert_eq!(figures.take(false), [None; 5]);
         figures.kernels(&kernels(0, 0, 10, 500_000_000));
         figures.kernels(&kernels(0, 1, 30, 100_000_000));
         figures.kernels(&kernels(1_000_000_000, 0, 20, 100_000_000));
-        figures.cost(&Cost {
-            wall_ns: 1_000,
-            thread_ns: 3,
-            hooks_ns: 2,
-            traced_ns: 2_000,
+        let cost = |wall_ns| Cost {
+            wall_ns,
+            thread_ns: 3_000,
+            hooks_ns: 2_000,
+            traced_ns: 2_000_000_000,
             device_bytes: Some(0),
             tier: TraceTier::Graph,
-        });
+        };
+        figures.cost(&cost(1_000));
         assert_eq!(
-            figures.take(),
-            [Some(0.3), Some(30.0), Some(0.005), Some(1.0), Some(0.0)]
+            figures.take(false),
+            [Some(0.3), Some(30.0), None, None, Some(0.0)],
+            "its first moment says nothing"
+        );
+        figures.cost(&cost(999_999_000));
+        assert_eq!(
+            figures.take(false),
+            [None, None, Some(1e-5), Some(1.0), Some(0.0)]
+        );
+        figures.cost(&cost(1_000_000));
+        assert_eq!(
+            figures.take(true),
+            [None, None, Some(0.005), Some(1.0), Some(0.0)]
         );
         figures.kernels(&kernels(0, 0, 1, u64::MAX));
-        assert_eq!(figures.take()[0], Some(1.0));
+        assert_eq!(figures.take(false)[0], Some(1.0));
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Session {
                 None => {}
             }
         }
-        let values = self.figures.take();
+        let values = self.figures.take(last || self.ended);
         if values.iter().any(Option::is_some) {
             self.latest = Some((at, values));
         }

@@ -72,10 +72,10 @@ fn everything_that_is_told_becomes_a_record() {
         count: 12,
     });
     agent.tell(&Frame::Cost(Cost {
-        wall_ns: 1_000_000,
-        thread_ns: 3_000,
-        hooks_ns: 1_000,
-        traced_ns: 500_000,
+        wall_ns: 1_000_000_000,
+        thread_ns: 3_000_000,
+        hooks_ns: 1_000_000,
+        traced_ns: 500_000_000,
         device_bytes: Some(9 << 20),
         tier: TraceTier::Graph,
     }));

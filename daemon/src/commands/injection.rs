@@ -7,8 +7,6 @@ use plimsoll_trace::TraceTier;
 
 /// Where CUDA looks for a library to load into each process that uses it. There is one place for all tools.
 const INJECTION: &str = "CUDA_INJECTION64_PATH";
-/// The agent's file.
-const AGENT: &str = "libplimsoll_agent.so";
 
 /// What is to be recorded.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,22 +54,10 @@ fn agent() -> Result<PathBuf, String> {
             )
         });
     }
-    let program = std::env::current_exe()
-        .and_then(|program| program.canonicalize())
-        .map_err(|error| {
-            format!("this program does not know where it lies ({error}); name {AGENT} with PLIMSOLL_AGENT")
-        })?;
-    let folder = program.parent().unwrap_or(Path::new("/"));
-    let places = [
-        folder.join(AGENT),
-        folder.join("deps").join(AGENT),
-        folder.join("../lib/plimsoll").join(AGENT),
-    ];
-    places.iter().find_map(|place| place.canonicalize().ok()).ok_or_else(|| {
-        format!(
-            "{AGENT} is neither beside {} nor in ../lib/plimsoll; build it (cargo build --workspace), or name it with PLIMSOLL_AGENT",
-            program.display()
-        )
+    plimsoll_agent::library_path().ok_or_else(|| {
+        "libplimsoll_agent.so lies neither beside this program nor in ../lib/plimsoll; build it \
+         (cargo build --workspace), or name it with PLIMSOLL_AGENT"
+            .to_owned()
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_trace::{Record, RunStart, Stamp};
+use plimsoll_trace::{Batch, Record, RunStart, Stamp};
 use plimsoll_tuner::Engine;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -106,8 +106,17 @@ impl Pipeline {
 
     pub(super) fn take_end(&mut self, ended: Ended) {
         self.end_command(ended.connection, Some(ended.exit_code), ended.at);
-        // Who asked may have gone; then nobody needs the answer.
-        drop(ended.answer.send(json!({ "ended": true })));
+        let writer = self.writer.clone();
+        tokio::spawn(async move {
+            // Nothing of its own: it is through when all that came before is on the disk.
+            let through = writer.commit(Batch::new(ended.at)).await;
+            let answer = match through {
+                Ok(()) => json!({ "ended": true }),
+                Err(error) => control::error(&error.to_string()),
+            };
+            // Who asked may have gone; then nobody needs the answer.
+            drop(ended.answer.send(answer));
+        });
     }
 
     fn end_command(&mut self, connection: u64, exit_code: Option<i32>, at: Stamp) {

@@ -1,0 +1,457 @@
+//! Kernels, copies and allocations from end to end: `plimsoll run --trace` over the simulated CUDA program, through the
+//! real agent, ring, socket and store. The program says exactly what it did; the store must say the same.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output, Stdio};
+
+use plimsoll_sim::cuda::Account;
+use serde_json::{Value, json};
+
+use crate::world::{Process, World, text, until};
+
+impl World {
+    /// A command line of the real program in which CUDA is the simulated one.
+    fn with_cuda(&self) -> Command {
+        let mut command = self.plimsoll();
+        let cuda = plimsoll_sim_cuda::library_path().expect("the CUDA library is built with the tests");
+        command
+            .env("PLIMSOLL_CUPTI_LIBRARY", cuda)
+            .env("PLIMSOLL_SIM_GPU", self.path("libnvidia-ml.so.1.gpu"))
+            .env("PLIMSOLL_FLUSH", "100ms");
+        command
+    }
+
+    /// A CUDA program under `plimsoll run --trace graph`, without a limit to what tracing may cost: on a busy machine the
+    /// governor would rightly trace less.
+    fn traced(&self, program: &[&str]) -> Command {
+        let mut command = self.with_cuda();
+        command
+            .args([
+                "run", "--name", "job", "--trace", "graph", "--budget", "100%", "--",
+            ])
+            .arg(env!("CARGO_BIN_EXE_plimsoll"))
+            .arg("sim-cuda")
+            .args(program);
+        command
+    }
+
+    /// What is stored of launches and time by name.
+    fn kernels(&self) -> BTreeMap<String, (u64, u64)> {
+        let rows = self.sql(
+            "SELECT raw_name, sum(count) AS count, sum(total_ns) AS total FROM kernels GROUP BY raw_name",
+        );
+        let row = |row: Value| {
+            let number = |key: &str| row[key].as_u64().unwrap();
+            (
+                row["raw_name"].as_str().unwrap().to_owned(),
+                (number("count"), number("total")),
+            )
+        };
+        rows.into_iter().map(row).collect()
+    }
+
+    fn lost(&self, reason: &str) -> u64 {
+        let rows = self.sql(&format!(
+            "SELECT coalesce(sum(count), 0) AS count FROM losses WHERE source = 'agent' AND reason = '{reason}'"
+        ));
+        rows[0]["count"].as_u64().unwrap()
+    }
+
+    #[track_caller]
+    fn nothing_lost(&self) {
+        assert_eq!(
+            self.sql("SELECT * FROM losses WHERE source = 'agent'"),
+            Vec::<Value>::new()
+        );
+    }
+}
+
+/// What the program says that it did.
+#[track_caller]
+fn account(output: &Output) -> Account {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn by_name(account: &Account) -> BTreeMap<String, (u64, u64)> {
+    let kernel =
+        |(name, tally): (&String, &plimsoll_sim::cuda::Tally)| (name.clone(), (tally.count, tally.total_ns));
+    account.kernels.iter().map(kernel).collect()
+}
+
+fn prepared() -> World {
+    let world = World::new();
+    world.write("plimsoll.toml", &world.base_config());
+    world
+}
+
+/// How many launches a test makes; the million of the acceptance test is made by hand and in the benchmark.
+const LAUNCHES: &str = "100000";
+
+#[test]
+fn counts_and_times_are_exact_and_allocations_balance_with_and_without_a_daemon() {
+    for with_daemon in [false, true] {
+        let world = prepared();
+        let daemon = with_daemon.then(|| world.daemon(&world.base_config()));
+        let arguments = [
+            "--threads",
+            "4",
+            "--processes",
+            "4",
+            "--launches",
+            LAUNCHES,
+            "--allocations",
+            "40",
+        ];
+        let account = account(&world.traced(&arguments).output().unwrap());
+        assert_eq!(account.launches.to_string(), LAUNCHES);
+        // The end of `run` is the end of recording: nothing is waited for here.
+        assert_eq!(world.kernels(), by_name(&account), "with a daemon: {with_daemon}");
+        world.nothing_lost();
+        let balance = world.sql(
+            "SELECT count(*) FILTER (WHERE operation = 'alloc') AS taken, count(*) FILTER (WHERE operation = 'free') AS freed,
+                 sum(CASE operation WHEN 'alloc' THEN bytes END) AS taken_bytes,
+                 sum(CASE operation WHEN 'alloc' THEN bytes ELSE -bytes END) AS live_bytes
+             FROM allocations WHERE run_id = 1",
+        );
+        let expected = json!({
+            "taken": account.allocations.taken,
+            "freed": account.allocations.freed,
+            "taken_bytes": account.allocations.taken_bytes,
+            "live_bytes": account.allocations.live_bytes,
+        });
+        assert_eq!(balance, [expected]);
+        let copies = world
+            .sql("SELECT direction, count, bytes, total_ns FROM copies WHERE run_id = 1 ORDER BY direction");
+        let copied: Vec<Value> = account
+            .copies
+            .iter()
+            .map(|(direction, copies)| {
+                json!({ "direction": direction, "count": copies.count, "bytes": copies.bytes, "total_ns": copies.total_ns })
+            })
+            .collect();
+        assert_eq!(copies, copied);
+        let agents = world.sql(
+            "SELECT DISTINCT json_extract(detail, '$.pid') AS pid FROM events WHERE kind = 'agent_attached'",
+        );
+        assert_eq!(agents.len(), 4);
+        let run = &world.sql("SELECT * FROM runs")[0];
+        assert_eq!(
+            (run["trace_tier"].as_str(), run["outcome"].as_str()),
+            (Some("graph"), Some("ok"))
+        );
+        let cost = world.sql(
+            "SELECT * FROM engine_samples WHERE run_id = 1 AND signal = 'agent.cost_ratio' AND value > 0",
+        );
+        assert!(!cost.is_empty(), "the cost is stated");
+        let shown = text(&world.call(&["kernels", "last"]).stdout);
+        assert!(
+            shown.contains("kernel_0(float*, float*, int)") && shown.contains("Nothing was lost."),
+            "{shown}"
+        );
+        assert!(shown.contains("Tracing cost "), "{shown}");
+        if let Some(daemon) = daemon {
+            assert!(daemon.stop().success());
+        }
+    }
+}
+
+#[test]
+fn every_layout_of_cupti_gives_the_same_counts() {
+    for release in ["11.8", "12.0", "12.9", "13.0", "13.5", "future"] {
+        let world = prepared();
+        let mut run = world.traced(&["--threads", "2", "--launches", "3000", "--allocations", "5"]);
+        let account = account(&run.env("PLIMSOLL_SIM_CUPTI", release).output().unwrap());
+        assert_eq!(world.kernels(), by_name(&account), "CUPTI {release}");
+        world.nothing_lost();
+    }
+}
+
+#[test]
+fn whole_graphs_are_counted() {
+    let world = prepared();
+    let account = account(
+        &world
+            .traced(&["--launches", "500", "--graph", "20"])
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(account.graphs.count, 500);
+    let kernels = world.kernels();
+    let (count, total): (u64, u64) = kernels
+        .values()
+        .fold((0, 0), |(count, total), (more, ns)| (count + more, total + ns));
+    assert_eq!((count, total), (500, account.graphs.total_ns), "{kernels:?}");
+}
+
+#[test]
+fn each_fault_is_counted_and_harms_nobody() {
+    let launches = 2_000;
+    // Fault, the losses by reason, and how many launches are missing.
+    type Losses = &'static [(&'static str, u64)];
+    let cases: [(&str, Losses, u64); 7] = [
+        ("drops:7", &[("dropped_by_cupti", 7)], 7),
+        ("zero-timestamps:5", &[("zero_timestamp", 5)], 5),
+        ("inverted:3", &[("inverted_timestamp", 3)], 3),
+        (
+            "drops:2,zero-timestamps:3,inverted:4",
+            &[
+                ("dropped_by_cupti", 2),
+                ("zero_timestamp", 3),
+                ("inverted_timestamp", 4),
+            ],
+            9,
+        ),
+        ("huge-names", &[], 0),
+        ("non-utf8-names", &[], 0),
+        ("slow-flush:50", &[], 0),
+    ];
+    for (fault, losses, missing) in cases {
+        let world = prepared();
+        let mut run = world.traced(&["--launches", &launches.to_string()]);
+        let account = account(&run.env("PLIMSOLL_SIM_CUPTI_FAULT", fault).output().unwrap());
+        assert_eq!(account.launches, launches, "{fault}");
+        let counted: u64 = world.kernels().values().map(|(count, _)| count).sum();
+        assert_eq!(counted, launches - missing, "{fault}");
+        for (reason, count) in losses {
+            assert_eq!(world.lost(reason), *count, "{fault}: {reason}");
+        }
+        if losses.is_empty() {
+            world.nothing_lost();
+        }
+    }
+}
+
+#[test]
+fn a_cupti_that_cannot_be_used_is_told_and_the_command_runs_on() {
+    for (name, value) in [
+        ("PLIMSOLL_SIM_CUPTI_FAULT", "not-initialized"),
+        ("PLIMSOLL_SIM_CUPTI_FAULT", "subscribe-busy"),
+        ("PLIMSOLL_SIM_CUPTI_FAULT", "enable-fails:10:21"),
+        (
+            "PLIMSOLL_SIM_CUPTI_FAULT",
+            "missing-symbol:cuptiActivityRegisterCallbacks",
+        ),
+        ("PLIMSOLL_CUPTI_LIBRARY", "/no/such/libcupti.so"),
+    ] {
+        let world = prepared();
+        let mut run = world.traced(&["--launches", "500"]);
+        let account = account(&run.env(name, value).output().unwrap());
+        assert_eq!(account.launches, 500, "{value}");
+        let told = world.sql("SELECT message FROM events WHERE kind = 'agent_degraded'");
+        assert!(
+            !told.is_empty(),
+            "{value}: {:?}",
+            world.sql("SELECT kind, message FROM events")
+        );
+    }
+}
+
+#[test]
+fn what_was_flushed_before_a_sigkill_is_stored() {
+    let world = prepared();
+    let arguments = [
+        "--rate",
+        "4000",
+        "--launches",
+        "40000",
+        "--sigkill-after",
+        "10000",
+    ];
+    let output = world.traced(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(137), "{}", text(&output.stderr));
+    let account: Account = serde_json::from_slice(&output.stdout).unwrap();
+    let counted: u64 = world.kernels().values().map(|(count, _)| count).sum();
+    // A flush is due every 100 ms; on a busy machine the agent's thread may come to it a second late.
+    let (end_ns, _) = *account.checkpoints.last().unwrap();
+    let flushed = account
+        .checkpoints
+        .iter()
+        .rfind(|(at_ns, _)| *at_ns < end_ns - 1_100_000_000);
+    let (_, least) = *flushed.expect("it ran for longer than that");
+    assert!(
+        (least..=10_000).contains(&counted),
+        "{counted} of 10000, of which {least} were flushed"
+    );
+    let run = &world.sql("SELECT * FROM runs")[0];
+    assert_eq!(run["outcome"], "killed");
+}
+
+/// Starts the program as a service manager would: with the agent in its environment and nothing of Plimsoll before it.
+fn elsewhere(world: &World, program: &[&str]) -> Process {
+    let mut command = world.with_cuda();
+    command
+        .arg("sim-cuda")
+        .args(program)
+        .env("CUDA_INJECTION64_PATH", plimsoll_agent::library_path().unwrap())
+        .env("PLIMSOLL_SOCKET", world.path("plimsoll.sock"))
+        .env("PLIMSOLL_TRACE", "graph")
+        .env("PLIMSOLL_BUDGET", "100%")
+        .stdout(Stdio::piped());
+    Process(command.spawn().unwrap())
+}
+
+fn finished(mut process: Process) -> Account {
+    let mut line = String::new();
+    let mut output = BufReader::new(process.0.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    assert!(process.wait().success());
+    serde_json::from_str(&line).unwrap()
+}
+
+#[test]
+fn a_program_that_was_started_elsewhere_is_a_run_of_its_own() {
+    let world = prepared();
+    let daemon = world.daemon(&world.base_config());
+    let account = finished(elsewhere(&world, &["--processes", "3", "--launches", "3000"]));
+    let run = world.row("SELECT * FROM runs WHERE ended_ns IS NOT NULL");
+    assert_eq!(
+        (run["name"].as_str(), run["trace_tier"].as_str()),
+        (Some("plimsoll"), Some("graph"))
+    );
+    assert_eq!(
+        (run["pid"].as_u64(), &run["engine"]),
+        (Some(account.pid.into()), &Value::Null)
+    );
+    assert!(run["command"].as_str().unwrap().contains("sim-cuda"), "{run}");
+    assert!(daemon.stop().success());
+    assert_eq!(world.sql("SELECT count(*) AS n FROM runs"), [json!({ "n": 1 })]);
+    assert_eq!(world.kernels(), by_name(&account));
+    world.nothing_lost();
+}
+
+#[test]
+fn a_daemon_that_is_restarted_goes_on_where_the_last_one_read() {
+    let world = prepared();
+    let daemon = world.daemon(&world.base_config());
+    let program = elsewhere(&world, &["--rate", "2000", "--launches", "12000"]);
+    world.row("SELECT 1 FROM kernels WHERE count > 0");
+    assert!(daemon.stop().success());
+    let daemon = world.start_daemon();
+    let account = finished(program);
+    until("the rest is read", || {
+        let counted: u64 = world.kernels().values().map(|(count, _)| count).sum();
+        (counted >= 12_000).then_some(())
+    });
+    assert!(daemon.stop().success());
+    assert_eq!(world.kernels(), by_name(&account));
+    world.nothing_lost();
+}
+
+#[test]
+fn a_command_finds_what_it_needs_in_its_environment() {
+    let world = prepared();
+    let output = world
+        .plimsoll()
+        .args(["run", "--trace", "kernels", "--budget", "2%", "--", "env"])
+        .env("CUDA_INJECTION64_PATH", "/opt/other/profiler.so")
+        .output()
+        .unwrap();
+    let said = text(&output.stdout);
+    let value = |name: &str| {
+        said.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+    };
+    assert!(
+        value("CUDA_INJECTION64_PATH").is_some_and(|path| path.ends_with("/libplimsoll_agent.so")),
+        "{said}"
+    );
+    assert_eq!(value("PLIMSOLL_CHAIN"), Some("/opt/other/profiler.so"));
+    assert_eq!(
+        value("PLIMSOLL_SOCKET").map(Into::into),
+        Some(world.path("plimsoll.sock"))
+    );
+    assert_eq!(
+        (value("PLIMSOLL_TRACE"), value("PLIMSOLL_BUDGET")),
+        (Some("kernels"), Some("0.02"))
+    );
+    let shown = world.call(&["kernels", "last"]);
+    assert!(
+        text(&shown.stdout).starts_with("No kernels of run 1 (env) are recorded"),
+        "{shown:?}"
+    );
+}
+
+#[test]
+fn without_the_agent_the_command_runs_all_the_same() {
+    let world = prepared();
+    let output = world
+        .plimsoll()
+        .args([
+            "run",
+            "--trace",
+            "graph",
+            "--",
+            "sh",
+            "-c",
+            "echo $CUDA_INJECTION64_PATH-; exit 3",
+        ])
+        .env("PLIMSOLL_AGENT", "/no/such/agent.so")
+        .output()
+        .unwrap();
+    assert_eq!(
+        (output.status.code(), text(&output.stdout).as_str()),
+        (Some(3), "-\n")
+    );
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("GPU work is not traced: PLIMSOLL_AGENT names /no/such/agent.so"),
+        "{said}"
+    );
+    assert_eq!(
+        world.sql("SELECT trace_tier FROM runs"),
+        [json!({ "trace_tier": "off" })]
+    );
+    for budget in ["0", "101%", "-1%", "much"] {
+        let refused = world.call(&["run", "--trace", "graph", "--budget", budget, "--", "true"]);
+        assert_eq!(refused.status.code(), Some(2), "{budget}");
+    }
+}
+
+#[test]
+fn an_allocator_tells_about_itself_over_the_same_socket() {
+    let world = prepared();
+    let own_group = rustix::process::getgid().as_raw();
+    let config = format!("{}[agent]\ngroup = \"{own_group}\"\n", world.base_config());
+    let daemon = world.daemon(&config);
+    let socket = world.path("plimsoll.sock");
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660, "it is open to its group");
+    let mut stream = BufReader::new(UnixStream::connect(&socket).unwrap());
+    let mut ask = |line: &str| -> Value {
+        stream.get_mut().write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap()
+    };
+    let told = ask(
+        "{\"request\": \"allocator\", \"pid\": 1, \"device\": \"GPU-00000000-0000-4000-8000-000000000000\", \
+         \"allocated_bytes\": 75, \"reserved_bytes\": 100, \"inactive_split_bytes\": 10}\n",
+    );
+    assert_eq!(told, json!({ "stored": true, "snapshot": false }));
+    let refused = ask("{\"request\": \"allocator\", \"reserved_bytes\": -1}\n");
+    assert!(
+        refused["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("not a request")),
+        "{refused}"
+    );
+    let row = world.row("SELECT * FROM allocator_samples");
+    assert_eq!(
+        (
+            row["level"].as_str(),
+            row["slack_ratio"].as_f64(),
+            row["stuck_ratio"].as_f64()
+        ),
+        (Some("pytorch"), Some(0.25), Some(0.1))
+    );
+    // Whose it is the socket says.
+    assert_eq!(
+        (row["pid"].as_u64(), &row["run_id"]),
+        (Some(std::process::id().into()), &Value::Null)
+    );
+    assert!(daemon.stop().success());
+}

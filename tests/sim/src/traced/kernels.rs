@@ -6,11 +6,12 @@ use plimsoll_sim_cuda::{Cuda, CudaError, Direction, Function, Stream};
 
 use crate::config::Quantization;
 
-/// How long the device is busy with one round, ns. Real kernels are a hundred times shorter and as many more; the shares are
-/// what a recording shows, and so few launches cost the demo nothing.
-const ROUND_NS: u64 = 16_000_000;
+/// How long the device is busy with one round, ns. Real kernels are ten times shorter and as many more; the shares are what a
+/// recording shows, and so few launches cost the demo nothing. Fewer would not fill CUPTI's buffers: while the device is never
+/// idle, CUPTI gives back none that is not full.
+const ROUND_NS: u64 = 4_000_000;
 /// Work that is due and not yet launched is at most this; the rest of a long pause is forgotten.
-const MOST_DUE_NS: f64 = 2.0 * ROUND_NS as f64;
+const MOST_DUE_NS: f64 = 48_000_000.0;
 
 /// Kernels of a round apart from the matrix products, with their share of it in thousandths. The names are as compilers write
 /// them for servers of language models.

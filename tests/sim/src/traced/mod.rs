@@ -25,6 +25,7 @@ pub(crate) struct Traced {
 }
 
 struct Driver {
+    cuda: Cuda,
     kernels: Kernels,
     segments: Segments,
 }
@@ -61,6 +62,13 @@ impl Traced {
     }
 }
 
+impl Drop for Driver {
+    /// Waits for the device, as a process does that ends in order: what is not done has no end in any recording.
+    fn drop(&mut self) {
+        let _failed_or_done = self.cuda.synchronize();
+    }
+}
+
 impl Driver {
     fn start(state: &Path, device: usize) -> Result<Self, String> {
         let path = std::env::var_os("PLIMSOLL_SIM_CUDA")
@@ -74,6 +82,7 @@ impl Driver {
         let started = || -> Result<Self, CudaError> {
             cuda.init()?;
             Ok(Self {
+                cuda,
                 kernels: Kernels::new(cuda)?,
                 segments: Segments::new(cuda, SHARD_BYTES),
             })

@@ -6,6 +6,7 @@ pub const BUCKETS: usize = 168;
 /// The bucket that a duration falls into. Durations below 4 ns have one each; above, each doubling is cut into four equal
 /// parts; the last bucket takes all that is longer.
 #[must_use]
+#[inline]
 pub const fn bucket(ns: u64) -> u8 {
     if ns < 4 {
         return ns.to_le_bytes()[0];

@@ -155,13 +155,17 @@ impl Cycle {
         loop {
             self.wait(next_flush);
             let ends = exit::is_ending();
-            self.drain();
+            self.drain(next_flush);
             let now = clock::monotonic();
             if ends || now >= next_flush {
+                if ends {
+                    // First what needs nobody's help.
+                    self.ship_out(true);
+                }
                 self.flush(ends);
                 self.ship_out(ends);
                 if ends {
-                    return;
+                    return self.finish();
                 }
                 // Flushes that were missed, because the machine slept or is too busy, are not made up for.
                 next_flush = next_flush.saturating_add(flush).max(clock::monotonic());
@@ -183,8 +187,8 @@ impl Cycle {
         }
     }
 
-    /// Counts what full buffers hold.
-    fn drain(&mut self) {
+    /// Counts what full buffers hold, but does not put off what is due: the ring is filled while there is time for it.
+    fn drain(&mut self, due_ns: u64) {
         let Ok(Tracing { hooked, .. }) = &self.tracing else {
             return;
         };
@@ -192,6 +196,19 @@ impl Cycle {
             self.buffers += 1;
             self.consumer.read(&hooked.functions, &hooked.losses, &completed);
             hooked.buffers.give_back(completed);
+            if clock::monotonic() >= due_ns || exit::is_ending() {
+                return;
+            }
+        }
+    }
+
+    /// Counts what is left when the process ends, and tells each part at once: nobody knows how long it will wait.
+    fn finish(mut self) {
+        while let Ok(tracing) = &self.tracing
+            && tracing.hooked.buffers.waiting() > 0
+        {
+            self.drain(0);
+            self.ship_out(true);
         }
     }
 
@@ -208,7 +225,11 @@ impl Cycle {
                 .flush_all(if forced { FLUSH_FORCED } else { 0 })
                 .ok();
         }
-        self.drain();
+        // What comes while this is counted is for the next time; at the end it is counted part by part.
+        let waiting = if forced { 0 } else { hooked.buffers.waiting() };
+        for _ in 0..waiting {
+            self.drain(0);
+        }
         // SAFETY: no context is named.
         if let Ok(dropped) = unsafe { hooked.functions.dropped_records(std::ptr::null_mut(), 0) } {
             hooked.losses.add(LossReason::DroppedByCupti, dropped);
@@ -449,6 +470,10 @@ impl Cycle {
         self.judge(true);
         if let Ok(tracing) = &mut self.tracing {
             tracing.control.make(desired);
+            if self.has_yielded {
+                // What was recorded until here is ours, and nobody flushes from here on.
+                tracing.hooked.functions.flush_all(0).ok();
+            }
         }
         self.desired = Some(desired);
     }
@@ -501,7 +526,7 @@ impl Cycle {
         let is_degraded = !says.is_empty();
         says.extend(self.ignored.iter().cloned());
         let kind = match (tracing.control.records_anything(), is_degraded) {
-            (false, _) if self.verdict.tier != TraceTier::Kernels => State::Off,
+            (false, _) => State::Off,
             (_, true) => State::Degraded,
             _ => State::Tracing,
         };

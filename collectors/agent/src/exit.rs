@@ -11,19 +11,17 @@ use std::time::Duration;
 
 use crate::descriptor;
 
-/// The exiting thread waits no longer than this.
-const PATIENCE: Duration = Duration::from_millis(250);
-
 /// This process is the child of the agent's.
 static IS_CHILD: AtomicBool = AtomicBool::new(false);
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
-static THREAD: OnceLock<Thread> = OnceLock::new();
+static AGENT: OnceLock<(Thread, Duration)> = OnceLock::new();
 static IS_DONE: Mutex<bool> = Mutex::new(false);
 static DONE: Condvar = Condvar::new();
 
-/// From here on the end of the process is noticed. `thread` is the agent's.
-pub(crate) fn attend(thread: Thread) {
-    if THREAD.set(thread).is_err() {
+/// From here on the end of the process is noticed. `thread` is the agent's; the exiting thread waits for it no longer than
+/// `patience`.
+pub(crate) fn attend(thread: Thread, patience: Duration) {
+    if AGENT.set((thread, patience)).is_err() {
         return;
     }
     // SAFETY: registers functions of this library, which stays loaded. Without room for one more, what is not flushed at
@@ -46,13 +44,13 @@ pub(crate) fn done() {
 }
 
 extern "C" fn at_exit() {
-    let Some(thread) = THREAD.get().filter(|_| !IS_CHILD.load(Acquire)) else {
+    let Some((thread, patience)) = AGENT.get().filter(|_| !IS_CHILD.load(Acquire)) else {
         return;
     };
     IS_ENDING.store(true, Release);
     thread.unpark();
     let done = IS_DONE.lock().unwrap_or_else(PoisonError::into_inner);
-    drop(DONE.wait_timeout_while(done, PATIENCE, |done| !*done));
+    drop(DONE.wait_timeout_while(done, *patience, |done| !*done));
 }
 
 /// Only what may be done between fork and exec.

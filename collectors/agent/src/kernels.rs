@@ -13,6 +13,8 @@ const MOST: usize = 8192;
 const FIRST_SLOTS: usize = 1 << 10;
 const MOST_SLOTS: usize = 1 << 15;
 const NONE: u32 = u32::MAX;
+/// So many graphs have a name of their own: a program that makes new ones all day must not use all names up.
+const MOST_GRAPHS: usize = 1024;
 
 /// What one kernel did on one device since it was last told.
 #[derive(Clone, Debug)]
@@ -113,11 +115,12 @@ impl Counts {
     pub(crate) fn graph(&mut self, names: &mut Names, graph: u32, device: u32, ns: u64) -> Result<u32, Full> {
         let stat = match self.by_graph.get(&(graph, device)) {
             Some(stat) => *stat,
-            None => {
+            None if self.by_graph.len() < MOST_GRAPHS => {
                 let stat = self.stat_of(names, format!("CUDA graph {graph}").as_bytes(), device)?;
                 self.by_graph.insert((graph, device), stat);
                 stat
             }
+            None => self.stat_of(names, b"CUDA graphs", device)?,
         };
         Ok(self.count(stat, ns))
     }
@@ -365,6 +368,18 @@ mod tests {
             crate::names::MOST
         );
         assert_eq!(results.last(), Some(&Err(Full)));
+    }
+
+    #[test]
+    fn graphs_beyond_a_number_share_a_name() {
+        let (mut names, mut counts) = (Names::default(), Counts::new());
+        for graph in 0..u32::try_from(MOST_GRAPHS).unwrap() + 100 {
+            counts.graph(&mut names, graph, 0, 1).unwrap();
+        }
+        let frames = told(&mut counts, 1);
+        let stats: Vec<_> = frames.iter().flat_map(|frame| &frame.stats).collect();
+        assert_eq!(stats.len(), MOST_GRAPHS + 1);
+        assert_eq!(stats.last().map(|stat| stat.count), Some(100));
     }
 
     #[test]

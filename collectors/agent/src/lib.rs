@@ -3,8 +3,8 @@
 //!
 //! It is a guest in somebody else's process. It never prints, never waits for the daemon, never touches signals or the
 //! environment, lets no panic out, bounds everything it holds, and when in doubt does nothing. The hooks on the host's
-//! threads ([`hooks`]) move buffers; all else happens on one thread ([`cycle`]), whose cost is kept below a budget
-//! ([`governor`]). What is lost is counted by reason and told.
+//! threads (`hooks`) move buffers; all else happens on one thread (`cycle`), whose cost is kept below a budget
+//! (`governor`). What is lost is counted by reason and told.
 #![expect(unsafe_code, reason = "lives in a foreign process between two C libraries")]
 
 use std::ffi::c_int;

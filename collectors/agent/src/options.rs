@@ -22,6 +22,8 @@ pub(crate) struct Options {
     pub(crate) window: Duration,
     /// From the beginning of one window to that of the next, in tier `kernels`.
     pub(crate) window_every: Duration,
+    /// The exiting thread waits for the last flush no longer than this.
+    pub(crate) exit: Duration,
 }
 
 /// One option: its variable, what it is without one, and how a value is taken; `None` for a value that it cannot have.
@@ -31,7 +33,7 @@ struct Entry {
     take: fn(&mut Options, &str) -> Option<()>,
 }
 
-const TABLE: [Entry; 10] = [
+const TABLE: [Entry; 11] = [
     // The daemon's Unix socket. Without one there is nobody to tell, and the agent does nothing.
     Entry {
         name: "PLIMSOLL_SOCKET",
@@ -113,6 +115,12 @@ const TABLE: [Entry; 10] = [
         default: "30s",
         take: |options, value| set(&mut options.window_every, parse_duration(value).ok()?),
     },
+    // How long the last flush may hold the end of the process up.
+    Entry {
+        name: "PLIMSOLL_EXIT",
+        default: "250ms",
+        take: |options, value| set(&mut options.exit, parse_duration(value).ok()?),
+    },
 ];
 
 fn set<T>(place: &mut T, value: T) -> Option<()> {
@@ -140,6 +148,7 @@ impl Options {
             virtual_memory: false,
             window: Duration::ZERO,
             window_every: Duration::ZERO,
+            exit: Duration::ZERO,
         };
         let mut ignored = Vec::new();
         for Entry { name, default, take } in &TABLE {

@@ -112,7 +112,8 @@ impl Consumer {
         }
     }
 
-    #[inline]
+    /// Inlined, so that only the fields that are used are read.
+    #[inline(always)]
     fn kernel(&mut self, kernel: &Kernel) -> Result<(), LossReason> {
         let ns = self.duration(kernel.start, kernel.end)?;
         self.devices |= bit(kernel.device);

@@ -14,6 +14,8 @@ pub(crate) struct Window {
     until_ns: u64,
     room: usize,
     waiting: Vec<Span>,
+    /// What one frame takes, kept so that telling allocates once.
+    part: Vec<Span>,
     skipped: u64,
 }
 
@@ -41,14 +43,23 @@ impl Window {
 
     /// Hands the spans to `tell`. What it refuses is gone, and counted: spans are the first that may be missed.
     pub(crate) fn tell(&mut self, mut tell: impl FnMut(&Frame) -> bool) {
-        for spans in self.waiting.chunks(IN_FRAME) {
-            if !tell(&Frame::Spans(Spans {
-                spans: spans.to_vec(),
-            })) {
-                self.skipped += spans.len() as u64;
+        for waiting in self.waiting.chunks(IN_FRAME) {
+            self.part.clear();
+            self.part.extend_from_slice(waiting);
+            let spans = std::mem::take(&mut self.part);
+            let frame = Frame::Spans(Spans { spans });
+            if !tell(&frame) {
+                self.skipped += waiting.len() as u64;
+            }
+            if let Frame::Spans(Spans { spans }) = frame {
+                self.part = spans;
             }
         }
-        self.waiting = Vec::new();
+        if self.waiting.is_empty() {
+            // Between windows nothing is held.
+            (self.waiting, self.part) = (Vec::new(), Vec::new());
+        }
+        self.waiting.clear();
     }
 
     /// How many were left out since this was last asked.

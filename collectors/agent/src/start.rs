@@ -48,12 +48,13 @@ fn record(options: Options, socket: &Path, ignored: Vec<String>, began_ns: u64) 
         tracing.hooked.hooks_ns.fetch_add(spent, Relaxed);
     }
     let hooked = tracing.as_ref().ok().map(|tracing| tracing.hooked);
+    let patience = options.exit;
     let cycle = Cycle::new(options, ship, Connection::to(socket), process, tracing, ignored);
     let Some(thread) = spawn(cycle) else { return };
     if let Some(hooked) = hooked {
         hooked.thread.get_or_init(|| thread.clone());
     }
-    exit::attend(thread);
+    exit::attend(thread, patience);
 }
 
 /// Loads CUPTI and enables what the tier needs, or says why not.

@@ -151,3 +151,29 @@ fn tier_memory_records_no_kernels_and_its_cost_is_told() {
     assert!(costs.iter().map(|cost| cost.thread_ns).sum::<u64>() > 0);
     assert_eq!(costs[0].device_bytes, Some(64_000_000));
 }
+
+#[test]
+fn a_budget_that_is_spent_ends_the_recording_of_kernels_and_nothing_else() {
+    let daemon = Daemon::listen();
+    // The start alone costs more than this pays in a day.
+    let mut program = Program::new("steps 100", &daemon.socket())
+        .env("PLIMSOLL_BUDGET", "0.0000001")
+        .start();
+    let mut agent = daemon.accept();
+    program.says("launched");
+    let rests = |agent: &Agent| {
+        let costs = agent.each(|frame| match frame {
+            Frame::Cost(cost) => Some(cost.wall_ns > 0 && cost.traced_ns == 0),
+            _ => None,
+        });
+        costs.last() == Some(true)
+    };
+    agent.read_until("the rest", rests);
+    let before = agent.launches();
+    program.go_on();
+    program.says("launched");
+    program.close_input();
+    agent.read_to_end();
+    program.ends();
+    assert_eq!(agent.launches(), before);
+}

@@ -6,7 +6,7 @@ use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use plimsoll_trace::wire::ring::{Next, Reader};
@@ -66,6 +66,7 @@ impl Daemon {
         Agent {
             stream,
             ring: Reader::open(words).unwrap(),
+            words,
             frames: Vec::new(),
         }
     }
@@ -75,6 +76,7 @@ impl Daemon {
 pub(crate) struct Agent {
     stream: UnixStream,
     ring: Reader<'static>,
+    words: &'static [AtomicU64],
     pub(crate) frames: Vec<Frame>,
 }
 
@@ -91,6 +93,17 @@ impl Agent {
                 Next::Empty => return,
                 Next::Garbage => panic!("the ring makes no sense"),
             }
+        }
+    }
+
+    /// Waits until so many words are in the ring, and leaves them there.
+    pub(crate) fn wait_unread(&self, words: u64) {
+        let began = Instant::now();
+        // Where the writer is and where the reader is, as the ring's layout says.
+        let at = |word: usize| self.words[word].load(Ordering::Acquire);
+        while at(8) - at(16) < words {
+            assert!(began.elapsed() < PATIENCE, "nothing more was written");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

@@ -16,8 +16,8 @@ fn what_was_written_before_a_kill_is_read_after_it() {
     agent.read_until("the launches", |agent| agent.launches() == 500);
     program.go_on();
     program.says("launched");
-    // One flush more, which nobody reads while the program lives.
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    // Some flushes more, which nobody reads while the program lives.
+    agent.wait_unread(200);
     program.kill();
     agent.read_to_end();
     assert_eq!(agent.launches(), 1_000);
@@ -113,6 +113,7 @@ fn a_flush_that_hangs_does_not_keep_the_program_from_ending() {
     let daemon = Daemon::listen();
     let mut program = Program::new("steps 10", &daemon.socket())
         .env("PLIMSOLL_SIM_CUPTI_FAULT", "slow-flush:60000")
+        .env("PLIMSOLL_EXIT", "250ms")
         .start();
     let mut agent = daemon.accept();
     program.says("launched");

@@ -77,3 +77,35 @@ fn a_window_of_single_kernels_opens_when_asked() {
         assert!(began.elapsed().as_secs() < 60);
     }
 }
+
+#[test]
+fn a_library_whose_place_was_taken_is_started_too() {
+    let daemon = Daemon::listen();
+    // The same library under another name is another one, with a ring of its own.
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other.so");
+    std::fs::copy(plimsoll_agent::library_path().unwrap(), &other).unwrap();
+    let mut program = Program::new("launch 1 100", &daemon.socket())
+        .env("PLIMSOLL_CHAIN", &other)
+        .start();
+    let mut agents = [daemon.accept(), daemon.accept()];
+    program.ends();
+    agents.iter_mut().for_each(crate::daemon::Agent::read_to_end);
+    // CUPTI gives its records to the last one that asked.
+    let launches: u64 = agents.iter().map(crate::daemon::Agent::launches).sum();
+    assert_eq!(launches, 100);
+}
+
+#[test]
+fn a_library_to_be_started_that_is_none_is_no_trouble() {
+    let daemon = Daemon::listen();
+    for chained in ["/nowhere/other.so", "libc.so.6"] {
+        let mut program = Program::new("launch 1 100", &daemon.socket())
+            .env("PLIMSOLL_CHAIN", chained)
+            .start();
+        let mut agent = daemon.accept();
+        agent.read_to_end();
+        program.ends();
+        assert_eq!(agent.launches(), 100);
+    }
+}

@@ -33,6 +33,8 @@ impl Program {
             .env("PLIMSOLL_TRACE", "graph")
             // A busy machine makes each record dear; what is tested here is not the budget.
             .env("PLIMSOLL_BUDGET", "100%")
+            // Nor is it how long a busy machine takes to end a program.
+            .env("PLIMSOLL_EXIT", "60s")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         Self(command)

@@ -1,5 +1,5 @@
 //! What CUPTI calls on the program's threads. Each does the least: it moves a buffer or a row of words, with no lock, no
-//! allocation and no system call but the clock and, when buffers pile up, one that wakes the agent's thread.
+//! allocation and no system call but the thread's clock and, when buffers pile up, one that wakes the agent's thread.
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,7 +31,7 @@ pub(crate) struct Hooked {
     /// Calls of virtual memory: when, which, and its numbers.
     pub(crate) calls: Queue<5>,
     pub(crate) losses: Losses,
-    /// Time spent in the hooks.
+    /// Processor time spent in the hooks.
     pub(crate) hooks_ns: AtomicU64,
     /// Launches, while they are watched.
     pub(crate) launches: AtomicU64,
@@ -84,13 +84,14 @@ impl Hooked {
     }
 }
 
-/// Runs a hook: it finds what it shares, its time is counted, and no panic leaves it.
+/// Runs a hook: it finds what it shares, its processor time is counted, and no panic leaves it. (Time that passes would count
+/// what other programs do on a busy machine.)
 fn hook(work: impl FnOnce(&'static Hooked)) {
     let Some(hooked) = HOOKED.get() else { return };
-    let began = clock::monotonic();
+    let began = clock::thread();
     // A hook that panicked did nothing; that is seen as a loss later.
     let _caught = catch_unwind(AssertUnwindSafe(|| work(hooked)));
-    let spent = clock::monotonic().saturating_sub(began);
+    let spent = clock::thread().saturating_sub(began);
     hooked.hooks_ns.fetch_add(spent, Relaxed);
 }
 
@@ -138,17 +139,18 @@ pub(crate) extern "C" fn complete(
 
 /// The program made a call that is observed.
 pub(crate) extern "C" fn on_call(_user: *mut c_void, _domain: u32, call: u32, data: *const CallbackData) {
-    hook(|hooked| {
-        // SAFETY: CUPTI passes its data, which live for the length of this call.
-        let Some(data) = (unsafe { data.as_ref() }) else {
-            return;
-        };
-        if is_launch(call) {
-            if data.site == site::ENTER {
-                hooked.launches.fetch_add(1, Relaxed);
-            }
-            return;
+    // SAFETY: CUPTI passes its data, which live for the length of this call.
+    let Some(data) = (unsafe { data.as_ref() }) else {
+        return;
+    };
+    if LAUNCH_CALLS.contains(&call) {
+        // Too many to look at the clock for each.
+        if let Some(hooked) = HOOKED.get().filter(|_| data.site == site::ENTER) {
+            hooked.launches.fetch_add(1, Relaxed);
         }
+        return;
+    }
+    hook(|hooked| {
         // SAFETY: the data are those of a call of this number.
         if let Some([a, b, c]) = unsafe { numbers(call, data) }
             && !hooked.calls.push([clock::monotonic(), call.into(), a, b, c])
@@ -177,10 +179,6 @@ pub(crate) const LAUNCH_CALLS: [u32; 6] = [
     driver_call::GRAPH_LAUNCH,
     driver_call::GRAPH_LAUNCH_PTSZ,
 ];
-
-fn is_launch(call: u32) -> bool {
-    LAUNCH_CALLS.contains(&call)
-}
 
 /// The parameters of the calls, as `generated_cuda_meta.h` declares them.
 mod parameters {

@@ -23,7 +23,7 @@ const STACK_BYTES: usize = 512 << 10;
 
 /// Starts recording if it was asked for, then the injected library whose place this one took.
 pub(crate) fn start() {
-    let began_ns = clock::monotonic();
+    let began_ns = clock::thread();
     let (options, ignored) = Options::read(|name| std::env::var(name).ok());
     let chained = options.chain.clone();
     if options.tier != TraceTier::Off
@@ -44,7 +44,7 @@ fn record(options: Options, socket: &Path, ignored: Vec<String>, began_ns: u64) 
     let tracing = trace(&options);
     let process = introduce(&options, tracing.as_ref().ok());
     if let Ok(tracing) = &tracing {
-        let spent = clock::monotonic().saturating_sub(began_ns);
+        let spent = clock::thread().saturating_sub(began_ns);
         tracing.hooked.hooks_ns.fetch_add(spent, Relaxed);
     }
     let hooked = tracing.as_ref().ok().map(|tracing| tracing.hooked);

@@ -38,9 +38,20 @@ fn counts_and_totals_are_exact_in_every_layout() {
 }
 
 #[test]
-fn many_launches_from_four_threads_are_all_counted() {
-    let agent = launched("13.0", 60_000);
-    assert_eq!(agent.launches(), 240_000);
+fn a_million_launches_over_four_processes_are_all_counted_within_the_budget() {
+    let daemon = Daemon::listen();
+    let start = || {
+        Program::new("launch 4 62500", &daemon.socket())
+            .env("PLIMSOLL_BUDGET", "1%")
+            .start()
+    };
+    let mut programs: Vec<_> = (0..4).map(|_| start()).collect();
+    for _ in &programs {
+        let mut agent = daemon.accept();
+        agent.read_to_end();
+        assert_eq!(agent.launches(), 250_000);
+    }
+    programs.iter_mut().for_each(crate::program::Running::ends);
 }
 
 #[test]

@@ -80,7 +80,12 @@ pub(crate) fn default_store_path() -> PathBuf {
 
 /// The daemon's control socket: `PLIMSOLL_SOCKET`, else beside its database.
 pub(crate) fn socket_path(store: &Path) -> PathBuf {
-    variable("PLIMSOLL_SOCKET").unwrap_or_else(|| store.with_extension("sock"))
+    variable("PLIMSOLL_SOCKET").unwrap_or_else(|| socket_beside(store))
+}
+
+/// Where the daemon of a database listens when the environment names no other place.
+pub(crate) fn socket_beside(store: &Path) -> PathBuf {
+    store.with_extension("sock")
 }
 
 /// A path from the environment; an empty variable is as good as none.

@@ -21,7 +21,7 @@ use plimsoll_trace::units::Size;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Config, socket_path};
+use crate::config::Config;
 pub(crate) use control::{Client, Request};
 use pipeline::{Event, Pipeline};
 
@@ -42,8 +42,13 @@ pub(crate) enum Until {
     },
 }
 
-/// Runs the service. `named` is the configuration file that `--config` named.
-pub(crate) async fn run(config: Config, named: Option<PathBuf>, until: Until) -> anyhow::Result<()> {
+/// Runs the service, which listens at `socket`. `named` is the configuration file that `--config` named.
+pub(crate) async fn run(
+    config: Config,
+    named: Option<PathBuf>,
+    socket: PathBuf,
+    until: Until,
+) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -53,7 +58,6 @@ pub(crate) async fn run(config: Config, named: Option<PathBuf>, until: Until) ->
         .context("the store cannot be opened")?;
     let (events, queue) = mpsc::channel(QUEUE);
     let (control, mut calls) = mpsc::channel(64);
-    let socket = socket_path(&path);
     let _socket = control::Socket::listen(&socket, control)
         .with_context(|| format!("the control socket {} cannot be made", socket.display()))?;
     let forward = events.clone();

@@ -61,11 +61,6 @@ impl Snapshot {
         self.processes.get(&pid)
     }
 
-    /// Pids from `first` on, ascending.
-    pub(crate) fn pids_from(&self, first: u32) -> impl Iterator<Item = u32> {
-        self.processes.range(first..).map(|(pid, _)| *pid)
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Process> {
         self.processes.values()
     }

@@ -135,6 +135,7 @@ impl WatchedEngine {
             _ => snapshot.matching(&self.watch.matcher, own),
         };
         candidates.remove(&own.pid);
+        candidates.retain(|pid| snapshot.get(*pid).is_some_and(|process| still_runs(process.id)));
         snapshot
             .root_of(&candidates)
             .filter(|found| !self.belongs_to_root(found.id))
@@ -201,5 +202,92 @@ impl WatchedEngine {
             exit_code,
             hint: None,
         }
+    }
+}
+
+/// Whether this very process runs now. The snapshot may be older: one that ended stays there until it is read again, for
+/// as long as its parent does not wait for it.
+fn still_runs(id: ProcessId) -> bool {
+    proc::stat(id.pid).is_some_and(|now| !now.is_dead() && now.started_ticks == id.started_ticks)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    fn shell() -> Child {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "read line"]).stdin(Stdio::piped());
+        shell.spawn().expect("sh")
+    }
+
+    /// A scan's picture of these children, as engines. It stays as it is when they end.
+    fn snapshot(children: &[&Child]) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for child in children {
+            let stat = proc::stat(child.id()).expect("a child");
+            snapshot.insert(Process {
+                id: ProcessId {
+                    pid: child.id(),
+                    started_ticks: stat.started_ticks,
+                },
+                parent: stat.parent,
+                group: stat.group,
+                session: stat.session,
+                command: Some("the engine".to_owned()),
+                executable: None,
+                cgroup: None,
+            });
+        }
+        snapshot
+    }
+
+    fn update(engine: &mut WatchedEngine, snapshot: &Snapshot) -> Option<Exit> {
+        engine.update(World {
+            at: Stamp::now(),
+            snapshot,
+            own: &Own {
+                pid: std::process::id(),
+                executable: None,
+            },
+            systemd: None,
+            holders: &Holders::new(),
+        })
+    }
+
+    #[test]
+    fn one_that_ended_is_not_found_again_while_its_parent_does_not_wait_for_it() {
+        let matcher = serde_json::from_str(r#"{"args":"the engine"}"#).expect("match");
+        let mut engine = WatchedEngine::new(Watch {
+            engine: "engine".to_owned(),
+            matcher,
+        });
+        let mut first = shell();
+        let old = snapshot(&[&first]);
+        assert_eq!(update(&mut engine, &old), None);
+        let root = engine.processes().root.expect("found");
+        assert_eq!(root.pid, first.id());
+
+        first.kill().expect("kill");
+        // Ended, but not waited for.
+        while !proc::stat(root.pid).is_some_and(|stat| stat.is_dead()) {
+            std::thread::yield_now();
+        }
+        let exit = update(&mut engine, &old).expect("the end");
+        assert_eq!((exit.process, exit.exit_code), (root, Some(137)));
+        assert_eq!(engine.processes().root, None);
+        assert_eq!(update(&mut engine, &old), None, "told once");
+        assert_eq!(engine.processes().root, None);
+
+        // Beside it, its successor is found at once.
+        let mut second = shell();
+        let both = snapshot(&[&first, &second]);
+        assert_eq!(update(&mut engine, &both), None);
+        assert_eq!(engine.processes().root.map(|root| root.pid), Some(second.id()));
+        first.wait().expect("wait");
+        second.kill().expect("kill");
+        second.wait().expect("wait");
     }
 }

@@ -191,18 +191,57 @@ fn two_of_us_do_not_write_at_once() {
     let mut second = None;
     replace_with(&snapshot, NEW.as_bytes(), &mut |step| {
         if step == Step::Named {
-            second = Some((
-                replace(&snapshot, LATER.as_bytes()),
-                clean_leftovers(path.parent().expect("a folder")),
-            ));
+            second = Some(clean_leftovers(path.parent().expect("a folder")));
         }
     })
     .expect("replaced");
-    assert!(matches!(
-        second,
-        Some((Err(FileError::Locked { .. }), Err(FileError::Locked { .. })))
-    ));
+    assert!(matches!(second, Some(Err(FileError::Locked { .. }))));
     assert_eq!(text(&path), NEW);
+}
+
+#[test]
+fn files_in_one_folder_wait_for_each_other() {
+    let (_folder, path) = file();
+    let other = path.with_extension("yml");
+    fs::write(&other, OLD).expect("written");
+    let (snapshot, second) = (read(&path).expect("read"), read(&other).expect("read"));
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        replace_with(&snapshot, NEW.as_bytes(), &mut |step| {
+            if step == Step::Permitted {
+                let (done, second) = (done.clone(), &second);
+                scope.spawn(move || done.send(replace(second, LATER.as_bytes())));
+                // It does not end as long as the folder is ours, so this is only to let it come as far as it can.
+                let early = ended.recv_timeout(std::time::Duration::from_millis(100));
+                assert!(early.is_err(), "{early:?}");
+            }
+        })
+        .expect("replaced");
+        ended.recv().expect("ended").expect("replaced");
+    });
+    assert_eq!((text(&path).as_str(), text(&other).as_str()), (NEW, LATER));
+}
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_the_same() {
+    let (_folder, path) = file();
+    let snapshot = read(&path).expect("read");
+    let large = crate::edit::MAX_BYTES as u64 + 1;
+    let outcome = replace_with(&snapshot, NEW.as_bytes(), &mut |step| match step {
+        Step::Checked => {
+            let beside = path.with_extension("swp");
+            let file = fs::File::create(&beside).expect("created");
+            file.set_len(large).expect("set");
+            fs::rename(&beside, &path).expect("renamed");
+        }
+        Step::GivingBack => save(&path, Save::Rename, LATER),
+        _ => {}
+    });
+    let Err(FileError::Contended { kept, .. }) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(text(&path), LATER, "what they saved last");
+    assert_eq!(fs::metadata(&kept).expect("kept").len(), large);
 }
 
 #[test]

@@ -36,6 +36,11 @@ impl Pipeline {
 
     pub(super) fn take_report(&mut self, report: &act::Report) {
         let mut records = report.records.clone();
+        if report.ended == act::Ended::Unresolved {
+            // The next look at who runs tries again.
+            let waiting = self.unfinished.entry(report.engine.clone()).or_default();
+            waiting.extend(still_unfinished(&records));
+        }
         if let Some(engine) = self
             .engines
             .iter_mut()
@@ -44,12 +49,16 @@ impl Pipeline {
             records.extend(engine.finished(report, Stamp::now()));
         }
         for record in &records {
-            if let Record::Decision(decision) = record {
+            if let Record::Decision(decision) = record
+                && report.ended != act::Ended::Unresolved
+            {
                 tracing::info!(engine = decision.engine, rule = decision.rule, outcome = %decision.outcome, "{}", decision.explanation);
             }
         }
         self.store(records);
-        self.recover(&report.engine);
+        if report.ended != act::Ended::Unresolved {
+            self.recover(&report.engine);
+        }
     }
 
     /// Resolves one decision that a former daemon left unfinished, if there is one and nothing else is under way.
@@ -220,4 +229,20 @@ impl Pipeline {
             .collect();
         self.store(records);
     }
+}
+
+/// A decision and its change, as a former daemon had left them.
+fn still_unfinished(records: &[Record]) -> Option<Unfinished> {
+    let decision = records.iter().find_map(|record| match record {
+        Record::Decision(decision) => Some(decision.clone()),
+        _ => None,
+    })?;
+    let changes = records.iter().filter_map(|record| match record {
+        Record::ConfigChange(change) => Some(change.clone()),
+        _ => None,
+    });
+    Some(Unfinished {
+        decision,
+        changes: changes.collect(),
+    })
 }

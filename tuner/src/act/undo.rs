@@ -18,9 +18,9 @@ use crate::rule::Setting;
 use crate::spec::Reload;
 
 /// So long a person who is writing the file at this very moment is waited for.
-const WRITING: Duration = Duration::from_secs(3);
+pub(super) const WRITING: Duration = Duration::from_secs(3);
 /// Pause between two tries on the file or the engine.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 
 impl Action {

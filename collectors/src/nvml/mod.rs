@@ -145,18 +145,33 @@ impl Nvml {
                 else {
                     return;
                 };
+                let spot = worker.world.spot(index);
                 let leftover = worker.world.take_batch();
                 let mut ledger = self.ledger();
-                ledger.hangs(index, visit.lasted);
-                ledger.avoid(index);
+                ledger.hangs(&spot, visit.lasted);
+                ledger.avoid(spot);
                 drop(ledger);
                 let former = self.start(leftover);
                 self.hung.extend(former);
                 return;
             }
-            Place::Device(index) => self.ledger().hangs(index, visit.lasted),
+            Place::Device(index) => {
+                let spot = self.worker.as_ref().map(|worker| worker.world.spot(index));
+                // Should it have returned just now, the next visit is to another device.
+                if let Some(spot) = spot.filter(|_| self.is_still(visit)) {
+                    self.ledger().hangs(&spot, visit.lasted);
+                }
+            }
         }
         self.tell(at);
+    }
+
+    fn is_still(&self, visit: Visit) -> bool {
+        let now = self
+            .worker
+            .as_ref()
+            .and_then(|worker| worker.world.activity.visit());
+        now.is_some_and(|now| now.is_same(visit))
     }
 
     /// Delivers the news while no sampling thread can. A thread of its own, because whoever ticks must not be blocked.

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use nvml_wrapper::Nvml;
-use plimsoll_trace::{Batch, Record, Stamp};
+use plimsoll_trace::{Batch, DeviceId, Record, Stamp};
 
 use super::NvmlOptions;
-use super::activity::{Activity, Pace};
+use super::activity::{Abandoned, Activity, Pace};
 use super::gpu::{Caches, Reading};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Spot};
 use super::life::{self, Again, End};
 use super::refusal::Missing;
 use super::tally::Tally;
@@ -22,6 +22,8 @@ use crate::Deliver;
 pub(super) struct World {
     pub(super) options: NvmlOptions,
     pub(super) activity: Activity,
+    /// Which device is visited, where it has told who it is.
+    visited: Mutex<Option<DeviceId>>,
     deliver: Deliver,
     ledger: Arc<Mutex<Ledger>>,
     /// What was read of the present tick. Should the thread hang, somebody else delivers it.
@@ -48,6 +50,7 @@ impl Worker {
         let world = Arc::new(World {
             options: options.clone(),
             activity: Activity::new(),
+            visited: Mutex::default(),
             deliver: deliver.clone(),
             ledger: ledger.clone(),
             batch: Mutex::new(leftover),
@@ -79,6 +82,30 @@ impl World {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Calls the device at `index`, which is `id` if that is known.
+    ///
+    /// # Errors
+    /// Somebody gave this thread up meanwhile; the answer is dropped.
+    pub(super) fn at_device<T>(
+        &self,
+        index: u32,
+        id: Option<&DeviceId>,
+        pace: Pace,
+        call: impl FnOnce() -> T,
+    ) -> Result<T, Abandoned> {
+        *self.visited.lock().unwrap_or_else(PoisonError::into_inner) = id.cloned();
+        self.activity.at_device(index, pace, call)
+    }
+
+    /// The device of the present visit, which is at `index`.
+    pub(super) fn spot(&self, index: u32) -> Spot {
+        let visited = self.visited.lock().unwrap_or_else(PoisonError::into_inner);
+        Spot {
+            index,
+            id: visited.clone(),
+        }
+    }
+
     /// What was read so far of a tick that is not delivered yet.
     pub(super) fn take_batch(&self) -> Batch {
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,6 +122,10 @@ impl World {
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         let at = batch.at;
         let mut ledger = self.ledger();
+        if let Some((whole, instances)) = readings.split_first() {
+            let instances: Vec<&DeviceId> = instances.iter().map(|reading| &reading.info.device).collect();
+            ledger.has_instances(&whole.info.device, &instances);
+        }
         for reading in readings {
             ledger.sampled(&reading.info, index, &reading.sample, at, &mut batch.records);
             batch.records.push(Record::Device(reading.sample));
@@ -151,8 +182,8 @@ fn run(world: &World, inbox: &Receiver<Stamp>) {
         };
         let (unanswered, pause) = match end {
             End::Closed => return,
-            End::Recovered(index) => {
-                world.ledger().released(index);
+            End::Recovered(spot) => {
+                world.ledger().released(&spot);
                 return;
             }
             End::Missing(missing) => {

@@ -11,7 +11,8 @@ use plimsoll_tuner::act::{self, Live};
 use plimsoll_tuner::{Engine, file};
 
 use super::journal::StoreJournal;
-use super::pipeline::{Event, Pipeline, remembering};
+use super::pipeline::{Event, Pipeline};
+use super::remember::remembering;
 use crate::config::Config;
 
 impl Pipeline {
@@ -212,11 +213,13 @@ impl Pipeline {
             .into_iter()
             .map(|engine| (engine.name().to_owned(), engine))
             .collect();
+        let (engines, moved) = remembering(config, &mut self.memos, |name| stay.contains_key(name));
         let edited = |engine: Engine| match stay.remove(engine.name()) {
             Some(known) => known.reconfigured(engine),
             None => engine,
         };
-        self.engines = remembering(config, &self.memos).into_iter().map(edited).collect();
+        self.engines = engines.into_iter().map(edited).collect();
+        self.store(moved);
     }
 
     /// What a person wrote while nobody watched the file.

@@ -5,6 +5,7 @@ mod answers;
 mod control;
 mod journal;
 mod pipeline;
+mod remember;
 mod runs;
 mod secrets;
 mod status;

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::control::Control;
+use super::remember::remembering;
 use super::runs::{Runs, watch_name};
 use super::status::Status;
 use super::watch::Watch;
@@ -89,7 +90,7 @@ impl Pipeline {
         events: mpsc::Sender<Event>,
     ) -> anyhow::Result<Self> {
         let reader = Reader::open(store).await?;
-        let memos: HashMap<String, String> = reader
+        let mut memos: HashMap<String, String> = reader
             .memos()
             .await?
             .into_iter()
@@ -103,7 +104,7 @@ impl Pipeline {
                 .push(left);
         }
         let runs = Runs::new(host_name(), reader.open_runs().await?);
-        let engines = remembering(&config, &memos);
+        let (engines, moved) = remembering(&config, &mut memos, |_| false);
         let mut signals = Signals::new(config.sampling.interval.0);
         signals.watch(engines.iter().map(Engine::ladder));
         let mut pipeline = Self {
@@ -125,6 +126,7 @@ impl Pipeline {
             commands: HashMap::new(),
             watch: None,
         };
+        pipeline.store(moved);
         pipeline.watch_files();
         pipeline.abandon_unknown();
         pipeline.clean_leftovers();
@@ -351,37 +353,6 @@ impl Pipeline {
             self.handle(event);
         }
     }
-}
-
-/// The engines with what a former daemon remembered of them. One that was given a new name while no daemon ran is found
-/// by its file.
-pub(super) fn remembering(config: &Config, memos: &HashMap<String, String>) -> Vec<Engine> {
-    let configured: BTreeSet<&str> = config
-        .engines
-        .iter()
-        .map(|(engine, _)| engine.spec.name.as_str())
-        .collect();
-    let engines = |memo: &dyn Fn(&str) -> Option<String>| -> Vec<Engine> {
-        let new = |(engine, ladder): &(crate::config::Engine, plimsoll_tuner::Ladder)| {
-            Engine::new(
-                engine.spec.clone(),
-                ladder.clone(),
-                memo(&engine.spec.name).as_deref(),
-            )
-        };
-        config.engines.iter().map(new).collect()
-    };
-    let fresh = engines(&|_| None);
-    let inherited = |name: &str| {
-        let engine = fresh.iter().find(|engine| engine.name() == name)?;
-        let mut others = memos
-            .iter()
-            .filter(|(other, _)| !configured.contains(other.as_str()));
-        others
-            .find(|(_, memo)| engine.inherits(memo))
-            .map(|(_, memo)| memo.clone())
-    };
-    engines(&|name| memos.get(name).cloned().or_else(|| inherited(name)))
 }
 
 pub(super) fn host_name() -> String {

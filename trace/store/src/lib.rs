@@ -23,6 +23,7 @@ mod reader;
 mod retention;
 mod rows;
 mod schema;
+mod script;
 mod value;
 mod writer;
 

@@ -77,6 +77,11 @@ impl Ledger {
         self.connection.as_mut()
     }
 
+    /// Numbers of names are asked for anew.
+    pub(crate) fn forget_names(&mut self) {
+        self.dictionary.names.clear();
+    }
+
     /// Takes over what came in.
     pub(crate) fn accept(&mut self, items: VecDeque<Item>, lost: u64) {
         self.lost.queue_full += lost;

@@ -137,8 +137,7 @@ impl Pipeline {
     /// A daemon that was killed in the middle of a write may have left a person's text beside the file: it goes back
     /// before anything else looks at the file.
     pub(super) fn clean_leftovers(&self) {
-        // Links are followed: what is left lies beside the file itself.
-        let folder = |engine: &Engine| Some(std::fs::canonicalize(engine.file()?).ok()?.parent()?.to_owned());
+        let folder = |engine: &Engine| std::fs::canonicalize(engine.file()?.parent()?).ok();
         let folders: BTreeSet<PathBuf> = self.engines.iter().filter_map(folder).collect();
         for folder in folders {
             match file::clean_leftovers(&folder) {

@@ -93,7 +93,8 @@ impl Place {
         };
         match read(&self.path) {
             Ok(now) if same(&now) => Ok(()),
-            Ok(_) | Err(FileError::Missing { .. } | FileError::NotRegular { .. }) => {
+            Ok(_)
+            | Err(FileError::Missing { .. } | FileError::NotRegular { .. } | FileError::Link { .. }) => {
                 Err(FileError::ChangedMeanwhile {
                     path: self.path.clone(),
                 })

@@ -103,19 +103,38 @@ fn the_new_text_is_in_place_and_nothing_else_changed() {
 }
 
 #[test]
-fn a_link_stays_and_its_target_is_written() {
-    let (folder, path) = file();
+fn a_link_is_refused_with_what_it_leads_to() {
+    let (_folder, path) = file();
     let links = tempfile::tempdir().expect("a folder");
     let link = links.path().join("link.yaml");
     symlink(&path, &link).expect("linked");
-    let snapshot = read(&link).expect("read");
+    let error = read(&link).expect_err("refused").to_string();
+    assert_eq!(
+        error,
+        format!(
+            "{} is a symbolic link, and links are not edited; if {} may be changed, name it itself in `config`",
+            link.display(),
+            path.display()
+        )
+    );
+    assert_eq!(fs::read_link(&link).expect("still a link"), path);
+    assert_eq!(text(&path), OLD);
+}
+
+#[test]
+fn a_folder_may_be_a_link_but_not_into_one_that_is_open_to_all() {
+    let (folder, path) = file();
+    let links = tempfile::tempdir().expect("a folder");
+    let behind = links.path().join("folder");
+    symlink(folder.path(), &behind).expect("linked");
+    let linked = behind.join(path.file_name().expect("a name"));
+    let snapshot = read(&linked).expect("read");
     assert_eq!(snapshot.path, path);
     replace(&snapshot, NEW.as_bytes()).expect("replaced");
-    assert_eq!(fs::read_link(&link).expect("still a link"), path);
-    assert_eq!((text(&path).as_str(), text(&link).as_str()), (NEW, NEW));
+    assert_eq!(text(&path), NEW);
 
     fs::set_permissions(folder.path(), Permissions::from_mode(0o1777)).expect("set");
-    assert!(matches!(read(&link), Err(FileError::LinkToOpenFolder { .. })));
+    assert!(matches!(read(&linked), Err(FileError::LinkToOpenFolder { .. })));
     assert!(read(&path).is_ok(), "named itself, it is the person's own choice");
 }
 
@@ -142,7 +161,8 @@ fn what_is_no_file_is_refused() {
     assert!(matches!(read(&pipe), Err(FileError::NotRegular { .. })));
     let dangling = path.with_extension("link");
     symlink("nowhere", &dangling).expect("linked");
-    assert!(matches!(read(&dangling), Err(FileError::Missing { .. })));
+    let nowhere = dangling.with_file_name("nowhere");
+    assert!(matches!(read(&dangling), Err(FileError::Link { target: Some(to), .. }) if to == nowhere));
     let large = fs::File::create(&path).expect("created");
     large
         .set_len(crate::edit::MAX_BYTES as u64 + 1)

@@ -12,6 +12,7 @@ use plimsoll_trace::{DeviceId, DeviceInfo, DeviceSample, Event, EventKind, Recor
 use serde_json::json;
 
 use super::NvmlOptions;
+use super::memory::Generations;
 use super::refusal::Missing;
 use super::throttle::Throttle;
 
@@ -25,6 +26,8 @@ pub(super) struct Ledger {
     /// Where a thread hangs. Nobody touches it until it returns.
     hung: Vec<Spot>,
     retry: Retry,
+    /// With which generation of the memory call each device is read.
+    pub(super) generations: Generations,
     /// Ticks that found the thread still busy.
     pub(super) missed_ticks: u64,
     /// What is to be told with the next batch.
@@ -275,8 +278,14 @@ impl Ledger {
 
     /// A GPU was read, and these instances of it. The others of it are no more.
     pub(super) fn has_instances(&mut self, gpu: &DeviceId, instances: &[&DeviceId]) {
-        self.devices
-            .retain(|id, known| known.parent.as_ref() != Some(gpu) || instances.contains(&id));
+        let generations = &self.generations;
+        self.devices.retain(|id, known| {
+            let keep = known.parent.as_ref() != Some(gpu) || instances.contains(&id);
+            if !keep {
+                generations.forget(id);
+            }
+            keep
+        });
     }
 
     /// The lost devices, if it is time to ask for them again at `at`.

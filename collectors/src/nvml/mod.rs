@@ -88,6 +88,8 @@ pub struct Nvml {
     ledger: Arc<Mutex<Ledger>>,
     worker: Option<Worker>,
     hung: Vec<Worker>,
+    /// What was read of a tick in which a thread hung, until another thread delivers it.
+    leftover: Batch,
     /// Disconnected when no thread is in the driver any more and `ending` is dropped.
     ended: Receiver<()>,
     ending: Option<Sender<()>>,
@@ -104,10 +106,11 @@ impl Nvml {
             ledger: Arc::default(),
             worker: None,
             hung: Vec::new(),
+            leftover: Batch::new(Stamp::default()),
             ended,
             ending: Some(ending),
         };
-        nvml.start(Batch::new(Stamp::default()));
+        nvml.start();
         nvml
     }
 
@@ -116,9 +119,16 @@ impl Nvml {
     }
 
     /// Starts a sampling thread in place of the present one, which is returned.
-    fn start(&mut self, leftover: Batch) -> Option<Worker> {
+    fn start(&mut self) -> Option<Worker> {
         let ending = self.ending.clone()?;
-        match Worker::spawn(&self.options, &self.deliver, &self.ledger, leftover, ending) {
+        match Worker::spawn(
+            thread::Builder::new(),
+            &self.options,
+            &self.deliver,
+            &self.ledger,
+            &mut self.leftover,
+            ending,
+        ) {
             Ok(worker) => self.worker.replace(worker),
             Err(error) => {
                 self.ledger()
@@ -146,12 +156,12 @@ impl Nvml {
                     return;
                 };
                 let spot = worker.world.spot(index);
-                let leftover = worker.world.take_batch();
+                self.leftover = worker.world.take_batch();
                 let mut ledger = self.ledger();
                 ledger.hangs(&spot, visit.lasted);
                 ledger.avoid(spot);
                 drop(ledger);
-                let former = self.start(leftover);
+                let former = self.start();
                 self.hung.extend(former);
                 return;
             }
@@ -197,7 +207,7 @@ impl Collector for Nvml {
 
     fn tick(&mut self, at: Stamp) {
         if self.worker.as_ref().is_none_or(Worker::has_ended) {
-            self.start(Batch::new(Stamp::default()));
+            self.start();
         }
         if self.worker.is_none() {
             self.tell(at);

@@ -52,6 +52,7 @@ fn start(id: i64, name: &str, pid: u32) -> Record {
         engine: Some(name.to_owned()),
         host: "box".to_owned(),
         pid: Some(pid),
+        process_key: None,
         command: Some("server --config /etc/deepseek/server.yaml".to_owned()),
         trace_tier: TraceTier::Off,
     })

@@ -297,6 +297,12 @@ impl Engine {
         self.memo()
     }
 
+    /// Whether a person has suspended all acting on this engine. That outlives a restart of the daemon.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.memo.ladder.is_paused()
+    }
+
     /// Lets all rules act again that a person had stopped or taken keys from.
     pub fn resume_all(&mut self) -> Record {
         self.memo.ladder.resume();

@@ -281,16 +281,24 @@ impl LadderState {
         });
     }
 
+    /// Whether a person has suspended all acting on this engine.
+    pub(crate) fn is_paused(&self) -> bool {
+        let why = self.stopped.as_ref().map(|stopped| stopped.why);
+        why == Some(StopReason::Paused)
+    }
+
     /// Lets the rules act again: after a pause, after a failure, and on keys that a person had changed.
     pub fn resume(&mut self) {
         self.stopped = None;
         self.rules.values_mut().for_each(|state| state.suspended.clear());
     }
 
-    /// Ends a rule's quarantine or back-off.
+    /// Ends what keeps one rule from acting: its quarantine or back-off, and its suspension on keys that a person had
+    /// changed.
     pub fn lift(&mut self, rule: &str) {
         if let Some(state) = self.rules.get_mut(rule) {
             (state.barred, state.rollbacks, state.refusals, state.spent) = (None, 0, 0, false);
+            state.suspended.clear();
         }
     }
 }

@@ -103,7 +103,7 @@ impl Pipeline {
                 .or_default()
                 .push(left);
         }
-        let runs = Runs::new(host_name(), reader.open_runs().await?);
+        let runs = Runs::new(host_name(), boot_id(), reader.open_runs().await?);
         let (engines, moved) = remembering(&config, &mut memos, |_| false);
         let mut signals = Signals::new(config.sampling.interval.0);
         signals.watch(engines.iter().map(Engine::ladder));
@@ -200,8 +200,8 @@ impl Pipeline {
         self.runs.label(&mut batch);
         self.signals.update(&batch);
         self.status.update(&batch);
-        self.show_memory(&batch);
         let at = batch.at;
+        self.show_memory(at);
         let samples_devices = batch
             .records
             .iter()
@@ -214,27 +214,13 @@ impl Pipeline {
         }
     }
 
-    /// Shows the actions under way what their engines hold now.
-    fn show_memory(&self, batch: &Batch) {
+    /// Shows the actions under way what their engines hold now. What is unknown shows nothing new.
+    fn show_memory(&self, now: Stamp) {
         for engine in &self.engines {
-            let Some(run) = self.runs.of_engine(engine.name()) else {
-                continue;
-            };
-            let own = batch.records.iter().filter_map(|record| match record {
-                Record::Process(sample) if sample.run == Some(run) => Some(sample.used_bytes),
-                _ => None,
-            });
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "bytes of device memory, far below 2^52"
-            )]
-            let sum = own
-                .map(|used| used.map(|used| used as f64))
-                .reduce(|sum, used| Some(sum? + used?))
-                .flatten();
-            if let Some(sum) = sum {
+            let run = self.runs.of_engine(engine.name());
+            if let Some(held) = run.and_then(|run| self.signals.run_bytes(run, now)) {
                 self.live
-                    .update(engine.name(), |latest| latest.vram = Some((batch.at, sum)));
+                    .update(engine.name(), |latest| latest.vram = Some((held.at, held.value)));
             }
         }
     }
@@ -324,12 +310,15 @@ impl Pipeline {
         }));
     }
 
-    pub(super) fn store(&self, records: Vec<Record>) {
+    /// Stores what the daemon itself has to say. The signals hear of it too: with its end, a run's values go.
+    pub(super) fn store(&mut self, records: Vec<Record>) {
         if !records.is_empty() {
-            self.writer.append(Batch {
+            let batch = Batch {
                 at: Stamp::now(),
                 records,
-            });
+            };
+            self.signals.update(&batch);
+            self.writer.append(batch);
         }
     }
 
@@ -355,6 +344,16 @@ impl Pipeline {
     }
 }
 
+/// The kernel's number of this life of the machine (random(4)); empty when it cannot be read.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
 pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

@@ -20,6 +20,8 @@ const SHORTLY: Duration = Duration::from_secs(10);
 /// The runs that are under way.
 pub(crate) struct Runs {
     host: String,
+    /// Which life of the machine this is; empty when the kernel does not say.
+    boot: String,
     engines: HashMap<String, Open>,
     /// Commands of `plimsoll run`, by their watches' names.
     commands: HashMap<String, RunId>,
@@ -44,9 +46,10 @@ struct Ending<'a> {
 }
 
 impl Runs {
-    pub(crate) fn new(host: String, inherited: Vec<OpenRun>) -> Self {
+    pub(crate) fn new(host: String, boot: String, inherited: Vec<OpenRun>) -> Self {
         Self {
             host,
+            boot,
             engines: HashMap::new(),
             commands: HashMap::new(),
             by_pid: HashMap::new(),
@@ -140,11 +143,13 @@ impl Runs {
         records: &mut Vec<Record>,
     ) {
         let command = engine.command.as_deref().map(without_secrets);
+        let key = (!self.boot.is_empty()).then(|| format!("{}/{}", self.boot, process.started_ticks));
         let same = |open: &OpenRun| {
             let run = &open.run;
             run.engine.as_deref() == Some(engine.engine.as_str())
                 && run.pid == Some(process.pid)
-                && run.command == command
+                && run.process_key.is_some()
+                && run.process_key == key
         };
         if let Some(index) = self.inherited.iter().position(same) {
             let id = self.inherited.swap_remove(index).run.id;
@@ -159,7 +164,8 @@ impl Runs {
             engine: Some(engine.engine.clone()),
             host: self.host.clone(),
             pid: Some(process.pid),
-            command: command.clone(),
+            process_key: key,
+            command,
             trace_tier: TraceTier::Off,
         }));
         let message = format!("{} runs as process {}", engine.engine, process.pid);
@@ -383,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_restart_is_another_run() {
-        let mut runs = Runs::new("h".into(), Vec::new());
+        let mut runs = Runs::new("h".into(), "boot".into(), Vec::new());
         let ids = std::cell::Cell::new(0);
         let next = || {
             ids.set(ids.get() + 1);
@@ -405,21 +411,34 @@ mod tests {
 
     #[test]
     fn a_run_survives_a_restart_of_the_daemon() {
-        let open = |id, pid| OpenRun {
+        let open = |id, pid, key: &str| OpenRun {
             run: RunStart {
                 id: RunId(id),
                 name: "e".into(),
                 engine: Some("e".into()),
                 host: "h".into(),
                 pid: Some(pid),
+                process_key: Some(key.into()),
                 command: Some("serve".into()),
                 trace_tier: TraceTier::Off,
             },
             started_ns: 0,
         };
-        let mut runs = Runs::new("h".into(), vec![open(4, 7), open(3, 99)]);
+        let before = vec![open(4, 7, "boot/1"), open(3, 99, "boot/1")];
+        let mut runs = Runs::new("h".into(), "boot".into(), before);
         let records = runs.follow(&table(1, Some((7, 1)), None), || RunId(9));
         assert_eq!(words(&records), ["end 3 lost"]);
         assert_eq!(runs.of_engine("e"), Some(RunId(4)));
+
+        // The same pid and command, but another process: of another boot, or started later. Or it cannot be told.
+        for (boot, key) in [("boot", "before/1"), ("boot", "boot/2"), ("", "/1")] {
+            let mut runs = Runs::new("h".into(), boot.into(), vec![open(4, 7, key)]);
+            let records = runs.follow(&table(1, Some((7, 1)), None), || RunId(9));
+            assert_eq!(
+                words(&records),
+                ["start 9", "process_start", "end 4 lost"],
+                "{key}"
+            );
+        }
     }
 }

@@ -29,6 +29,8 @@ CREATE TABLE _run (
     engine TEXT,
     host TEXT NOT NULL,
     pid INTEGER,
+    -- The boot and the start of the process: after a restart of the daemon, the same pid may be another process.
+    process_key TEXT,
     command TEXT,
     started_ns INTEGER NOT NULL,
     ended_ns INTEGER,

@@ -210,6 +210,7 @@ async fn a_peak_waits_for_the_start_of_its_run() {
         engine: None,
         host: "h".into(),
         pid: None,
+        process_key: None,
         command: None,
         trace_tier: plimsoll_trace::TraceTier::Off,
     };

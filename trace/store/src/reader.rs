@@ -113,7 +113,7 @@ impl Reader {
     pub async fn open_runs(&self) -> Result<Vec<OpenRun>, StoreError> {
         let rows: Vec<RunRow> = self
             .rows(
-                "SELECT id, name, engine, host, pid, command, trace_tier, started_ns
+                "SELECT id, name, engine, host, pid, process_key, command, trace_tier, started_ns
                  FROM _run WHERE ended_ns IS NULL ORDER BY id",
             )
             .await?;
@@ -218,6 +218,7 @@ struct RunRow {
     engine: Option<String>,
     host: String,
     pid: Option<u32>,
+    process_key: Option<String>,
     command: Option<String>,
     trace_tier: String,
     started_ns: i64,
@@ -234,6 +235,7 @@ impl RunRow {
                 engine: self.engine,
                 host: self.host,
                 pid: self.pid,
+                process_key: self.process_key,
                 command: self.command,
             },
             started_ns: self.started_ns,

@@ -155,7 +155,7 @@ async fn history_is_kept_longer_and_the_unsettled_always() {
         .await;
     }
     bench
-        .run("INSERT INTO _run VALUES (1, 'n', NULL, 'h', NULL, NULL, 1, 2, 0, 'ok', NULL, 'off')")
+        .run("INSERT INTO _run VALUES (1, 'n', NULL, 'h', NULL, NULL, NULL, 1, 2, 0, 'ok', NULL, 'off')")
         .await;
     prune(&mut bench.connection, 6_100 * SECOND, &KEEP)
         .await

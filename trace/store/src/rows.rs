@@ -202,17 +202,18 @@ pub(crate) fn loss(script: &mut Script, at_ns: i64, loss: &Loss) {
 /// A run that is started twice keeps its first start.
 pub(crate) fn run_start(script: &mut Script, at_ns: i64, run: &RunStart) {
     script.rare(
-        "INSERT INTO _run (id, name, engine, host, pid, command, started_ns, outcome, trace_tier)
-         VALUES (?, ?, ?, ?, ?, ?, ?, 'running', ?)
+        "INSERT INTO _run (id, name, engine, host, pid, process_key, command, started_ns, outcome, trace_tier)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'running', ?)
          ON CONFLICT (id) DO UPDATE SET
              name = excluded.name, engine = excluded.engine, host = excluded.host, pid = excluded.pid,
-             command = excluded.command, trace_tier = excluded.trace_tier",
+             process_key = excluded.process_key, command = excluded.command, trace_tier = excluded.trace_tier",
     )
     .bind(run.id.0)
     .bind(run.name.as_str())
     .bind(run.engine.as_deref())
     .bind(run.host.as_str())
     .bind(run.pid)
+    .bind(run.process_key.as_deref())
     .bind(run.command.as_deref())
     .bind(at_ns)
     .bind(run.trace_tier.as_str());

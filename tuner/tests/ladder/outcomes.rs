@@ -96,6 +96,18 @@ fn a_persons_edit_suspends_the_rules_that_set_the_same_keys() {
 }
 
 #[test]
+fn one_rule_alone_is_given_its_keys_back() {
+    let mut drive = Drive::new(two_rungs());
+    let keys = ["model", "gradient_checkpointing"].map(|key| key.parse().expect("a path"));
+    drive.state.suspend(&drive.ladder, &keys, drive.now);
+    drive.run(100, Some(0.95));
+    assert_eq!(drive.logged(), []);
+    drive.state.lift("quantize");
+    drive.run(2, Some(0.95));
+    assert_eq!(drive.active(), ["quantize"], "and no other");
+}
+
+#[test]
 fn a_revert_stands_until_the_pressure_is_over() {
     let mut drive = Drive::new(one_rung("act", "saves = '5GiB'"));
     drive.run(11, Some(0.95));

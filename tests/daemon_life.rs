@@ -78,7 +78,9 @@ fn a_pause_lasts_until_resume_also_over_a_restart() {
         let pressed = format!(
             "SELECT count(*) AS n FROM device_samples WHERE at_ns > {from} AND used_bytes > 19 * 1073741824"
         );
-        until(what, || (world.sql(&pressed)[0]["n"].as_i64()? >= 10).then_some(()));
+        until(what, || {
+            (world.sql(&pressed)[0]["n"].as_i64()? >= 10).then_some(())
+        });
         assert!(world.sql("SELECT * FROM decisions").is_empty(), "{what}");
     };
     assert_eq!(paused(), serde_json::json!([]));
@@ -137,7 +139,11 @@ fn an_engine_s_life_and_death_are_runs() {
     again.signal(Signal::KILL);
     again.wait();
     world.row(&format!("{of_it} AND outcome = 'killed' AND exit_code = 137"));
-    assert_eq!(world.sql("SELECT count(*) AS n FROM runs")[0]["n"], 2, "a run per life");
+    assert_eq!(
+        world.sql("SELECT count(*) AS n FROM runs")[0]["n"],
+        2,
+        "a run per life"
+    );
 }
 
 #[test]

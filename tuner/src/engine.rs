@@ -237,6 +237,11 @@ impl Engine {
         step
     }
 
+    /// The engine serves with what a rule changed, and the effect is awaited. This is for people; it is not remembered.
+    pub fn applied(&mut self, rule: &str, now: Stamp) {
+        self.memo.ladder.on_outcome(rule, Outcome::Applied, now);
+    }
+
     /// Takes note of how an action ended. Answers with rows to store.
     pub fn finished(&mut self, report: &Report, now: Stamp) -> Vec<Record> {
         self.acting = false;

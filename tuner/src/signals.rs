@@ -135,18 +135,33 @@ impl Device {
     }
 }
 
+fn max_age(interval: Duration) -> Duration {
+    signal::MAX_AGE.max(interval.saturating_mul(3))
+}
+
 impl Signals {
     /// Nothing known yet. A value is unknown after [`signal::MAX_AGE`], or after three sampling intervals if that is
     /// longer.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         Self {
-            max_age: signal::MAX_AGE.max(interval.saturating_mul(3)),
+            max_age: max_age(interval),
             windows: BTreeMap::new(),
             devices: BTreeMap::new(),
             runs: BTreeMap::new(),
             host: BTreeMap::new(),
         }
+    }
+
+    /// Values are read at another interval from now on, and stand for the present accordingly.
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.max_age = max_age(interval);
+    }
+
+    /// How long a value stands for the present.
+    #[must_use]
+    pub const fn max_age(&self) -> Duration {
+        self.max_age
     }
 
     /// Says which rules will be asked about, so that as much is kept as their windows need and no more.
@@ -426,6 +441,8 @@ mod tests {
         let mut slow = Signals::new(Duration::from_secs(60));
         feed(&mut slow, 1, vec![sample("a", Some(80)), sample("b", Some(30))]);
         assert_eq!(value(&slow, "vram.used_bytes", 181), Some(80.0));
+        slow.set_interval(Duration::from_secs(1));
+        assert_eq!(value(&slow, "vram.used_bytes", 181), None);
     }
 
     #[test]

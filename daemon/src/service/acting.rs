@@ -23,7 +23,10 @@ impl Pipeline {
     ) -> bool {
         let (live, journal, events) = (
             Arc::clone(&self.live),
-            StoreJournal(self.writer.clone()),
+            StoreJournal {
+                writer: self.writer.clone(),
+                events: self.events.clone(),
+            },
             self.events.clone(),
         );
         let thread = std::thread::Builder::new().name("plimsoll-act".to_owned());
@@ -59,6 +62,14 @@ impl Pipeline {
         self.store(records);
         if report.ended != act::Ended::Unresolved {
             self.recover(&report.engine);
+        }
+    }
+
+    pub(super) fn take_applied(&mut self, engine: &str, rule: &str) {
+        let now = Stamp::now();
+        let mut engines = self.engines.iter_mut();
+        if let Some(engine) = engines.find(|known| known.name() == engine) {
+            engine.applied(rule, now);
         }
     }
 
@@ -157,7 +168,13 @@ impl Pipeline {
     /// Reads the configuration again. An invalid one is reported, and the running one stays.
     pub(super) fn reconfigure(&mut self) {
         let path = self.config.file.clone().or_else(|| self.named.clone());
-        match Config::load(path.as_deref()) {
+        let no_file = |path: &PathBuf| path.metadata().is_ok_and(|metadata| !metadata.is_file());
+        let loaded = match path.as_ref().filter(|path| no_file(path)) {
+            // A named pipe would hold the loop up until somebody writes to it.
+            Some(path) => Err(format!("{} is no regular file any more", path.display())),
+            None => Config::load(path.as_deref()).map_err(|error| error.to_string()),
+        };
+        match loaded {
             Ok(config) => {
                 if config.store_path() != self.config.store_path() {
                     tracing::warn!("[store] path takes effect at the next start");
@@ -170,6 +187,8 @@ impl Pipeline {
                 }
                 self.exchange_engines(&config);
                 self.config = config;
+                self.signals.set_interval(self.config.sampling.interval.0);
+                self.live.set_interval(self.config.sampling.interval.0);
                 self.signals.watch(self.engines.iter().map(Engine::ladder));
                 self.watch_processes();
                 self.watch_files();

@@ -24,6 +24,8 @@ use crate::config::Config;
 
 /// How long an action under way may hold up a graceful end.
 const GRACE: Duration = Duration::from_secs(30);
+/// Samples are taken this often at least while it does.
+const HURRY: Duration = Duration::from_secs(1);
 
 /// The rules are looked at this often at least, as long as any collector delivers.
 const UNDECIDED: Duration = Duration::from_secs(3);
@@ -34,6 +36,8 @@ pub(crate) enum Event {
     Batch(Batch),
     /// Who is running was looked at.
     Processes(ProcessTable),
+    /// An engine serves with what a rule changed; the effect is awaited.
+    Applied(String, String),
     /// An action ended.
     Report(act::Report),
     /// A watched file has another content.
@@ -126,6 +130,7 @@ impl Pipeline {
             commands: HashMap::new(),
             watch: None,
         };
+        pipeline.live.set_interval(pipeline.config.sampling.interval.0);
         pipeline.store(moved);
         pipeline.watch_files();
         pipeline.abandon_unknown();
@@ -182,6 +187,7 @@ impl Pipeline {
         match event {
             Event::Batch(batch) => self.take_batch(batch),
             Event::Processes(table) => self.take_table(&table),
+            Event::Applied(engine, rule) => self.take_applied(&engine, &rule),
             Event::Report(report) => self.take_report(&report),
             Event::FileChanged(path) => self.take_edit(&path),
             Event::Control(Control::Call(call)) => self.answer(call),
@@ -322,20 +328,33 @@ impl Pipeline {
         }
     }
 
-    /// After the word to stop: no more samples, but an action under way may end, so that it is not left to recovery.
+    /// After the word to stop: nothing new is begun, but an action under way may end, so that it is not left to recovery.
+    /// It may wait for samples.
     async fn drain(mut self, queue: &mut mpsc::Receiver<Event>) {
         self.watch = None;
         self.stopping = true;
-        let deadline = tokio::time::Instant::now() + GRACE;
-        while self.is_acting() {
+        if self.is_acting() {
             tracing::info!("waiting for the action under way");
-            match tokio::time::timeout_at(deadline, queue.recv()).await {
-                Ok(Some(event)) => self.handle(event),
-                Ok(None) | Err(_) => {
-                    tracing::warn!("the action under way did not end in time; the next start resolves it");
-                    break;
+        }
+        let deadline = tokio::time::sleep(GRACE);
+        tokio::pin!(deadline);
+        let mut interval = tokio::time::interval(self.config.sampling.interval.0.min(HURRY));
+        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        while self.is_acting() {
+            let event = tokio::select! {
+                biased;
+                () = &mut deadline => None,
+                event = queue.recv() => event,
+                _ = interval.tick() => {
+                    self.sources.tick(Stamp::now());
+                    continue;
                 }
-            }
+            };
+            let Some(event) = event else {
+                tracing::warn!("the action under way did not end in time; the next start resolves it");
+                break;
+            };
+            self.handle(event);
         }
         // What the collectors had delivered already is stored too.
         while let Ok(event) = queue.try_recv() {

@@ -45,7 +45,7 @@ impl Action {
     fn run(mut self, plan: &Plan, live: &Live, journal: &dyn Journal) -> Report {
         let engine = Arc::clone(&self.order.engine);
         let mut before = live.latest(&engine.name);
-        before.vram = effect::fresh(before.vram, Stamp::now());
+        before.vram = effect::fresh(&before, Stamp::now(), live.interval());
         if let Err(error) = file::check(&plan.snapshot) {
             self.change = None;
             return self.refuse(&error);

@@ -31,6 +31,8 @@ pub(crate) struct WatchedEngine {
     root: Option<Root>,
     /// Once found to belong to the root, a process belongs to it until it ends, whatever its parent is then.
     members: BTreeSet<ProcessId>,
+    /// Whether it was told that only an ancestor of Plimsoll fits.
+    told_ancestor: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,7 @@ impl WatchedEngine {
             watch,
             root: None,
             members: BTreeSet::new(),
+            told_ancestor: false,
         }
     }
 
@@ -86,8 +89,28 @@ impl WatchedEngine {
                 exit: ExitWatch::new(found.id),
             });
         }
+        if let Some(message) = self.only_an_ancestor(world) {
+            tracing::warn!(engine = self.watch.engine, "{message}");
+        }
         self.members = self.belonging(world);
         exit
+    }
+
+    /// What is to be told, once, when nobody fits but a process that Plimsoll itself comes from: it may quote the pattern in
+    /// its own command line, or be the engine, which can then not be found.
+    fn only_an_ancestor(&mut self, world: World<'_>) -> Option<String> {
+        if self.root.is_some() || self.told_ancestor {
+            return None;
+        }
+        let ancestor = world.snapshot.matching_ancestor(&self.watch.matcher, world.own)?;
+        self.told_ancestor = true;
+        Some(format!(
+            "nothing fits the match of engine {} but process {} ({}), from which Plimsoll was started and which is \
+             therefore not taken for the engine; if it is the engine, name it by pid_file or port",
+            self.watch.engine,
+            ancestor.id.pid,
+            ancestor.command.as_deref().unwrap_or("unknown"),
+        ))
     }
 
     /// As of the last update.
@@ -289,5 +312,51 @@ mod tests {
         first.wait().expect("wait");
         second.kill().expect("kill");
         second.wait().expect("wait");
+    }
+
+    #[test]
+    fn an_engine_that_plimsoll_comes_from_is_told_once() {
+        let matcher = serde_json::from_str(r#"{"args":"the engine"}"#).expect("match");
+        let mut engine = WatchedEngine::new(Watch {
+            engine: "chat".to_owned(),
+            matcher,
+        });
+        let process = |pid, parent, command: &str| Process {
+            id: ProcessId {
+                pid,
+                started_ticks: pid.into(),
+            },
+            parent,
+            group: pid,
+            session: pid,
+            command: Some(command.to_owned()),
+            executable: None,
+            cgroup: None,
+        };
+        let (mut snapshot, own) = (
+            Snapshot::default(),
+            Own {
+                pid: 90,
+                executable: None,
+            },
+        );
+        snapshot.insert(process(90, 80, "plimsoll daemon"));
+        let told = |engine: &mut WatchedEngine, snapshot: &Snapshot| {
+            engine.only_an_ancestor(World {
+                at: Stamp::now(),
+                snapshot,
+                own: &own,
+                systemd: None,
+                holders: &Holders::new(),
+            })
+        };
+        assert_eq!(told(&mut engine, &snapshot), None);
+        snapshot.insert(process(80, 1, "the engine"));
+        let message = told(&mut engine, &snapshot).expect("told");
+        assert!(
+            message.contains("engine chat but process 80 (the engine)"),
+            "{message}"
+        );
+        assert_eq!(told(&mut engine, &snapshot), None, "once");
     }
 }

@@ -256,6 +256,13 @@ impl LadderState {
         }
     }
 
+    /// A person did what was proposed for this rule. It is silent until the pressure is over: what they wrote is theirs,
+    /// and would be all that it could propose again.
+    pub(crate) fn heed(&mut self, rule: &str) {
+        let state = self.rule_mut(rule);
+        (state.rung, state.spent) = (Rung::Off, true);
+    }
+
     /// What was proposed for this rule no longer stands.
     pub(crate) fn forget_proposal(&mut self, rule: &str) {
         match &mut self.rule_mut(rule).rung {

@@ -9,7 +9,8 @@ use plimsoll_trace::{DeviceId, Record, Stamp};
 
 use super::activity::{Abandoned, Pace};
 use super::gpu::{Caches, Dead, Gpu};
-use super::ledger::{Caution, Spot};
+use super::ledger::Spot;
+use super::opening::open_all;
 use super::refusal::{Missing, Refusal};
 use super::slow::SlowLane;
 use super::worker::World;
@@ -292,52 +293,6 @@ impl<'n> Life<'n> {
         }
         Ok(missing && needs_new_start(due.tries))
     }
-}
-
-/// Opens every device that may be touched; answers also how many do not tell who they are.
-///
-/// A device in which a thread hangs is known by its UUID. But to ask for that might hang as well, so its index is asked last,
-/// and only if the others show that the indexes have moved.
-fn open_all<'n>(
-    nvml: &'n Nvml,
-    world: &World,
-    driver: Option<&str>,
-    count: u32,
-    xids: Option<&Xids<'n>>,
-) -> Result<(Vec<Gpu<'n>>, usize), Abandoned> {
-    let (mut gpus, mut silent): (Vec<Gpu<'n>>, usize) = (Vec::new(), 0);
-    let mut asked: Vec<(DeviceId, u32)> = Vec::new();
-    for turn in [Caution::None, Caution::Last] {
-        if turn == Caution::Last && !world.ledger().has_moved(&asked) {
-            break;
-        }
-        for index in 0..count {
-            if world.ledger().caution(index) != turn {
-                continue;
-            }
-            let opened = world.at_device(index, None, Pace::Start, || {
-                Gpu::open(nvml.device_by_index(index)?, index, driver, None)
-            })?;
-            match opened {
-                Ok(gpu) => {
-                    asked.push((gpu.id().clone(), index));
-                    if world.ledger().is_hung(gpu.id()) {
-                        continue;
-                    }
-                    if let Some(xids) = xids {
-                        world.at_device(index, Some(gpu.id()), Pace::Start, || xids.watch(&gpu))?;
-                    }
-                    gpus.push(gpu);
-                }
-                Err(error) => {
-                    tracing::debug!(index, %error, "a device does not tell who it is");
-                    silent += 1;
-                }
-            }
-        }
-    }
-    gpus.sort_unstable_by_key(Gpu::index);
-    Ok((gpus, silent))
 }
 
 fn reload(at: Stamp) -> Stop {

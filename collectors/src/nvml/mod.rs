@@ -16,6 +16,7 @@ mod ledger;
 mod life;
 mod memory;
 mod mig;
+mod opening;
 mod processes;
 mod raw;
 mod refusal;

@@ -63,7 +63,7 @@ mod tests {
     #[tokio::test]
     async fn the_loop_hears_when_an_engine_serves_again() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
-        let store = Store::open(StoreOptions::new(&folder.path().join("plimsoll.db"))).await?;
+        let store = Store::open(StoreOptions::new(folder.path().join("plimsoll.db"))).await?;
         let (events, mut queue) = mpsc::channel(16);
         let writer = store.writer();
         let commits = tokio::task::spawn_blocking(move || {

@@ -201,13 +201,13 @@ mod tests {
         let (changed, mut known) = ended
             .recv_timeout(Duration::from_secs(30))
             .expect("it does not wait for a writer");
-        assert_eq!(changed, [path.clone()]);
+        assert_eq!(changed, std::slice::from_ref(&path));
         std::fs::remove_file(&path).unwrap();
         assert!(edited(&mut known).is_empty(), "neither is a configuration");
         // It takes no room on the disk, and would take this much memory.
         let huge = File::create(&path).unwrap();
         huge.set_len(1 << 40).unwrap();
-        assert_eq!(edited(&mut known), [path.clone()]);
+        assert_eq!(edited(&mut known), std::slice::from_ref(&path));
         huge.set_len(2 << 40).unwrap();
         assert_eq!(edited(&mut known), [path]);
     }

@@ -26,7 +26,8 @@ const COMMAND_LIMIT: usize = 48 << 10;
 const NAME_LIMIT: usize = 4 << 10;
 
 pub(super) fn run(arguments: cli::Run) -> Outcome {
-    super::start_log("warn", false);
+    // A machine without a driver is told of in the recording; here the command has the word.
+    super::start_log("warn,plimsoll_collectors::nvml=error", false);
     let named = arguments.source.config.config;
     let mut config = only_recording(Config::load(named.as_deref())?);
     let socket = match arguments.source.db {

@@ -139,6 +139,9 @@ impl Config {
         if let Some(path) = place::store_from_environment() {
             config.store.path = Some(path);
         }
+        if let Some(library) = place::nvml_library_from_environment() {
+            config.sampling.nvml_library = library;
+        }
         Ok(config)
     }
 

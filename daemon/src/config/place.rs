@@ -47,6 +47,11 @@ pub(super) fn store_from_environment() -> Option<PathBuf> {
     variable("PLIMSOLL_DB")
 }
 
+/// The driver's library that the environment names, by name or path; it wins over the configuration's.
+pub(super) fn nvml_library_from_environment() -> Option<PathBuf> {
+    variable("PLIMSOLL_NVML_LIBRARY")
+}
+
 /// The database to read: `--db`, else `PLIMSOLL_DB`, else the configuration's.
 pub(crate) fn store_path(named: Option<&Path>, config: Option<&Path>) -> Result<PathBuf, ConfigError> {
     // Somebody who names a database needs no configuration, so a mistake in it is no hindrance.

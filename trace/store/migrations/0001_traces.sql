@@ -303,7 +303,7 @@ INSERT INTO _column (view, position, "column", unit, meaning) VALUES
 ('events', 2, 'run_id', 'id', 'The run it belongs to, if any.'),
 ('events', 3, 'device', 'uuid', 'The device it belongs to, if any.'),
 ('events', 4, 'at_ns', 'ns', 'When it was seen.'),
-('events', 5, 'kind', 'word', 'What happened: process_start, process_exit, engine_ready, engine_unhealthy, out_of_memory, xid, throttle, device_lost, device_back, driver_missing, driver_back, human_edit, config_reloaded, config_rejected, sampling_gap, quarantine, agent_attached, agent_displaced. The list may grow.'),
+('events', 5, 'kind', 'word', 'What happened: process_start, process_exit, engine_ready, engine_unhealthy, out_of_memory, xid, throttle, device_lost, device_back, driver_missing, driver_back, human_edit, config_reloaded, config_rejected, engine_file_left, sampling_gap, quarantine, agent_attached, agent_displaced. The list may grow.'),
 ('events', 6, 'message', 'text', 'One sentence for people.'),
 ('events', 7, 'detail', 'json', 'The figures behind it, an object.'),
 

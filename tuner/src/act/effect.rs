@@ -41,7 +41,13 @@ pub(super) fn settled(engine: &str, since: Stamp, live: &Live) -> Option<f64> {
     readings.get(readings.len() / 2).copied()
 }
 
+/// Less than this comes and goes with the requests of the moment.
+const NOTHING_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
+
 pub(super) fn show(freed: f64) -> String {
+    if freed.abs() < NOTHING_BYTES {
+        return "no device memory freed".to_owned();
+    }
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

@@ -107,6 +107,10 @@ impl Action {
                 self.end(Ended::Failed, DecisionOutcome::Failed, &said, None)
             }
             Readiness::Ready { .. } | Readiness::NotChecked => {
+                if matches!(ready, Readiness::Ready { .. }) {
+                    let message = format!("{} serves again, on its former configuration", engine.name);
+                    self.events.push(self.ready(message));
+                }
                 let said = format!("{problem}; the former file is back and the engine serves it");
                 self.end(Ended::RolledBack, DecisionOutcome::RolledBack, &said, None)
             }

@@ -82,7 +82,7 @@ impl Engine {
         tracing::warn!(engine = self.name(), "{message}");
         let detail = json!({ "path": base.path, "keys": keys, "before_text": base.text });
         vec![Record::Event(
-            Event::new(EventKind::ConfigReloaded, message).with_detail(detail),
+            Event::new(EventKind::EngineFileLeft, message).with_detail(detail),
         )]
     }
 

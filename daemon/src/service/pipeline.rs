@@ -12,7 +12,6 @@ use plimsoll_trace::{Batch, Record, RunId, Stamp};
 use plimsoll_tuner::act::{self, Live, ProcessRef};
 use plimsoll_tuner::{Engine, EngineView, Signals};
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 
 use super::control::Control;
 use super::remember::remembering;
@@ -155,17 +154,9 @@ impl Pipeline {
 
     /// Runs until told to stop; then waits, within reason, for the action under way.
     pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Event>) {
-        let mut interval = self.interval();
+        self.sources.set_interval(self.config.sampling.interval.0);
         loop {
-            let event = tokio::select! {
-                biased;
-                event = queue.recv() => event,
-                _ = interval.tick() => {
-                    self.sources.tick(Stamp::now());
-                    continue;
-                }
-            };
-            match event {
+            match queue.recv().await {
                 None | Some(Event::Stop) => break,
                 Some(Event::Hangup) => self.edited = true,
                 Some(Event::FileChanged(path)) if Some(&path) == self.config.file.as_ref() => {
@@ -177,7 +168,7 @@ impl Pipeline {
             if self.edited && !self.is_acting() {
                 self.edited = false;
                 self.reconfigure();
-                interval = self.interval();
+                self.sources.set_interval(self.config.sampling.interval.0);
             }
         }
         self.drain(&mut queue).await;
@@ -194,12 +185,6 @@ impl Pipeline {
             Event::Control(Control::Closed(connection)) => self.hung_up(connection),
             Event::Hangup | Event::Stop => {}
         }
-    }
-
-    fn interval(&self) -> tokio::time::Interval {
-        let mut interval = tokio::time::interval(self.config.sampling.interval.0);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        interval
     }
 
     fn take_batch(&mut self, mut batch: Batch) {
@@ -301,7 +286,7 @@ impl Pipeline {
             matcher: Match::Process(command.pid),
         };
         all.extend(self.commands.values().map(watch));
-        self.sources.processes.set_watches(all);
+        self.sources.set_watches(all);
     }
 
     pub(super) fn watch_files(&mut self) {
@@ -338,17 +323,13 @@ impl Pipeline {
         }
         let deadline = tokio::time::sleep(GRACE);
         tokio::pin!(deadline);
-        let mut interval = tokio::time::interval(self.config.sampling.interval.0.min(HURRY));
-        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        self.sources
+            .set_interval(self.config.sampling.interval.0.min(HURRY));
         while self.is_acting() {
             let event = tokio::select! {
                 biased;
                 () = &mut deadline => None,
                 event = queue.recv() => event,
-                _ = interval.tick() => {
-                    self.sources.tick(Stamp::now());
-                    continue;
-                }
             };
             let Some(event) = event else {
                 tracing::warn!("the action under way did not end in time; the next start resolves it");

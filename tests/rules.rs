@@ -312,6 +312,37 @@ fn a_change_that_frees_nothing_is_kept_and_known_as_that() {
 }
 
 #[test]
+fn a_file_that_is_no_longer_the_engine_s_is_told_of() {
+    let world = World::new();
+    let _engine = world.engine(&[]);
+    let config = world.config(QUANTIZE);
+    let _daemon = world.daemon(&config);
+    press(&world.gpu);
+    world.decision("quantize", "kept");
+    let ours = world.read("engine.yaml");
+    world.write("other.yaml", &world.engine_yaml());
+    let named = |name: &str| format!("config = {:?}", world.path(name));
+    world.write(
+        "plimsoll.toml",
+        &config.replace(&named("engine.yaml"), &named("other.yaml")),
+    );
+    let event = world.event("engine_file_left");
+    let said = event["message"].as_str().unwrap();
+    assert!(said.contains("model.quantization"), "{said}");
+    let detail: serde_json::Value = serde_json::from_str(event["detail"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        detail["before_text"],
+        json!(world.engine_yaml()),
+        "what a person may put back"
+    );
+    assert_eq!(
+        world.read("engine.yaml"),
+        ours,
+        "nothing is written where nobody looks"
+    );
+}
+
+#[test]
 fn a_picture_has_the_lines_that_are_configured() {
     let world = World::new();
     let _engine = world.engine(&[]);

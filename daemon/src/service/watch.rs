@@ -162,6 +162,39 @@ mod tests {
 
     use super::*;
 
+    /// As an editor saves: a new file, renamed over the old one.
+    fn save(path: &Path, text: &str) {
+        let draft = path.with_extension("draft");
+        std::fs::write(&draft, text).unwrap();
+        std::fs::rename(&draft, path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_edit_is_told_once_and_what_is_no_edit_never() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let [touched, edited] = ["touched.toml", "edited.toml"].map(file);
+        for path in [&touched, &edited] {
+            std::fs::write(path, "a").unwrap();
+        }
+        let (changed, mut told) = mpsc::unbounded_channel();
+        let files = BTreeSet::from([touched.clone(), edited.clone()]);
+        let _watch = Watch::start(&files, move |path| changed.send(path).unwrap());
+        // Each look tells of everything before it, so what was told by the last is all there is to tell.
+        for text in ["b", "c", "d"] {
+            save(&touched, "a");
+            File::open(&touched)
+                .unwrap()
+                .set_modified(std::time::UNIX_EPOCH)
+                .unwrap();
+            std::fs::write(file("another.toml"), text).unwrap();
+            save(&edited, text);
+            let path = tokio::time::timeout(Duration::from_secs(60), told.recv()).await;
+            assert_eq!(path.expect("it is noticed"), Some(edited.clone()), "{text}");
+        }
+        assert!(told.try_recv().is_err(), "a save is many notices and one edit");
+    }
+
     #[test]
     fn only_some_names_concern_a_file() {
         let folder = tempfile::tempdir().unwrap();

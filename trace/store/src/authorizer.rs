@@ -15,7 +15,11 @@ use libsqlite3_sys as ffi;
 use sqlx::sqlite::LockedSqliteHandle;
 
 /// The longest text or blob that a query may make, bytes.
-pub(crate) const MAX_LENGTH: usize = 8 << 20;
+const MAX_LENGTH: usize = 8 << 20;
+/// The most that one row of a result may hold, bytes. A few of them are under way before any is counted: in SQLite's
+/// registers, copied from there, in the channel, being read. A row with two files of the greatest size that is edited has
+/// room in it.
+const MAX_ROW: usize = 32 << 20;
 
 /// Why a query will not be run.
 pub(crate) enum Refusal {
@@ -34,11 +38,17 @@ const LIMITS: [(c_int, c_int); 4] = [
     (ffi::SQLITE_LIMIT_ATTACHED, 0),
     #[expect(clippy::cast_possible_truncation, reason = "8 MiB")]
     (ffi::SQLITE_LIMIT_LENGTH, MAX_LENGTH as c_int),
-    // A row has at most this many values of that length.
-    (ffi::SQLITE_LIMIT_COLUMN, 256),
+    // More than all views together have.
+    (ffi::SQLITE_LIMIT_COLUMN, 128),
     // Matching takes time exponential in the wildcards, and cannot be interrupted.
     (ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 512),
 ];
+
+/// How long a text or blob may be in a query whose result has so many columns, bytes. A query for a few columns can have
+/// the longest text that is stored.
+pub(crate) fn max_length(columns: usize) -> usize {
+    MAX_LENGTH.min(MAX_ROW / columns.max(1))
+}
 
 /// Confines a connection to reading, for good, and compiles a query under that rule. Gives the names of the columns
 /// it will return.
@@ -55,10 +65,14 @@ pub(crate) fn confine(handle: &mut LockedSqliteHandle<'_>, sql: &str) -> Result<
     let compiled = compile(db, sql);
     // SAFETY: as above; a null pointer is what `authorize` expects when nobody asks for the reason.
     unsafe { ffi::sqlite3_set_authorizer(db, Some(authorize), ptr::null_mut()) };
-    match denied {
-        Some(what) => Err(Refusal::Forbidden(what)),
-        None => compiled,
+    if let Some(what) = denied {
+        return Err(Refusal::Forbidden(what));
     }
+    let columns = compiled?;
+    let length = c_int::try_from(max_length(columns.len())).unwrap_or(c_int::MAX);
+    // SAFETY: as above.
+    unsafe { ffi::sqlite3_limit(db, ffi::SQLITE_LIMIT_LENGTH, length) };
+    Ok(columns)
 }
 
 /// Compiles what must be a single statement.
@@ -173,6 +187,10 @@ unsafe fn copied(text: *const c_char) -> Option<String> {
 }
 
 /// SQLite asks this for everything that a statement would do, while it compiles it.
+///
+/// # Safety
+/// To be called by SQLite: the texts are null or NUL-terminated and valid during the call; `denied` is null or points to
+/// an `Option<String>` that nobody else uses meanwhile.
 unsafe extern "C" fn authorize(
     denied: *mut c_void,
     action: c_int,
@@ -181,13 +199,12 @@ unsafe extern "C" fn authorize(
     _schema: *const c_char,
     _inside: *const c_char,
 ) -> c_int {
-    // SAFETY: SQLite passes null or NUL-terminated texts that outlive this call.
+    // SAFETY: by the condition above.
     let (first, second) = unsafe { (copied(first), copied(second)) };
     let Some(what) = forbidden(action, first.as_deref(), second.as_deref()) else {
         return ffi::SQLITE_OK;
     };
-    // SAFETY: `denied` is null, or the pointer that `confine` passed, which is valid and used by nobody else for as
-    // long as SQLite has it.
+    // SAFETY: by the condition above; `confine` passes such a pointer for as long as SQLite has it, and null then.
     if let Some(denied) = unsafe { denied.cast::<Option<String>>().as_mut() } {
         denied.get_or_insert(what);
     }

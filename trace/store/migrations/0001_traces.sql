@@ -277,7 +277,7 @@ INSERT INTO _column (view, position, "column", unit, meaning) VALUES
 ('device_samples', 15, 'bar1_used_bytes', 'bytes', 'Part of the BAR1 window in use.'),
 ('device_samples', 16, 'pcie_tx_bytes_per_sec', 'bytes/s', 'PCIe traffic towards the host; read more rarely than the rest.'),
 ('device_samples', 17, 'pcie_rx_bytes_per_sec', 'bytes/s', 'PCIe traffic from the host; read more rarely than the rest.'),
-('device_samples', 18, 'memory_version', 'count', 'Which memory call answered: 2 (used_bytes leaves out what the driver reserves) or 1 (includes it). The two never mix in one series.'),
+('device_samples', 18, 'memory_version', 'count', 'Which memory call answered: 2 (used_bytes leaves out what the driver reserves) or 1 (includes it). Where it changes, the series of used_bytes has a break: rows before and after it are not to be compared.'),
 
 ('process_samples', 1, 'run_id', 'id', 'The run the process belongs to, see runs; NULL when it belongs to none.'),
 ('process_samples', 2, 'device', 'uuid', 'The device, see devices.'),

@@ -22,8 +22,10 @@ mod queue;
 mod reader;
 mod retention;
 mod rows;
+mod scan;
 mod schema;
 mod script;
+mod statement;
 mod value;
 mod writer;
 
@@ -32,5 +34,6 @@ pub use error::StoreError;
 pub use query_error::{Limit, Place, QueryError};
 pub use reader::{OpenRun, Reader, Unfinished};
 pub use schema::DEFAULT_PATH;
+pub use statement::Row;
 pub use value::{Table, Value};
 pub use writer::{Store, StoreOptions, Writer};

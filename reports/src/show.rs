@@ -109,13 +109,7 @@ pub struct Lost {
 /// # Errors
 /// [`ReportError::UnknownRun`], or that the store cannot be read.
 pub async fn load(reader: &Reader, run: i64, now_ns: i64) -> Result<Shown, ReportError> {
-    let sql = format!("SELECT {} FROM runs WHERE id = ?", runs::COLUMNS);
-    let found = reader.query(&sql, &[Value::Integer(run)]).await?;
-    let found = rows(&found).next().and_then(|mut row| Run::read(&mut row));
-    let run = found.ok_or_else(|| ReportError::UnknownRun {
-        wanted: run.to_string(),
-        near: Vec::new(),
-    })?;
+    let run = runs::one(reader, run).await?;
     let window = [
         Value::Integer(run.started_ns),
         Value::Integer(run.ended_ns.unwrap_or(now_ns)),

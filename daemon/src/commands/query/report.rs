@@ -9,7 +9,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
-use plimsoll_reports::{Theme, find_run, html, load, show, svg};
+use plimsoll_reports::{Theme, find_run, html, load, runs, show, svg};
 use plimsoll_store::Reader;
 use plimsoll_trace::units;
 use plimsoll_tuner::condition::Clause;
@@ -117,14 +117,11 @@ fn lines(config: &Config, engine: &str) -> Vec<load::RuleLine> {
 
 async fn make(reader: &Reader, drawing: &Drawing<'_>, config: Option<&Config>) -> Result<String, Failure> {
     let run = find_run(reader, drawing.run).await.map_err(failed)?;
-    let shown = show::load(reader, run, now_ns()).await.map_err(failed)?;
+    let told = runs::one(reader, run).await.map_err(failed)?;
     let zone = TimeZone::system();
-    let instant = |text: Option<&str>| {
-        text.map(|text| instant(text, shown.run.started_ns, &zone))
-            .transpose()
-    };
+    let instant = |text: Option<&str>| text.map(|text| instant(text, told.started_ns, &zone)).transpose();
     let (from_ns, to_ns) = (instant(drawing.from)?, instant(drawing.to)?);
-    let (start, end) = (shown.run.started_ns, shown.run.ended_ns.unwrap_or_else(now_ns));
+    let (start, end) = (told.started_ns, told.ended_ns.unwrap_or_else(now_ns));
     if from_ns.is_some_and(|from| from >= end) || to_ns.is_some_and(|to| to <= start) {
         let lasted = Duration::from_nanos(u64::try_from(end.saturating_sub(start)).unwrap_or(0));
         let lasted = units::show_duration(lasted);
@@ -137,16 +134,16 @@ async fn make(reader: &Reader, drawing: &Drawing<'_>, config: Option<&Config>) -
         from_ns,
         to_ns,
         rules: config
-            .zip(shown.run.engine.as_deref())
+            .zip(told.engine.as_deref())
             .map_or_else(Vec::new, |(config, engine)| lines(config, engine)),
     };
     let timeline = load::timeline(reader, &request).await.map_err(failed)?;
     let picture = svg(&timeline, drawing.theme, &zone).context("the picture cannot be drawn")?;
-    Ok(if drawing.page {
-        html::page(&shown, &picture, &zone, now_ns())
-    } else {
-        picture
-    })
+    if !drawing.page {
+        return Ok(picture);
+    }
+    let shown = show::load(reader, run, now_ns()).await.map_err(failed)?;
+    Ok(html::page(&shown, &picture, &zone, now_ns()))
 }
 
 /// Reads "90s" or "01:30" into the run, as pictures count; "03:20:00", the first after its start; or a date and time,

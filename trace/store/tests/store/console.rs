@@ -261,11 +261,17 @@ async fn one_row_is_bounded_too() {
         format!("SELECT {}", vec![value; columns].join(", "))
     };
     // As many columns as the widest view with whole files has.
-    let answer = ask(&bench, &row(8, (4 << 20) - 2)).await.expect("a few long texts");
+    let answer = ask(&bench, &row(8, (4 << 20) - 2))
+        .await
+        .expect("a few long texts");
     assert_eq!(answer.rows.len(), 1);
-    let longest = ask(&bench, &row(1, (8 << 20) - 2)).await.expect("the longest text");
+    let longest = ask(&bench, &row(1, (8 << 20) - 2))
+        .await
+        .expect("the longest text");
     assert_eq!(longest.rows.len(), 1);
-    let error = ask(&bench, &row(128, 4 << 20)).await.expect_err("half a gigabyte");
+    let error = ask(&bench, &row(128, 4 << 20))
+        .await
+        .expect_err("half a gigabyte");
     assert!(
         matches!(error, QueryError::Limit(Limit::Length(262_144))),
         "{error:?}"

@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 
 use anyhow::Context;
@@ -14,34 +14,49 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Outcome, runtime};
 use crate::cli;
-use crate::config::{self, Config, make_default_folder};
+use crate::config::{Config, make_default_folder, socket_beside, socket_path};
 use crate::failure::chain;
 use crate::screen::say;
 use crate::service::{self, Client, Request, Until};
 
 /// What a shell answers when a command cannot be started.
 const NOT_STARTED: u8 = 127;
+/// The socket takes requests of up to 64 KiB; a longer command line is recorded as far as it fits.
+const COMMAND_LIMIT: usize = 48 << 10;
+const NAME_LIMIT: usize = 4 << 10;
 
 pub(super) fn run(arguments: cli::Run) -> Outcome {
-    super::start_log("warn", false);
+    // A machine without a driver is told of in the recording; here the command has the word.
+    super::start_log("warn,plimsoll_collectors::nvml=error", false);
     let named = arguments.source.config.config;
-    let mut config = Config::load(named.as_deref())?;
-    if let Some(db) = arguments.source.db {
-        config.store.path = Some(db);
-    }
-    // Engines are the daemon's business; this run only records.
-    config.engines.clear();
-    let store = config.store_path();
-    make_default_folder(&store)?;
+    let mut config = only_recording(Config::load(named.as_deref())?);
+    let socket = match arguments.source.db {
+        // The daemon that the environment names keeps another database than the one that is asked for.
+        Some(db) => {
+            let socket = socket_beside(&db);
+            config.store.path = Some(db);
+            socket
+        }
+        None => socket_path(&config.store_path()),
+    };
+    make_default_folder(&config.store_path())?;
     let command = arguments.command;
     let name = arguments.name.unwrap_or_else(|| base_name(&command[0]));
     runtime()?.block_on(async move {
-        let recorder = match connect(&store) {
-            Some(client) => Recorder { client, own: None },
-            None => Recorder::start(config, &store).await?,
+        let recorder = match Client::connect(&socket) {
+            Ok(client) => Recorder { client, own: None },
+            Err(_) => Recorder::start(config, socket).await?,
         };
         record(recorder, name, &command).await
     })
+}
+
+/// Engines are the daemon's business. Without a file nobody edits this configuration, so they do not come back either.
+fn only_recording(mut config: Config) -> Config {
+    config.engines.clear();
+    config.warnings.clear();
+    config.file = None;
+    config
 }
 
 /// Who records: a daemon at the other end of its socket, or a service of our own.
@@ -51,17 +66,18 @@ struct Recorder {
 }
 
 impl Recorder {
-    async fn start(config: Config, store: &Path) -> anyhow::Result<Self> {
+    async fn start(config: Config, socket: PathBuf) -> anyhow::Result<Self> {
         let (ready, is_ready) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        let mut service = tokio::spawn(service::run(config, None, Until::Told { ready, stopped }));
+        let until = Until::Told { ready, stopped };
+        let mut service = tokio::spawn(service::run(config, None, socket.clone(), until));
         tokio::select! {
             Ok(()) = is_ready => {}
             ended = &mut service => {
                 ended.context("the recorder cannot start")??;
             }
         }
-        let client = connect(store).context("the recorder does not answer")?;
+        let client = Client::connect(&socket).context("the recorder does not answer")?;
         Ok(Self {
             client,
             own: Some((stop, service)),
@@ -107,9 +123,9 @@ async fn record(recorder: Recorder, name: String, command: &[OsString]) -> Outco
     };
     let line: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
     let begin = Request::RunBegin {
-        name,
+        name: shortened(name, NAME_LIMIT),
         pid: child.id().unwrap_or(0),
-        command: line.join(" "),
+        command: shortened(line.join(" "), COMMAND_LIMIT),
     };
     // From here on the command comes first: recording troubles are told at its end and never change its status.
     let recorder = recorder.ask(begin).await.map(|(recorder, _)| recorder);
@@ -219,8 +235,23 @@ fn not_started(command: &OsStr, error: &std::io::Error) -> String {
     }
 }
 
-fn connect(store: &Path) -> Option<Client> {
-    Client::connect(&config::socket_path(store)).ok()
+/// The text, cut off where it would take more than `limit` bytes of a request.
+fn shortened(mut text: String, limit: usize) -> String {
+    let mut length = 0;
+    let end = text.char_indices().find(|(_, character)| {
+        // As JSON writes them.
+        length += match character {
+            '"' | '\\' => 2,
+            '\0'..='\x1f' => 6,
+            other => other.len_utf8(),
+        };
+        length > limit
+    });
+    if let Some((end, _)) = end {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 fn base_name(command: &OsStr) -> String {
@@ -229,4 +260,40 @@ fn base_name(command: &OsStr) -> String {
         .unwrap_or(command)
         .to_string_lossy()
         .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_run_only_records() {
+        let text =
+            "[http]\nlisten = \"127.0.0.1:1\"\n[engine.e]\nprofile = \"custom\"\nmatch = { exe = \"e\" }\n";
+        let config = Config::parse(text, Path::new("/etc/plimsoll/plimsoll.toml")).unwrap();
+        assert_eq!((config.engines.len(), config.warnings.len()), (1, 1));
+        let config = only_recording(config);
+        assert!(config.engines.is_empty() && config.warnings.is_empty());
+        // What is not known cannot be watched for edits, which would bring the engines back.
+        assert_eq!(config.file, None);
+    }
+
+    #[test]
+    fn what_is_recorded_fits_into_a_request() {
+        assert_eq!(shortened("serve".to_owned(), 5), "serve");
+        assert_eq!(shortened("serve".to_owned(), 4), "serv…");
+        for text in ["x", "é", "\"", "\n", "🦀"] {
+            let command = shortened(text.repeat(100_000), COMMAND_LIMIT);
+            let name = shortened(text.repeat(100_000), NAME_LIMIT);
+            let request = Request::RunBegin {
+                name,
+                pid: 1,
+                command,
+            };
+            let line = serde_json::to_string(&request).unwrap();
+            assert!(line.len() < 60 << 10, "{text}: {}", line.len());
+        }
+    }
 }

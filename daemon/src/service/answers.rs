@@ -10,7 +10,14 @@ use super::pipeline::{Command, Pipeline, host_name};
 impl Pipeline {
     pub(super) fn answer(&mut self, call: Call) {
         let answer = match call.request {
-            Request::Status => self.status.show(&self.runs, &self.rules()),
+            Request::Status => {
+                let mut status = self
+                    .status
+                    .show(&self.runs, &self.rules(), self.signals.max_age());
+                let paused = self.engines.iter().filter(|engine| engine.is_paused());
+                status["paused"] = paused.map(Engine::name).collect();
+                status
+            }
             Request::Why => json!({ "version": 1, "rules": self.rules() }),
             Request::Pause => {
                 let now = Stamp::now();
@@ -41,6 +48,7 @@ impl Pipeline {
                     engine: None,
                     host: host_name(),
                     pid: Some(pid),
+                    process_key: None,
                     command: Some(command),
                     trace_tier: TraceTier::Off,
                 };

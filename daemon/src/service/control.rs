@@ -2,7 +2,7 @@
 //!
 //! One JSON object a line in each direction over a Unix socket that only the daemon's user may open.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
@@ -59,9 +59,16 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Listens at `path`. The caller holds the store's lock, so a socket file found there is left from a former life.
+    /// Listens at `path`. A socket file found there that nobody answers is left from a former life; one that somebody
+    /// answers belongs to a daemon of another store.
     pub(crate) fn listen(path: &Path, pipeline: mpsc::Sender<Control>) -> io::Result<Self> {
         if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+            if BlockingStream::connect(path).is_ok() {
+                return Err(io::Error::new(
+                    ErrorKind::AddrInUse,
+                    "another daemon answers there; stop it, or name another socket with PLIMSOLL_SOCKET",
+                ));
+            }
             std::fs::remove_file(path)?;
         }
         let listener = UnixListener::bind(path)?;
@@ -162,5 +169,24 @@ impl Client {
             Some(problem) => Err(io::Error::other(problem.to_owned())),
             None => Ok(answer),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_somebody_answers_is_left_alone_and_a_leftover_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plimsoll.sock");
+        let (calls, _waiting) = mpsc::channel(1);
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let first = Socket::listen(&path, calls.clone()).unwrap();
+        let second = Socket::listen(&path, calls).err().map(|error| error.kind());
+        assert_eq!(second, Some(ErrorKind::AddrInUse));
+        assert!(BlockingStream::connect(&path).is_ok());
+        drop(first);
+        assert!(!path.exists());
     }
 }

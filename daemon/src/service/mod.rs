@@ -5,25 +5,26 @@ mod answers;
 mod control;
 mod journal;
 mod pipeline;
+mod remember;
 mod runs;
 mod secrets;
+mod sources;
 mod status;
 mod watch;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context;
-use plimsoll_collectors::{Collector, Host, Nvml, NvmlOptions, Processes, Watch as ProcessWatch};
+use plimsoll_collectors::Watch as ProcessWatch;
 use plimsoll_store::{Store, StoreOptions};
-use plimsoll_trace::Batch;
 use plimsoll_trace::units::Size;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Config, socket_path};
+use crate::config::Config;
 pub(crate) use control::{Client, Request};
 use pipeline::{Event, Pipeline};
+use sources::Sources;
 
 /// How many events may wait for the loop. Each source has at most a few under way, so this is never reached in health;
 /// when it is, the sources wait, and their missed ticks are counted.
@@ -42,8 +43,13 @@ pub(crate) enum Until {
     },
 }
 
-/// Runs the service. `named` is the configuration file that `--config` named.
-pub(crate) async fn run(config: Config, named: Option<PathBuf>, until: Until) -> anyhow::Result<()> {
+/// Runs the service, which listens at `socket`. `named` is the configuration file that `--config` named.
+pub(crate) async fn run(
+    config: Config,
+    named: Option<PathBuf>,
+    socket: PathBuf,
+    until: Until,
+) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -53,7 +59,6 @@ pub(crate) async fn run(config: Config, named: Option<PathBuf>, until: Until) ->
         .context("the store cannot be opened")?;
     let (events, queue) = mpsc::channel(QUEUE);
     let (control, mut calls) = mpsc::channel(64);
-    let socket = socket_path(&path);
     let _socket = control::Socket::listen(&socket, control)
         .with_context(|| format!("the control socket {} cannot be made", socket.display()))?;
     let forward = events.clone();
@@ -95,44 +100,6 @@ pub(crate) fn store_options(config: &Config, path: &Path) -> StoreOptions {
         keep_minutes: config.store.keep.minutes.0,
         max_size_bytes,
         ..StoreOptions::new(path)
-    }
-}
-
-/// The sources of batches.
-pub(crate) struct Sources {
-    pub(crate) nvml: Nvml,
-    pub(crate) host: Host,
-    pub(crate) processes: Processes,
-}
-
-impl Sources {
-    fn spawn(config: &Config, events: &mpsc::Sender<Event>) -> std::io::Result<Self> {
-        let to_loop = events.clone();
-        // The collectors' threads may wait here; the loop never waits for them.
-        let deliver: plimsoll_collectors::Deliver =
-            Arc::new(move |batch: Batch| drop(to_loop.blocking_send(Event::Batch(batch))));
-        let to_loop = events.clone();
-        let library = config.sampling.nvml_library.clone();
-        Ok(Self {
-            nvml: Nvml::spawn(
-                NvmlOptions {
-                    library,
-                    ..NvmlOptions::default()
-                },
-                Arc::clone(&deliver),
-            ),
-            host: Host::spawn(deliver)?,
-            processes: Processes::spawn(
-                watches(config),
-                Arc::new(move |table| drop(to_loop.blocking_send(Event::Processes(table)))),
-            )?,
-        })
-    }
-
-    pub(crate) fn tick(&mut self, at: plimsoll_trace::Stamp) {
-        self.nvml.tick(at);
-        self.host.tick(at);
-        self.processes.tick(at);
     }
 }
 

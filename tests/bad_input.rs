@@ -255,22 +255,50 @@ fn an_engine_file_that_is_not_text() {
 }
 
 #[test]
-fn an_engine_file_behind_a_link_is_edited_behind_it() {
+fn an_engine_file_that_is_a_link() {
     let world = World::new();
     fs::create_dir(world.path("real")).unwrap();
     world.write("real/server.yaml", &world.engine_yaml());
     symlink("real/server.yaml", world.path("engine.yaml")).unwrap();
-    let _engine = world.engine(&[]);
+    let mut engine = world.engine(&[]);
     let _daemon = world.daemon(&world.config(QUANTIZE));
     press(&world.gpu);
-    world.decision("quantize", "kept");
+    let decision = world.decision("quantize", "refused");
+    let said = decision["explanation"].as_str().unwrap();
+    let target = fs::canonicalize(world.path("real/server.yaml")).unwrap();
+    assert!(said.contains("is a symbolic link"), "{said}");
     assert!(
-        fs::symlink_metadata(world.path("engine.yaml"))
-            .unwrap()
-            .is_symlink(),
-        "the link stays"
+        said.contains(target.to_str().unwrap()),
+        "what to name instead: {said}"
     );
-    assert!(world.read("real/server.yaml").contains("quantization: \"int8\""));
+    let link = fs::read_link(world.path("engine.yaml")).unwrap();
+    assert_eq!(link.to_str(), Some("real/server.yaml"), "the link stays");
+    assert_eq!(world.read("real/server.yaml"), world.engine_yaml());
+    assert!(world.sql("SELECT * FROM config_changes").is_empty());
+    assert!(engine.is_running());
+}
+
+#[test]
+fn an_engine_file_that_somebody_has_open_for_writing() {
+    let world = World::new();
+    let mut engine = world.engine(&[]);
+    let _daemon = world.daemon(&world.config(QUANTIZE));
+    let editor = fs::File::options()
+        .append(true)
+        .open(world.path("engine.yaml"))
+        .unwrap();
+    press(&world.gpu);
+    let decision = world.decision("quantize", "refused");
+    let said = decision["explanation"].as_str().unwrap();
+    let own = format!("is open for writing in process {}", std::process::id());
+    assert!(said.contains(&own), "{said}");
+    assert_eq!(world.read("engine.yaml"), world.engine_yaml());
+    assert!(engine.is_running());
+    assert_eq!(world.applied("/model/quantization"), json!("none"));
+    // Their next write goes to the file that is there, not to one that was taken away.
+    use std::io::Write;
+    (&editor).write_all(b"# theirs\n").unwrap();
+    assert_eq!(world.read("engine.yaml"), world.engine_yaml() + "# theirs\n");
 }
 
 #[test]
@@ -302,14 +330,12 @@ fn a_damaged_or_newer_database_is_refused_and_left_alone() {
     world.row("SELECT * FROM host_samples");
     assert!(daemon.stop().success());
     let good = fs::read(world.path("plimsoll.db")).unwrap();
-    let cases: [(&str, Vec<u8>); 2] = [
-        (
-            "garbage",
-            b"this is not a database, whatever its name says....".repeat(40),
-        ),
-        ("truncated", good[..5000].to_vec()),
-    ];
-    for (name, bytes) in cases {
+    let garbage = b"this is not a database, whatever its name says....".repeat(40);
+    for (name, bytes, says) in [
+        ("garbage", garbage, "is damaged"),
+        ("truncated", good[..5000].to_vec(), "is damaged"),
+        ("newer", newer(&good), "schema version 9000"),
+    ] {
         for end in ["db-wal", "db-shm"] {
             drop(fs::remove_file(world.path("plimsoll.db").with_extension(end)));
         }
@@ -318,7 +344,7 @@ fn a_damaged_or_newer_database_is_refused_and_left_alone() {
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{name}: {said}");
         assert!(
-            said.contains("plimsoll.db") && !said.contains("panicked"),
+            said.contains("plimsoll.db") && said.contains(says) && !said.contains("panicked"),
             "{name}: {said}"
         );
         assert_eq!(
@@ -326,13 +352,55 @@ fn a_damaged_or_newer_database_is_refused_and_left_alone() {
             bytes,
             "{name}: never overwritten"
         );
-        let output = world.call(&["sql", "SELECT 1"]);
+        let output = world.call(&["sql", "SELECT * FROM runs"]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
         assert!(
-            !output.status.success() || name == "truncated",
-            "{name}: {}",
-            text(&output.stderr)
+            said.contains(says) && !said.contains("panicked"),
+            "{name}: {said}"
         );
     }
+}
+
+/// The same database, as a program from the future leaves it.
+fn newer(good: &[u8]) -> Vec<u8> {
+    use sqlx::{Connection, Executor, SqliteConnection};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("newer.db");
+    fs::write(&path, good).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(async {
+        let mut database = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+        let later = "INSERT INTO _sqlx_migrations VALUES (9000, 'later', CURRENT_TIMESTAMP, TRUE, x'00', 0)";
+        database.execute(later).await.unwrap();
+        database.close().await.unwrap();
+    });
+    fs::read(&path).unwrap()
+}
+
+#[test]
+fn a_save_between_our_write_and_the_reload_stays() {
+    let world = World::new();
+    let mut engine = world.engine(&[]);
+    // The reload is where a person saves, and then it fails.
+    let edit = format!(
+        "echo '# theirs' >> {}; exit 1",
+        world.path("engine.yaml").display()
+    );
+    let reload = format!("reload = {{ command = [\"sh\", \"-c\", {edit:?}] }}");
+    let config = world.config_with(&reload, QUANTIZE);
+    let _daemon = world.daemon(&config.replace("within = \"15s\"", "within = \"2s\""));
+    press(&world.gpu);
+    let decision = world.row("SELECT * FROM decisions WHERE outcome IN ('rolled_back', 'failed')");
+    let file = world.read("engine.yaml");
+    let (ours_gone, theirs) = (
+        file.starts_with(&world.engine_yaml()),
+        file.contains("# theirs\n"),
+    );
+    assert!(ours_gone && theirs, "{decision}\n{file}");
+    assert!(engine.is_running());
+    assert_eq!(world.applied("/model/quantization"), json!("none"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 
+use crate::rules::{QUANTIZE, press};
 use crate::world::{World, text, until};
 
 #[test]
@@ -24,18 +25,18 @@ fn the_last_batch_is_stored() {
         let world = World::new();
         let mut daemon = world.daemon(&world.base_config());
         world.row("SELECT * FROM device_samples");
+        // A sample that the daemon has, and that is not stored yet: commits come once a second.
+        let stored = "SELECT max(at_ns) AS last FROM device_samples";
+        let known = until("a sample that is not stored yet", || {
+            let status = world.call(&["status", "--json"]);
+            let status: serde_json::Value = serde_json::from_slice(&status.stdout).ok()?;
+            let known = status["devices"][0]["at_ns"].as_i64()?;
+            (world.sql(stored)[0]["last"].as_i64()? < known).then_some(known)
+        });
         daemon.child.signal(signal);
-        let stopped_ns = plimsoll_trace::Stamp::now().unix_ns;
         assert!(daemon.child.wait().success());
-        let last = world.sql("SELECT max(at_ns) AS last FROM device_samples")[0]["last"]
-            .as_i64()
-            .unwrap();
-        // Commits come once a second; without the last one, the newest sample could be that old.
-        assert!(
-            stopped_ns - last < 700_000_000,
-            "{} ms before the end",
-            (stopped_ns - last) / 1_000_000
-        );
+        let last = world.sql(stored)[0]["last"].as_i64().unwrap();
+        assert!(last >= known, "{} ms are lost", (known - last) / 1_000_000);
         assert!(!world.path("plimsoll.sock").exists());
         assert_eq!(
             world.call(&["status"]).status.code(),
@@ -49,9 +50,55 @@ fn the_last_batch_is_stored() {
 fn hangup_reads_the_configuration_again() {
     let world = World::new();
     let daemon = world.daemon(&world.base_config());
+    assert!(
+        world
+            .sql("SELECT * FROM events WHERE kind = 'config_reloaded'")
+            .is_empty()
+    );
+    // Nothing was saved, so nothing but the signal is a reason to read it again.
     daemon.child.signal(Signal::HUP);
     world.event("config_reloaded");
     assert!(world.call(&["status"]).status.success());
+}
+
+#[test]
+fn a_pause_lasts_until_resume_also_over_a_restart() {
+    let world = World::new();
+    let _engine = world.engine(&[]);
+    let config = world.config(QUANTIZE);
+    let daemon = world.daemon(&config);
+    let paused = || {
+        let status = world.call(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        status["paused"].clone()
+    };
+    let ticks_later = |what: &str| {
+        let newest = "SELECT max(at_ns) AS at FROM device_samples";
+        let from = world.row(newest)["at"].as_i64().unwrap();
+        let pressed = format!(
+            "SELECT count(*) AS n FROM device_samples WHERE at_ns > {from} AND used_bytes > 19 * 1073741824"
+        );
+        until(what, || {
+            (world.sql(&pressed)[0]["n"].as_i64()? >= 10).then_some(())
+        });
+        assert!(world.sql("SELECT * FROM decisions").is_empty(), "{what}");
+    };
+    assert_eq!(paused(), serde_json::json!([]));
+    let said = world.call(&["pause"]);
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    assert_eq!(paused(), serde_json::json!(["chat"]));
+    press(&world.gpu);
+    ticks_later("pressure while paused");
+    assert!(daemon.stop().success());
+
+    let _daemon = world.daemon(&config);
+    assert_eq!(paused(), serde_json::json!(["chat"]));
+    let status = text(&world.call(&["status"]).stdout);
+    assert!(status.contains("acting is paused on chat"), "{status}");
+    ticks_later("pressure after a restart");
+    assert!(world.call(&["resume"]).status.success());
+    world.decision("quantize", "kept");
+    assert_eq!(paused(), serde_json::json!([]));
 }
 
 #[test]
@@ -87,10 +134,16 @@ fn an_engine_s_life_and_death_are_runs() {
     assert_eq!(run["outcome"], "ok", "{run}");
     assert!(run["peak_used_bytes"].as_i64().unwrap() > 1 << 33, "{run}");
     let mut again = world.engine(&[]);
-    world.row("SELECT * FROM runs WHERE id = 2 AND outcome = 'running'");
+    let of_it = format!("SELECT * FROM runs WHERE pid = {}", again.pid());
+    world.row(&format!("{of_it} AND outcome = 'running'"));
     again.signal(Signal::KILL);
     again.wait();
-    world.row("SELECT * FROM runs WHERE id = 2 AND outcome = 'killed' AND exit_code = 137");
+    world.row(&format!("{of_it} AND outcome = 'killed' AND exit_code = 137"));
+    assert_eq!(
+        world.sql("SELECT count(*) AS n FROM runs")[0]["n"],
+        2,
+        "a run per life"
+    );
 }
 
 #[test]

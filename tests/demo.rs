@@ -16,6 +16,18 @@ fn the_demo_shows_the_whole_loop() {
         kept("checkpointing").unwrap() < kept("quantize").unwrap(),
         "{said}"
     );
+    for rule in ["checkpointing", "quantize"] {
+        let mut lines = said
+            .lines()
+            .skip_while(|line| !line.contains(&format!("rule {rule} (apply): kept")));
+        assert!(lines.next().unwrap().ends_with(" freed"), "{said}");
+        let reloaded = lines.next().unwrap();
+        assert!(
+            reloaded.contains("reloaded by SIGHUP, served again after")
+                && reloaded.contains("new values shown"),
+            "{reloaded}"
+        );
+    }
     assert!(said.contains("comments intact"), "{said}");
     let (before, after) = (
         world.read("demo/engine.before.yaml"),
@@ -25,12 +37,36 @@ fn the_demo_shows_the_whole_loop() {
         after.contains("gradient_checkpointing: true") && after.contains("quantization: \"int8\""),
         "{after}"
     );
+    let comments = |text: &str| {
+        let comments = text.lines().filter_map(|line| line.split_once('#'));
+        comments
+            .map(|(_, comment)| comment.to_owned())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(before.lines().count(), after.lines().count());
+    assert!(comments(&before).len() > 5, "{before}");
+    assert_eq!(comments(&before), comments(&after));
     for file in ["timeline.svg", "report.html", "plimsoll.db"] {
         assert!(
             world.path("demo").join(file).metadata().unwrap().len() > 1000,
             "{file}"
         );
+    }
+    let picture = world.read("demo/timeline.svg");
+    for word in ["checkpointing", "quantize", "peak"] {
+        assert!(picture.contains(word), "{word}");
+    }
+    for (view, least) in [
+        ("runs", 1),
+        ("device_samples", 20),
+        ("process_samples", 2),
+        ("decisions WHERE outcome = 'kept'", 2),
+        ("config_changes WHERE outcome = 'kept'", 2),
+    ] {
+        let query = format!("SELECT count(*) AS n FROM {view}");
+        let output = world.call(&["sql", "--db", "demo/plimsoll.db", "--format", "json", &query]);
+        let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(rows[0]["n"].as_i64().unwrap() >= least, "{view}: {rows}");
     }
     let alone = said
         .lines()

@@ -4,7 +4,7 @@ use std::fs;
 
 use plimsoll_sim_gpu::{DriverState, Fault, FaultKind};
 
-use crate::world::{World, text, until};
+use crate::world::{Process, World, text, until};
 
 #[test]
 fn no_driver_then_a_driver() {
@@ -14,7 +14,13 @@ fn no_driver_then_a_driver() {
     let missing = world.event("driver_missing");
     let said = missing["message"].as_str().unwrap();
     assert!(said.contains("libnvidia-ml.so.1"), "{said}");
-    world.row("SELECT * FROM host_samples");
+    let later = format!(
+        "SELECT count(*) AS n FROM host_samples WHERE at_ns > {}",
+        missing["at_ns"]
+    );
+    until("the host goes on", || {
+        (world.sql(&later)[0]["n"].as_i64()? >= 2).then_some(())
+    });
     assert!(
         world.sql("SELECT * FROM device_samples").is_empty(),
         "nothing is invented"
@@ -24,6 +30,25 @@ fn no_driver_then_a_driver() {
     fs::rename(world.path("not-yet.so"), world.library()).unwrap();
     world.event("driver_back");
     world.row("SELECT * FROM device_samples");
+}
+
+#[test]
+fn the_environment_names_the_driver() {
+    let world = World::new();
+    let config = world.base_config().replace("libnvidia-ml.so.1", "gone.so");
+    world.write("plimsoll.toml", &config);
+    let mut daemon = world.plimsoll();
+    daemon
+        .arg("daemon")
+        .env("PLIMSOLL_NVML_LIBRARY", world.library())
+        .stderr(fs::File::create(world.path("daemon.log")).unwrap());
+    let _daemon = Process(daemon.spawn().unwrap());
+    world.row("SELECT * FROM device_samples WHERE used_bytes IS NOT NULL");
+    assert!(
+        world
+            .sql("SELECT * FROM events WHERE kind = 'driver_missing'")
+            .is_empty()
+    );
 }
 
 #[test]
@@ -187,15 +212,25 @@ fn a_process_list_that_grows_while_it_is_read() {
 
 #[test]
 fn one_figure_that_fails_costs_only_itself() {
-    let world = World::new();
+    let world = World::with_devices(2);
     for function in ["nvmlDeviceGetPowerUsage", "nvmlDeviceGetUtilizationRates"] {
-        world
-            .gpu
-            .inject(Fault::new(function, FaultKind::Code(3)))
-            .unwrap();
+        let fault = Fault {
+            device: Some(0),
+            ..Fault::new(function, FaultKind::Code(3))
+        };
+        world.gpu.inject(fault).unwrap();
     }
     let _daemon = world.daemon(&world.base_config());
-    let sample = world.row("SELECT * FROM device_samples");
+    let of = |index: usize| {
+        let uuid = world.gpu.device(index).uuid();
+        world.row(&format!("SELECT * FROM device_samples WHERE device = '{uuid}'"))
+    };
+    let other = of(1);
+    assert!(
+        other["power_watts"].is_number() && other["gpu_busy_ratio"].is_number(),
+        "{other}"
+    );
+    let sample = of(0);
     assert!(
         sample["power_watts"].is_null() && sample["gpu_busy_ratio"].is_null(),
         "{sample}"

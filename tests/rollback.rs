@@ -135,8 +135,9 @@ fn a_persons_edit_is_the_new_base_and_suspends_the_rule() {
     engine.signal(Signal::HUP);
     world.row("SELECT * FROM events WHERE kind = 'human_edit' AND message LIKE '%suspended%quantize%'");
     press(&world.gpu);
-    world.gpu.device(0).set_other_used_bytes(18 << 30);
-    let later = "SELECT count(*) AS n FROM device_samples WHERE used_bytes > 18 * 1073741824";
+    // 82 % with int4, 96 % with int8.
+    world.gpu.device(0).set_other_used_bytes(31 << 29);
+    let later = "SELECT count(*) AS n FROM device_samples WHERE used_bytes > 31 * 536870912";
     until("some ticks", || {
         (world.sql(later)[0]["n"].as_i64()? >= 10).then_some(())
     });
@@ -149,5 +150,11 @@ fn a_persons_edit_is_the_new_base_and_suspends_the_rule() {
     let why = world.call(&["why", "quantize"]);
     let said = crate::world::text(&why.stdout);
     assert!(said.contains("suspended"), "{said}");
+
+    // Given back, it acts on the pressure that is there.
     assert!(world.call(&["resume", "quantize"]).status.success());
+    world.row("SELECT * FROM decisions WHERE id = 3 AND verdict = 'apply' AND outcome = 'kept'");
+    let ours = theirs.replace("quantization: int4", "quantization: \"int8\"");
+    assert_eq!(world.read("engine.yaml"), ours);
+    assert_eq!(world.applied("/model/quantization"), json!("int8"));
 }

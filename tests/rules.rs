@@ -66,6 +66,13 @@ fn a_crossed_line_changes_the_engine_and_nothing_else() {
         gib(freed)
     );
 
+    let ready = world.event("engine_ready");
+    assert!(
+        ready["message"].as_str().unwrap().contains("chat serves again"),
+        "{ready}"
+    );
+    assert_eq!(ready["run_id"], 1);
+
     // The engine was told, not restarted.
     assert_eq!(world.sql("SELECT count(*) AS n FROM runs")[0]["n"], 1);
     assert!(daemon.stop().success());
@@ -228,6 +235,132 @@ fn an_engine_that_a_command_reloads() {
     press(&world.gpu);
     world.decision("quantize", "kept");
     assert_eq!(world.applied("/model/quantization"), json!("int8"));
+}
+
+/// A `systemctl` of this world alone, which says what it was asked and then does what `script` says.
+fn systemctl(world: &World, script: &str) {
+    use std::os::unix::fs::PermissionsExt;
+
+    std::fs::create_dir(world.path("bin")).unwrap();
+    world.write(
+        "bin/systemctl",
+        &format!(
+            "#!/bin/sh\ncd {}\necho \"$@\" >> asked\n{script}\n",
+            world.path("").display()
+        ),
+    );
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(world.path("bin/systemctl"), executable).unwrap();
+}
+
+#[test]
+fn an_engine_that_systemd_restarts() {
+    let world = World::new();
+    systemctl(&world, "until [ -e restarted ]; do sleep 0.05; done");
+    let mut engine = world.engine(&[]);
+    let _daemon = world.daemon(&world.config_with("reload = { restart = \"chat.service\" }", QUANTIZE));
+    press(&world.gpu);
+    until("systemctl is called", || {
+        world.path("asked").exists().then_some(())
+    });
+    engine.signal(rustix::process::Signal::TERM);
+    engine.wait();
+    let _engine = world.engine(&[]);
+    world.write("restarted", "");
+    let decision = world.decision("quantize", "kept");
+    let said = decision["explanation"].as_str().unwrap();
+    assert!(
+        !said.contains("ended meanwhile"),
+        "a restart was asked for: {said}"
+    );
+    assert_eq!(world.read("asked"), "restart chat.service\n");
+    assert_eq!(world.applied("/model/quantization"), json!("int8"));
+    assert_eq!(world.row("SELECT count(*) AS n FROM runs")["n"], 2);
+}
+
+#[test]
+fn a_restart_that_systemd_refuses() {
+    let world = World::new();
+    systemctl(&world, "echo 'Unit chat.service not found.' >&2; exit 5");
+    let mut engine = world.engine(&[]);
+    let _daemon = world.daemon(&world.config_with("reload = { restart = \"chat.service\" }", QUANTIZE));
+    press(&world.gpu);
+    let decision = world.decision("quantize", "rolled_back");
+    let said = decision["explanation"].as_str().unwrap();
+    assert!(said.contains("Unit chat.service not found."), "{said}");
+    assert_eq!(world.read("engine.yaml"), world.engine_yaml(), "byte for byte");
+    assert!(engine.is_running());
+    assert_eq!(world.applied("/model/quantization"), json!("none"));
+}
+
+#[test]
+fn a_change_that_frees_nothing_is_kept_and_known_as_that() {
+    let world = World::new();
+    let _engine = world.engine(&["--reload-fault", "no-effect", "--reload-fault-times", "1"]);
+    let _daemon = world.daemon(&world.config(QUANTIZE));
+    press(&world.gpu);
+    let decision = world.decision("quantize", "kept");
+    let said = decision["explanation"].as_str().unwrap();
+    assert!(said.contains("; no device memory freed"), "{said}");
+    let freed = world.row("SELECT json_extract(detail, '$.effect.freed_bytes') AS freed FROM decisions");
+    let freed = freed["freed"].as_f64().unwrap();
+    assert!(freed.abs() < 16_777_216.0, "{freed}: a request's worth at most");
+    // The pressure ends at 58 %. Were the rung thought to hold anything, the use without it would be above `exit`.
+    world.gpu.device(0).set_other_used_bytes(0);
+    world.row("SELECT * FROM decisions WHERE verdict = 'release' AND outcome = 'kept'");
+    assert_eq!(world.read("engine.yaml"), world.engine_yaml(), "byte for byte");
+}
+
+#[test]
+fn a_file_that_is_no_longer_the_engine_s_is_told_of() {
+    let world = World::new();
+    let _engine = world.engine(&[]);
+    let config = world.config(QUANTIZE);
+    let _daemon = world.daemon(&config);
+    press(&world.gpu);
+    world.decision("quantize", "kept");
+    let ours = world.read("engine.yaml");
+    world.write("other.yaml", &world.engine_yaml());
+    let named = |name: &str| format!("config = {:?}", world.path(name));
+    world.write(
+        "plimsoll.toml",
+        &config.replace(&named("engine.yaml"), &named("other.yaml")),
+    );
+    let event = world.event("engine_file_left");
+    let said = event["message"].as_str().unwrap();
+    assert!(said.contains("model.quantization"), "{said}");
+    let detail: serde_json::Value = serde_json::from_str(event["detail"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        detail["before_text"],
+        json!(world.engine_yaml()),
+        "what a person may put back"
+    );
+    assert_eq!(
+        world.read("engine.yaml"),
+        ours,
+        "nothing is written where nobody looks"
+    );
+}
+
+#[test]
+fn a_picture_has_the_lines_that_are_configured() {
+    let world = World::new();
+    let _engine = world.engine(&[]);
+    let _daemon = world.daemon(&world.config(QUANTIZE));
+    world.row("SELECT * FROM process_samples WHERE run_id IS NOT NULL AND used_bytes > 0");
+    let picture = || {
+        let output = world.call(&["report", "chat", "-o", "-"]);
+        assert!(output.status.success(), "{}", crate::world::text(&output.stderr));
+        crate::world::text(&output.stdout)
+    };
+    assert!(picture().contains("quantize"));
+    assert!(
+        world.sql("SELECT * FROM decisions").is_empty(),
+        "nothing was decided"
+    );
+    // Without a configuration there is a picture all the same.
+    world.write("plimsoll.toml", "[");
+    assert!(!picture().contains("quantize"));
 }
 
 #[test]

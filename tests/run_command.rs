@@ -49,6 +49,24 @@ fn the_command_s_streams_and_status_pass_through() {
 }
 
 #[test]
+fn without_a_driver_the_command_has_the_word() {
+    let world = prepared();
+    std::fs::remove_file(world.library()).unwrap();
+    let mut run = world.plimsoll();
+    run.args(["run", "--", "sleep", "600"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut run = Process(run.spawn().unwrap());
+    // It was looked for, and that is in the recording.
+    world.event("driver_missing");
+    run.signal(Signal::TERM);
+    run.wait();
+    let mut said = String::new();
+    std::io::Read::read_to_string(run.0.stderr.as_mut().unwrap(), &mut said).unwrap();
+    assert_eq!(said, "");
+}
+
+#[test]
 fn signals_reach_the_command() {
     let world = prepared();
     for (signal, status) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::USR1, 138)] {

@@ -112,7 +112,8 @@ impl World {
             .current_dir(self.folder.path())
             .env_clear()
             .env("HOME", self.folder.path())
-            .env("PATH", "/usr/bin:/bin");
+            // A test may bring programs of its own.
+            .env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()));
         command
             .env("PLIMSOLL_CONFIG", self.path("plimsoll.toml"))
             .env("PLIMSOLL_DB", self.path("plimsoll.db"));

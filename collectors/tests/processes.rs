@@ -466,4 +466,19 @@ fn at_most_one_scan_a_second() {
 }
 
 #[test]
-fn nobody_has_no_children() {}
+fn an_ended_root_that_nobody_waits_for_is_told_once_and_not_found_again() {
+    let word = word();
+    let mut shell = Shell::new("read line", &word);
+    let mut watcher = Watcher::new(&format!(r#"{{"args":"{word}"}}"#));
+    let root = watcher.engine().root.expect("root");
+    // Until it is not young any more.
+    for _ in 0..40 {
+        assert_eq!(watcher.engine().root, Some(root));
+    }
+    shell.0.kill().expect("kill");
+    let exit = watcher.exit();
+    assert_eq!((exit.process, exit.exit_code), (root, Some(137)));
+    for _ in 0..2 {
+        assert_eq!(watcher.engine().root, None, "and nobody else ends");
+    }
+}

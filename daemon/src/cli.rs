@@ -99,7 +99,7 @@ PLIMSOLL_LOG chooses what it says on stderr: error, warn, info or debug.")]
         #[arg(long)]
         json: bool,
     },
-    /// Let no rule act until `resume` or the daemon's next start; recording goes on
+    /// Let no rule act until `resume`, also after a restart of the daemon; recording goes on
     Pause {
         #[command(flatten)]
         source: Source,

@@ -39,7 +39,8 @@ pub fn m4<V: PartialOrd + Copy>(points: &[(i64, V)], from_ns: i64, width_ns: i64
     chosen
 }
 
-fn column_of(at_ns: i64, from_ns: i64, width_ns: i64) -> i64 {
+/// The column that an instant is in.
+pub(crate) fn column_of(at_ns: i64, from_ns: i64, width_ns: i64) -> i64 {
     at_ns.saturating_sub(from_ns).div_euclid(width_ns)
 }
 

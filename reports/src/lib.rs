@@ -20,8 +20,10 @@ pub mod show;
 mod svg;
 pub mod table;
 mod text;
+mod thin;
 pub mod timeline;
 pub mod why;
+mod words;
 
 use serde::Serialize;
 

@@ -11,6 +11,11 @@ pub(crate) fn rows(table: &Table) -> impl Iterator<Item = Row<'_>> {
     table.rows.iter().map(|row| Row(row.iter()))
 }
 
+/// A number of bytes in a row of a scan; what is negative is not one.
+pub(crate) fn size(row: &plimsoll_store::Row<'_>, column: usize) -> Option<u64> {
+    row.int(column).and_then(|bytes| u64::try_from(bytes).ok())
+}
+
 impl Row<'_> {
     pub(crate) fn int(&mut self) -> Option<i64> {
         match self.0.next() {

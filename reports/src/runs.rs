@@ -81,6 +81,20 @@ pub async fn load(reader: &Reader, limit: Option<u32>) -> Result<Vec<Run>, Repor
     Ok(rows(&found).filter_map(|mut row| Run::read(&mut row)).collect())
 }
 
+/// Reads one run.
+///
+/// # Errors
+/// [`ReportError::UnknownRun`], or that the store cannot be read.
+pub async fn one(reader: &Reader, run: i64) -> Result<Run, ReportError> {
+    let sql = format!("SELECT {COLUMNS} FROM runs WHERE id = ?");
+    let found = reader.query(&sql, &[Value::Integer(run)]).await?;
+    let found = rows(&found).next().and_then(|mut row| Run::read(&mut row));
+    found.ok_or_else(|| ReportError::UnknownRun {
+        wanted: run.to_string(),
+        near: Vec::new(),
+    })
+}
+
 /// The list for people, with local times; `now_ns` is what running runs are measured against.
 #[must_use]
 pub fn text(runs: &[Run], zone: &TimeZone, now_ns: i64) -> String {

@@ -1,5 +1,7 @@
 //! One run: its peak, its devices and processes, what happened, what was decided.
 
+mod uses;
+
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -107,20 +109,13 @@ pub struct Lost {
 /// # Errors
 /// [`ReportError::UnknownRun`], or that the store cannot be read.
 pub async fn load(reader: &Reader, run: i64, now_ns: i64) -> Result<Shown, ReportError> {
-    let sql = format!("SELECT {} FROM runs WHERE id = ?", runs::COLUMNS);
-    let found = reader.query(&sql, &[Value::Integer(run)]).await?;
-    let found = rows(&found).next().and_then(|mut row| Run::read(&mut row));
-    let run = found.ok_or_else(|| ReportError::UnknownRun {
-        wanted: run.to_string(),
-        near: Vec::new(),
-    })?;
+    let run = runs::one(reader, run).await?;
     let window = [
         Value::Integer(run.started_ns),
         Value::Integer(run.ended_ns.unwrap_or(now_ns)),
         Value::Integer(run.id),
     ];
-    let processes = processes(reader, &window).await?;
-    let mut devices = devices(reader, &window).await?;
+    let (mut devices, processes) = uses::read(reader, &window).await?;
     if devices
         .iter()
         .any(|device| processes.iter().any(|process| process.device == device.device))
@@ -137,60 +132,6 @@ pub async fn load(reader: &Reader, run: i64, now_ns: i64) -> Result<Shown, Repor
         losses: losses(reader, &window[..2]).await?,
         run,
     })
-}
-
-async fn devices(reader: &Reader, window: &[Value]) -> Result<Vec<DeviceUse>, ReportError> {
-    let sql = "SELECT s.device, (SELECT name FROM devices AS d WHERE d.device = s.device), max(s.total_bytes), count(*), \
-                   count(s.used_bytes), max(s.used_bytes), CAST(avg(s.used_bytes) AS INTEGER), avg(s.gpu_busy_ratio) \
-               FROM device_samples AS s WHERE s.at_ns BETWEEN ?1 AND ?2 GROUP BY s.device ORDER BY s.device";
-    let found = reader.query(sql, &window[..2]).await?;
-    let mut devices: Vec<DeviceUse> = rows(&found)
-        .map(|mut row| DeviceUse {
-            device: row.word(),
-            name: row.text(),
-            total_bytes: row.size(),
-            samples: row.int().unwrap_or(0),
-            known_samples: row.int().unwrap_or(0),
-            peak_used_bytes: row.size(),
-            peak_at_ns: None,
-            mean_used_bytes: row.size(),
-            p95_used_bytes: None,
-            mean_gpu_busy_ratio: row.real(),
-        })
-        .collect();
-    for device in &mut devices {
-        let [from, to, ..] = window else { continue };
-        let of_device = [from.clone(), to.clone(), Value::from(device.device.as_str())];
-        let sql = "SELECT at_ns FROM device_samples WHERE at_ns BETWEEN ?1 AND ?2 AND device = ?3 \
-                   AND used_bytes = ?4 ORDER BY at_ns LIMIT 1";
-        let peak = device.peak_used_bytes.and_then(|bytes| i64::try_from(bytes).ok());
-        let mut values = of_device.to_vec();
-        values.push(Value::from(peak));
-        let found = reader.query(sql, &values).await?;
-        device.peak_at_ns = rows(&found).next().and_then(|mut row| row.int());
-        let sql = "SELECT used_bytes FROM device_samples WHERE at_ns BETWEEN ?1 AND ?2 AND device = ?3 \
-                   AND used_bytes IS NOT NULL ORDER BY used_bytes LIMIT 1 OFFSET ?4";
-        let mut values = of_device.to_vec();
-        values.push(Value::Integer((device.known_samples * 95 + 99) / 100 - 1));
-        let found = reader.query(sql, &values).await?;
-        device.p95_used_bytes = rows(&found).next().and_then(|mut row| row.size());
-    }
-    Ok(devices)
-}
-
-async fn processes(reader: &Reader, window: &[Value]) -> Result<Vec<ProcessUse>, ReportError> {
-    let sql = "SELECT device, pid, process, max(used_bytes) AS peak FROM process_samples \
-               WHERE run_id = ?3 AND at_ns BETWEEN ?1 AND ?2 GROUP BY device, pid, process \
-               ORDER BY peak DESC, device, pid";
-    let found = reader.query(sql, window).await?;
-    Ok(rows(&found)
-        .map(|mut row| ProcessUse {
-            device: row.word(),
-            pid: row.int(),
-            process: row.text(),
-            peak_used_bytes: row.size(),
-        })
-        .collect())
 }
 
 async fn events(reader: &Reader, window: &[Value]) -> Result<(Vec<Happened>, i64), ReportError> {

@@ -52,6 +52,7 @@ fn start(id: i64, name: &str, pid: u32) -> Record {
         engine: Some(name.to_owned()),
         host: "box".to_owned(),
         pid: Some(pid),
+        process_key: None,
         command: Some("server --config /etc/deepseek/server.yaml".to_owned()),
         trace_tier: TraceTier::Off,
     })
@@ -66,10 +67,17 @@ fn end(id: i64, exit_code: i32, outcome: RunOutcome) -> Record {
 }
 
 fn decision() -> [Record; 2] {
-    let decision = Decision {
-        id: DecisionId(1),
-        run: Some(RunId(2)),
-        engine: "deepseek".to_owned(),
+    let decision = quantize(1, 2, "deepseek", 0.9);
+    let change = change();
+    [Record::Decision(decision), Record::ConfigChange(change)]
+}
+
+/// A rule that every engine may have, with a line of its own.
+fn quantize(id: i64, run: i64, engine: &str, line: f64) -> Decision {
+    Decision {
+        id: DecisionId(id),
+        run: Some(RunId(run)),
+        engine: engine.to_owned(),
         rule: "quantize".to_owned(),
         at_ns: (START + 40) * 1_000_000_000,
         mode: Mode::Act,
@@ -77,26 +85,28 @@ fn decision() -> [Record; 2] {
         outcome: DecisionOutcome::Kept,
         signal: "vram.used_ratio".to_owned(),
         value: Some(0.93),
-        threshold: Some(0.9),
+        threshold: Some(line),
         explanation: "vram.used_ratio is 93 %, at or above 90 % for 5.0 s.".to_owned(),
         detail: json!({
             "because_of": "quantize",
-            "clauses": [{"signal": "vram.used_ratio", "enter": 0.9, "exit": 0.75, "text": "vram.used_ratio is 93 %"}],
+            "clauses": [{"signal": "vram.used_ratio", "enter": line, "exit": 0.75, "text": "vram.used_ratio is 93 %"}],
             "effect": {"freed_bytes": 6.0 * 1_073_741_824.0},
         }),
-    };
-    let change = ConfigChange {
+    }
+}
+
+fn change() -> ConfigChange {
+    ConfigChange {
         id: 1,
         decision: DecisionId(1),
         path: "/etc/deepseek/server.yaml".to_owned(),
-        at_ns: decision.at_ns,
+        at_ns: (START + 40) * 1_000_000_000,
         before: "quantization: none\n".to_owned(),
         after: "quantization: int8\n".to_owned(),
         diff: "--- server.yaml\n+++ server.yaml\n@@ -1 +1 @@\n-quantization: none\n+quantization: int8\n"
             .to_owned(),
         outcome: ChangeOutcome::Kept,
-    };
-    [Record::Decision(decision), Record::ConfigChange(change)]
+    }
 }
 
 /// A minute: a first run dies of memory, a second one is helped; another process and a second device are beside them.
@@ -248,6 +258,47 @@ async fn without_a_run_everything_is_in_the_picture() {
     );
 }
 
+/// Two engines, each with a rule of the same name: a run's picture has its own line, a picture of all has both.
+#[tokio::test]
+async fn a_line_is_of_its_own_engine() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("traces.db");
+    let store = Store::open(StoreOptions::new(&path)).await.expect("a store");
+    for second in 0..=60 {
+        let mut batch = Batch::new(Stamp::at_secs(START + second));
+        batch.records.push(device("GPU-a", Some(9 * GIB)));
+        match second {
+            0 => batch.records.extend([
+                Record::DeviceInfo(DeviceInfo {
+                    device: "GPU-a".into(),
+                    name: None,
+                    driver: None,
+                    total_bytes: Some(24 * GIB),
+                    parent: None,
+                }),
+                start(1, "one", 100),
+                start(2, "two", 200),
+            ]),
+            40 => batch.records.extend([
+                Record::Decision(quantize(1, 1, "one", 0.9)),
+                Record::Decision(quantize(2, 2, "two", 0.8)),
+            ]),
+            _ => {}
+        }
+        store.writer().commit(batch).await.expect("stored");
+    }
+    store.close().await.expect("closed");
+    let reader = Reader::open(&path).await.expect("a reader");
+    let lines = async |run: Option<i64>| -> Vec<Option<f64>> {
+        let timeline = read(&reader, run).await;
+        let lines = timeline.devices[0].lines.iter();
+        lines.map(|line| line.enter_ratio).collect()
+    };
+    assert_eq!(lines(Some(1)).await, [Some(0.9)]);
+    assert_eq!(lines(Some(2)).await, [Some(0.8)]);
+    assert_eq!(lines(None).await, [Some(0.8), Some(0.9)]);
+}
+
 #[tokio::test]
 async fn runs_show_and_why_as_text() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -343,7 +394,7 @@ async fn an_empty_store_says_so() {
     );
 }
 
-/// Long windows are summed up in SQL; what must not be lost is there as in a short one.
+/// Of a long window only what a picture shows is kept; what must not be lost is there as in a short one.
 #[tokio::test]
 async fn a_long_window_keeps_its_peak_its_gap_and_its_owners() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -376,7 +427,7 @@ async fn a_long_window_keeps_its_peak_its_gap_and_its_owners() {
     let reader = Reader::open(&path).await.expect("a reader");
     let timeline = read(&reader, Some(1)).await;
     let track = &timeline.devices[0];
-    assert!(track.samples.len() < 2_000, "{} samples", track.samples.len());
+    assert!(track.samples.len() < 4 * 761, "{} samples", track.samples.len());
     let peak = track.peak.expect("a peak");
     assert_eq!(peak.used_bytes, 23 * GIB + GIB / 2);
     assert_eq!(peak.at_ns, (START + 31_337) * 1_000_000_000);

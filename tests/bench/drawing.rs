@@ -111,6 +111,7 @@ async fn record_a_day(path: &Path) -> anyhow::Result<()> {
         engine: Some("chat".to_owned()),
         host: "bench".to_owned(),
         pid: Some(3_000),
+        process_key: None,
         command: Some("serve".to_owned()),
         trace_tier: TraceTier::Off,
     }));

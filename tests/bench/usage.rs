@@ -16,6 +16,8 @@ pub(crate) struct Usage {
 
 /// What a process used between two instants.
 pub(crate) struct Cost {
+    /// How long that was.
+    pub(crate) secs: f64,
     /// Percent of one core, by name of thread.
     pub(crate) threads: BTreeMap<String, f64>,
     /// Bytes a second that it made the kernel write to the disk.
@@ -75,6 +77,7 @@ impl Usage {
         }
         let written = self.written_bytes - before.written_bytes;
         Cost {
+            secs,
             threads,
             written_bytes_per_sec: written as f64 / secs,
         }

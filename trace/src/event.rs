@@ -37,6 +37,8 @@ words! {
         ConfigReloaded = "config_reloaded",
         /// A changed configuration was not valid; the former one stays in force.
         ConfigRejected = "config_rejected",
+        /// The configuration names another file for an engine; the former one still holds what Plimsoll set.
+        EngineFileLeft = "engine_file_left",
         /// Samples are missing for a while.
         SamplingGap = "sampling_gap",
         /// A rule is not tried again for a while.

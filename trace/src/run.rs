@@ -59,6 +59,9 @@ pub struct RunStart {
     pub host: String,
     /// The root process.
     pub pid: Option<u32>,
+    /// What tells the root process from every other that ever had its pid: the machine's boot and the process's start in
+    /// clock ticks, as `BOOT/TICKS`. Only compared, never shown.
+    pub process_key: Option<String>,
     /// The command line, as far as it is known.
     pub command: Option<String>,
     /// What the agent records.

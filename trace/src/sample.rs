@@ -22,8 +22,8 @@ pub struct DeviceInfo {
     pub parent: Option<DeviceId>,
 }
 
-/// Which of NVML's two memory calls answered. Their `used` differ (v1 includes what the driver reserves), so the two
-/// never mix in one series.
+/// Which of NVML's two memory calls answered. Their `used` differ (v1 includes what the driver reserves), so a change of
+/// it is a break in a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryVersion {
     /// `nvmlDeviceGetMemoryInfo`: `used` includes reserved, and reserved is unknown.

@@ -183,7 +183,6 @@ impl Engine {
         if self.held {
             return Step::default();
         }
-        let active = self.overlays(&self.active());
         let orphans = self.orphans();
         let Evaluation {
             state,
@@ -194,7 +193,8 @@ impl Engine {
             records: orphans,
             order: None,
         };
-        if transitions.iter().any(|transition| transition.mode == Mode::Act) {
+        let acts = transitions.iter().any(|transition| transition.mode == Mode::Act);
+        if acts {
             // A person's edit that was not noticed yet comes first; the rules are looked at again with the next reading.
             let edit = self.look_at_file(now);
             if !edit.is_empty() {
@@ -203,6 +203,12 @@ impl Engine {
                 return step;
             }
         }
+        // As it is before the transition, and only where it is needed.
+        let mut active = if acts {
+            self.overlays(&self.active())
+        } else {
+            Vec::new()
+        };
         self.memo.ladder = state;
         for withdrawal in &withdrawals {
             let proposal = self.proposals.remove(&withdrawal.rule);
@@ -220,7 +226,8 @@ impl Engine {
                 }
                 Mode::Act => {
                     self.acting = true;
-                    step.order = Some(self.order(decision, change, active.clone(), &transition.rungs));
+                    let active = std::mem::take(&mut active);
+                    step.order = Some(self.order(decision, change, active, &transition.rungs));
                 }
             }
         }
@@ -230,9 +237,19 @@ impl Engine {
         step
     }
 
+    /// The engine serves with what a rule changed, and the effect is awaited. This is for people; it is not remembered.
+    pub fn applied(&mut self, rule: &str, now: Stamp) {
+        self.memo.ladder.on_outcome(rule, Outcome::Applied, now);
+    }
+
     /// Takes note of how an action ended. Answers with rows to store.
     pub fn finished(&mut self, report: &Report, now: Stamp) -> Vec<Record> {
         self.acting = false;
+        if report.ended == Ended::Unresolved {
+            // What is in the file is neither known nor a person's.
+            self.held = true;
+            return Vec::new();
+        }
         self.memo.base.clone_from(&report.base);
         #[expect(
             clippy::cast_possible_truncation,
@@ -244,7 +261,7 @@ impl Engine {
             Ended::RolledBack => Outcome::RolledBack,
             Ended::Refused => Outcome::Refused,
             Ended::Failed => Outcome::Failed,
-            Ended::Interrupted => Outcome::Interrupted,
+            Ended::Interrupted | Ended::Unresolved => Outcome::Interrupted,
         };
         self.memo.ladder.on_outcome(&report.rule, outcome, now);
         if report.ended == Ended::Kept {
@@ -283,6 +300,12 @@ impl Engine {
     pub fn pause(&mut self, now: Stamp) -> Record {
         self.memo.ladder.pause(now);
         self.memo()
+    }
+
+    /// Whether a person has suspended all acting on this engine. That outlives a restart of the daemon.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.memo.ladder.is_paused()
     }
 
     /// Lets all rules act again that a person had stopped or taken keys from.

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use plimsoll_trace::{Stamp, Verdict};
-use thiserror::Error;
 
 use crate::edit::KeyPath;
 use crate::rule::Ladder;
 use crate::state::{BarReason, Barred, LadderState, Rung, StopReason, Stopped, UnderWay};
-use crate::transition::names;
 
 /// How far carrying out a transition came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,31 +43,6 @@ pub const SOON_AGAIN: Duration = Duration::from_secs(1_800);
 const EFFECTS_KEPT: usize = 9;
 /// 2^16 times any hold or back-off is beyond its cap.
 const MOST_DOUBLINGS: u32 = 16;
-
-/// Why a person's wish cannot be carried out now.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum StartError {
-    /// The engine has no such rule.
-    #[error("there is no rule '{0}' on this engine's ladder")]
-    NoRule(String),
-    /// One transition per engine at a time.
-    #[error("'{0}' is being carried out on this engine; try again when it has ended")]
-    UnderWay(String),
-    /// All acting on this engine is suspended.
-    #[error("acting on this engine is suspended; lift that with `plimsoll resume` first")]
-    Stopped,
-    /// Keys of the rule belong to a person now.
-    #[error(
-        "a person changed keys of '{0}' in the engine's file; hand them back with `plimsoll resume` first"
-    )]
-    Suspended(String),
-    /// There is nothing to apply.
-    #[error("'{0}' proposes nothing at present")]
-    NotProposed(String),
-    /// There is nothing to take back.
-    #[error("'{0}' is not in force")]
-    NotOn(String),
-}
 
 impl LadderState {
     /// Takes note of how far the transition of `rule` came. Anything about another rule than the one whose transition
@@ -148,8 +121,7 @@ impl LadderState {
             let state = self.rule_mut(name);
             (state.rung, state.calm, state.released) = (Rung::Off, None, Some(now));
             (state.rollbacks, state.refusals, state.barred) = (0, 0, None);
-            // A person's word stands at least until this pressure is over.
-            state.spent = under_way.verdict == Verdict::Revert;
+            state.spent = false;
         }
     }
 
@@ -165,61 +137,6 @@ impl LadderState {
         let time = doubled(FIRST_BACKOFF, state.refusals).min(LONGEST_BACKOFF);
         state.refusals = state.refusals.saturating_add(1);
         state.bar(why, now.plus(time));
-    }
-
-    /// Begins what a person asked for: a proposed apply or release, or the revert of a rung that is in force. Returns
-    /// the rungs that are to be in force afterwards, lowest first.
-    ///
-    /// # Errors
-    /// [`StartError`] when it cannot be done now; nothing is changed then.
-    pub fn start(
-        &mut self,
-        ladder: &Ladder,
-        rule: &str,
-        verdict: Verdict,
-        now: Stamp,
-    ) -> Result<Vec<String>, StartError> {
-        if ladder.rule(rule).is_none() {
-            return Err(StartError::NoRule(rule.to_owned()));
-        }
-        if let Some(under_way) = &self.under_way {
-            return Err(StartError::UnderWay(under_way.rule.clone()));
-        }
-        if self.stopped.is_some() {
-            return Err(StartError::Stopped);
-        }
-        let state = self.rule_mut(rule);
-        if !state.suspended.is_empty() {
-            return Err(StartError::Suspended(rule.to_owned()));
-        }
-        match (verdict, &mut state.rung) {
-            (Verdict::Apply, rung @ Rung::Proposed { .. }) => *rung = Rung::Off,
-            (
-                Verdict::Release,
-                Rung::On {
-                    release_proposed: proposed @ Some(_),
-                    ..
-                },
-            ) => *proposed = None,
-            (Verdict::Revert, Rung::On { release_proposed, .. }) => *release_proposed = None,
-            (Verdict::Apply | Verdict::Release, _) => return Err(StartError::NotProposed(rule.to_owned())),
-            (Verdict::Revert, _) => return Err(StartError::NotOn(rule.to_owned())),
-        }
-        let rungs = vec![rule.to_owned()];
-        self.under_way = Some(UnderWay {
-            rule: rule.to_owned(),
-            verdict,
-            rungs,
-            since: now,
-            verifying: false,
-        });
-        Ok(names(ladder, |name| {
-            if name == rule {
-                verdict == Verdict::Apply
-            } else {
-                self.is_on(name)
-            }
-        }))
     }
 
     /// A person changed these keys in the engine's file: they are the person's now. The rules that set them do nothing
@@ -256,6 +173,13 @@ impl LadderState {
         }
     }
 
+    /// A person did what was proposed for this rule. It is silent until the pressure is over: what they wrote is theirs,
+    /// and would be all that it could propose again.
+    pub(crate) fn heed(&mut self, rule: &str) {
+        let state = self.rule_mut(rule);
+        (state.rung, state.spent) = (Rung::Off, true);
+    }
+
     /// What was proposed for this rule no longer stands.
     pub(crate) fn forget_proposal(&mut self, rule: &str) {
         match &mut self.rule_mut(rule).rung {
@@ -281,16 +205,24 @@ impl LadderState {
         });
     }
 
+    /// Whether a person has suspended all acting on this engine.
+    pub(crate) fn is_paused(&self) -> bool {
+        let why = self.stopped.as_ref().map(|stopped| stopped.why);
+        why == Some(StopReason::Paused)
+    }
+
     /// Lets the rules act again: after a pause, after a failure, and on keys that a person had changed.
     pub fn resume(&mut self) {
         self.stopped = None;
         self.rules.values_mut().for_each(|state| state.suspended.clear());
     }
 
-    /// Ends a rule's quarantine or back-off.
+    /// Ends what keeps one rule from acting: its quarantine or back-off, and its suspension on keys that a person had
+    /// changed.
     pub fn lift(&mut self, rule: &str) {
         if let Some(state) = self.rules.get_mut(rule) {
             (state.barred, state.rollbacks, state.refusals, state.spent) = (None, 0, 0, false);
+            state.suspended.clear();
         }
     }
 }

@@ -99,7 +99,7 @@ pub struct EngineView {
 /// The recent values of all signals, fed with every batch.
 ///
 /// A batch that has a sample of a device is taken to list all processes on that device: one that is no longer listed
-/// holds nothing any more.
+/// holds nothing any more. Unless the batch says that a list failed: then nothing is known of devices without any.
 #[derive(Debug)]
 pub struct Signals {
     max_age: Duration,
@@ -118,8 +118,15 @@ type Allocators = BTreeMap<(u32, Option<DeviceId>), (Stamp, AllocatorSample)>;
 struct Device {
     usable_bytes: Option<u64>,
     series: BTreeMap<&'static str, Series>,
+    /// What the runs hold, by the last list of the device's processes; and when that was read.
     held: Vec<(RunId, Option<u64>)>,
+    listed: Stamp,
+    /// When it was last sampled. Later than `listed`, its processes are unknown.
+    sampled: Stamp,
 }
+
+/// The loss by which a batch says that the processes of one of its devices could not be listed.
+const LIST_FAILED: &str = "processes_failed";
 
 /// Signals for which the lowest of several devices speaks; for the others it is the highest.
 const LOWEST_SPEAKS: [&str; 2] = ["vram.free_bytes", "vram.full_in_secs"];
@@ -128,19 +135,41 @@ const LOWEST_SPEAKS: [&str; 2] = ["vram.free_bytes", "vram.full_in_secs"];
 /// hardware thermal slowdown, power brake. Idle, application clocks and sync boost are not among them.
 const HEAT_OR_POWER: u64 = 0x04 | 0x08 | 0x20 | 0x40 | 0x80;
 
+impl Device {
+    fn begin_list(&mut self, at: Stamp) {
+        self.held.clear();
+        self.listed = at;
+    }
+}
+
+fn max_age(interval: Duration) -> Duration {
+    signal::MAX_AGE.max(interval.saturating_mul(3))
+}
+
 impl Signals {
     /// Nothing known yet. A value is unknown after [`signal::MAX_AGE`], or after three sampling intervals if that is
     /// longer.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         Self {
-            max_age: signal::MAX_AGE.max(interval.saturating_mul(3)),
+            max_age: max_age(interval),
             windows: BTreeMap::new(),
             devices: BTreeMap::new(),
             runs: BTreeMap::new(),
             host: BTreeMap::new(),
             allocators: BTreeMap::new(),
         }
+    }
+
+    /// Values are read at another interval from now on, and stand for the present accordingly.
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.max_age = max_age(interval);
+    }
+
+    /// How long a value stands for the present.
+    #[must_use]
+    pub const fn max_age(&self) -> Duration {
+        self.max_age
     }
 
     /// Says which rules will be asked about, so that as much is kept as their windows need and no more.
@@ -159,6 +188,9 @@ impl Signals {
     /// Takes in what was observed at one instant.
     pub fn update(&mut self, batch: &Batch) {
         let mut held_changed = false;
+        let list_failed =
+            |record: &Record| matches!(record, Record::Loss(loss) if loss.reason == LIST_FAILED);
+        let list_failed = batch.records.iter().any(list_failed);
         for record in &batch.records {
             match record {
                 Record::Device(sample) => {
@@ -192,11 +224,21 @@ impl Signals {
         }
         for record in &batch.records {
             if let Record::Process(sample) = record
-                && let Some(run) = sample.run
                 && let Some(device) = self.devices.get_mut(&sample.device)
             {
-                device.held.push((run, sample.used_bytes));
+                if device.listed != batch.at {
+                    device.begin_list(batch.at);
+                }
+                if let Some(run) = sample.run {
+                    device.held.push((run, sample.used_bytes));
+                }
             }
+        }
+        if !list_failed {
+            // Lists without a row.
+            let mut empty = self.devices.values_mut().collect::<Vec<_>>();
+            empty.retain(|device| device.sampled == batch.at && device.listed != batch.at);
+            empty.into_iter().for_each(|device| device.begin_list(batch.at));
         }
         if held_changed {
             self.sum_runs(batch.at);
@@ -205,7 +247,7 @@ impl Signals {
 
     fn device(&mut self, sample: &DeviceSample, at: Stamp) {
         let device = self.devices.entry(Arc::clone(&sample.device)).or_default();
-        device.held.clear();
+        device.sampled = at;
         device.usable_bytes = sample
             .total_bytes
             .and_then(|total| total.checked_sub(sample.reserved_bytes.unwrap_or(0)));
@@ -276,20 +318,26 @@ impl Signals {
         }
     }
 
-    /// Sums what each run holds on all devices. Unknown while one of its processes is, or while it has none.
+    /// Sums what each run holds on all devices. Unknown while one of its processes is, while one of its devices does not
+    /// list them, or while it has none. A sum is as old as the oldest list in it, so it ages with a device that is lost.
     fn sum_runs(&mut self, at: Stamp) {
         const NAME: &str = "run.vram_bytes";
         let keep = self.windows.get(NAME).copied().unwrap_or_default();
-        let mut sums: BTreeMap<RunId, Option<u64>> = BTreeMap::new();
-        for (run, used) in self.devices.values().flat_map(|device| &device.held) {
-            let sum = sums.entry(*run).or_insert(Some(0));
-            *sum = sum.zip(*used).and_then(|(sum, used)| sum.checked_add(used));
+        let mut sums: BTreeMap<RunId, (Option<u64>, Stamp)> = BTreeMap::new();
+        for device in self.devices.values() {
+            let is_listed = device.listed >= device.sampled;
+            for (run, used) in &device.held {
+                let used = used.filter(|_| is_listed);
+                let (sum, oldest) = sums.entry(*run).or_insert((Some(0), device.listed));
+                *sum = sum.zip(used).and_then(|(sum, used)| sum.checked_add(used));
+                *oldest = (*oldest).min(device.listed);
+            }
         }
         for run in sums.keys() {
             self.runs.entry(*run).or_default();
         }
         for (run, signals) in &mut self.runs {
-            let sum = sums.get(run).copied().flatten();
+            let (sum, at) = sums.get(run).copied().unwrap_or((None, at));
             if sum.is_some() || signals.contains_key(NAME) {
                 signals
                     .entry(Arc::from(NAME))
@@ -297,6 +345,13 @@ impl Signals {
                     .push(at, sum.map(|bytes| bytes as f64), keep);
             }
         }
+    }
+
+    /// The device memory that a run holds.
+    #[must_use]
+    pub fn run_bytes(&self, run: RunId, now: Stamp) -> Option<Reading> {
+        let series = self.runs.get(&run)?.get("run.vram_bytes")?;
+        series.read(Stat::Last, Duration::ZERO, self.max_age, now)
     }
 
     /// What the rules of one engine see now.
@@ -351,7 +406,7 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_trace::{EngineSample, ProcessSample, RunEnd, RunOutcome};
+    use plimsoll_trace::{EngineSample, Loss, ProcessSample, RunEnd, RunOutcome};
 
     use super::*;
     use crate::rule::tests::rule;
@@ -495,6 +550,8 @@ mod tests {
         let mut slow = Signals::new(Duration::from_secs(60));
         feed(&mut slow, 1, vec![sample("a", Some(80)), sample("b", Some(30))]);
         assert_eq!(value(&slow, "vram.used_bytes", 181), Some(80.0));
+        slow.set_interval(Duration::from_secs(1));
+        assert_eq!(value(&slow, "vram.used_bytes", 181), None);
     }
 
     #[test]
@@ -534,6 +591,48 @@ mod tests {
             Some(40.0),
             "processes that are gone hold nothing"
         );
+    }
+
+    #[test]
+    fn a_device_that_does_not_list_its_processes_makes_the_sum_unknown() {
+        let mut signals = Signals::new(Duration::from_secs(1));
+        let both = |extra: Vec<Record>| {
+            let devices = vec![sample("a", Some(80)), sample("b", Some(30))];
+            devices.into_iter().chain(extra).collect::<Vec<_>>()
+        };
+        let (on_a, on_b) = (process("a", 1, Some(40)), process("b", 1, Some(2)));
+        let failed = || Record::Loss(Loss::new("nvml", LIST_FAILED, 1));
+        feed(&mut signals, 1, both(vec![on_a.clone(), on_b.clone()]));
+        feed(&mut signals, 2, both(vec![on_a.clone(), failed()]));
+        assert_eq!(value(&signals, "run.vram_bytes", 2), None, "not 40");
+        // Then that device is lost altogether, and nothing more is known of it.
+        feed(&mut signals, 3, vec![sample("a", Some(80)), on_a.clone()]);
+        assert_eq!(value(&signals, "run.vram_bytes", 3), None);
+        feed(&mut signals, 4, both(vec![on_a.clone(), on_b]));
+        assert_eq!(value(&signals, "run.vram_bytes", 4), Some(42.0));
+        // A run that held nothing on the device that fails is known all the same.
+        feed(&mut signals, 5, both(vec![on_a.clone()]));
+        feed(&mut signals, 6, both(vec![on_a, failed()]));
+        assert_eq!(value(&signals, "run.vram_bytes", 6), Some(40.0));
+    }
+
+    #[test]
+    fn a_sum_is_as_old_as_its_oldest_part() {
+        let mut signals = Signals::new(Duration::from_secs(1));
+        let a = |used| vec![sample("a", Some(80)), process("a", 1, Some(used))];
+        let b = vec![sample("b", Some(30)), process("b", 1, Some(2))];
+        feed(&mut signals, 1, a(40).into_iter().chain(b.clone()).collect());
+        for at in 2..=20 {
+            feed(&mut signals, at, a(50));
+        }
+        assert_eq!(value(&signals, "run.vram_bytes", 11), Some(42.0), "of one moment");
+        assert_eq!(
+            value(&signals, "run.vram_bytes", 12),
+            None,
+            "what the lost device had says nothing about now"
+        );
+        feed(&mut signals, 21, a(50).into_iter().chain(b).collect());
+        assert_eq!(value(&signals, "run.vram_bytes", 21), Some(52.0));
     }
 
     #[test]

@@ -46,6 +46,13 @@ pub(super) struct Visit {
     since: u64,
 }
 
+impl Visit {
+    /// Whether both are of the same visit.
+    pub(super) fn is_same(self, other: Self) -> bool {
+        self.since == other.since
+    }
+}
+
 const NOWHERE: u64 = 0;
 const GIVEN_UP: u64 = u64::MAX;
 /// In the word for a place: the driver itself, and the bit for [`Pace::Start`].
@@ -105,18 +112,27 @@ impl Activity {
             Pace::Sample => place,
             Pace::Start => place | START,
         };
-        self.place.store(place, Ordering::Relaxed);
+        // Whoever reads this place then reads what `since` became before it.
+        self.place.store(place, Ordering::Release);
         self.since.store(since, Ordering::Release);
         since
     }
 
     /// The visit that goes on, if any.
     pub(super) fn visit(&self) -> Option<Visit> {
+        self.visit_in(|| self.place.load(Ordering::Acquire))
+    }
+
+    fn visit_in(&self, place: impl FnOnce() -> u32) -> Option<Visit> {
         let since = self.since.load(Ordering::Acquire);
         if since == NOWHERE || since == GIVEN_UP {
             return None;
         }
-        let place = self.place.load(Ordering::Relaxed);
+        let place = place();
+        // Another visit may have begun in between: then this place is not that one's, and nobody hangs.
+        if self.since.load(Ordering::Acquire) != since {
+            return None;
+        }
         Some(Visit {
             place: match place & !START {
                 DRIVER => Place::Driver,
@@ -198,6 +214,19 @@ mod tests {
             Ok(())
         );
         assert!(!activity.give_up(ended.expect("at the device")));
+    }
+
+    #[test]
+    fn the_beginning_of_one_visit_is_not_shown_with_the_place_of_another() {
+        let activity = Activity::new();
+        activity.enter(3, Pace::Sample);
+        let torn = activity.visit_in(|| {
+            activity.since.store(NOWHERE, Ordering::Release);
+            activity.enter(DRIVER, Pace::Start);
+            activity.place.load(Ordering::Acquire)
+        });
+        assert!(torn.is_none(), "{torn:?}");
+        assert_eq!(place(&activity), Some((Place::Driver, Pace::Start)));
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub(super) struct Caches {
     pub(super) buffers: Buffers,
     pub(super) utilization: utilization::Buffer,
     pub(super) tally: Tally,
+    pub(super) generations: memory::Generations,
 }
 
 /// One device of one driver life: a whole GPU, or a MIG instance.
@@ -141,7 +142,9 @@ impl<'n> Gpu<'n> {
     ) -> Result<Reading, Dead> {
         let mut sample = DeviceSample::unknown(self.info.device.clone());
         let mut answers = Answers::new(&mut self.absent);
-        if let Some(memory) = answers.ask("memory_failed", || self.memory.read(&self.device)) {
+        if let Some(memory) = answers.ask("memory_failed", || {
+            self.memory.read(&self.device, &self.info, &caches.generations)
+        }) {
             memory.write_to(&mut sample);
         }
         figures::read(&self.device, scope, &mut answers, &mut sample);
@@ -170,6 +173,7 @@ impl<'n> Gpu<'n> {
             buffers,
             utilization,
             tally,
+            generations: _,
         } = caches;
         let mut believable = |pid| identities.believable(pid, at);
         match self.lists.read(&self.device, at, &mut believable, buffers) {

@@ -14,6 +14,8 @@ use crate::proc;
 
 /// How long an answer of `/proc` is believed.
 const BELIEVED: Duration = Duration::from_secs(1);
+/// How often a process is asked for its name, which it may change at any time.
+const RENAMED: Duration = Duration::from_secs(60);
 /// A pid that nobody asked about for so long is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
@@ -47,6 +49,8 @@ struct Entry {
     witness: Option<OwnedFd>,
     ran: bool,
     checked: Stamp,
+    /// When its name was read.
+    named: Stamp,
 }
 
 #[derive(Debug, Default)]
@@ -95,7 +99,7 @@ impl Entry {
         let witness = may_witness.then(|| descriptor(pid)).flatten();
         let identity = proc::stat(pid).map(|stat| Identity {
             started_ticks: stat.started_ticks,
-            name: proc::read(pid, "comm").ok().map(|name| name.trim_end().into()),
+            name: name_of(pid),
             container: proc::container_of(pid),
         });
         Self {
@@ -103,11 +107,26 @@ impl Entry {
             identity,
             witness,
             checked: at,
+            named: at,
         }
     }
 
     fn check(&mut self, pid: u32, at: Stamp) {
         self.checked = at;
+        // Read first: if it is still the same process afterwards, then the name is its own.
+        let name = (at.since(self.named) >= RENAMED).then(|| name_of(pid));
+        self.check_life(pid, at);
+        if let (Some(Some(name)), Some(identity)) = (name, &mut self.identity)
+            && self.named != at
+        {
+            self.named = at;
+            if identity.name.as_ref() != Some(&name) {
+                identity.name = Some(name);
+            }
+        }
+    }
+
+    fn check_life(&mut self, pid: u32, at: Stamp) {
         if self.identity.is_some() && self.witness.as_ref().is_some_and(is_running) {
             return;
         }
@@ -117,6 +136,10 @@ impl Entry {
             (None, _) => (self.identity, self.witness) = (None, None),
         }
     }
+}
+
+fn name_of(pid: u32) -> Option<Arc<str>> {
+    proc::read(pid, "comm").ok().map(|name| name.trim_end().into())
 }
 
 /// A descriptor of the process, from Linux 5.3 on (pidfd_open(2)).
@@ -135,6 +158,9 @@ fn is_running(witness: &OwnedFd) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::Stdio;
+
     use super::*;
 
     #[test]
@@ -154,6 +180,38 @@ mod tests {
             Arc::ptr_eq(&name, again.name.as_ref().expect("name")),
             "read once"
         );
+    }
+
+    #[test]
+    fn a_process_that_renames_itself_is_known_by_its_new_name_within_a_minute() {
+        let mut child = std::process::Command::new("sh")
+            .args([
+                "-c",
+                "read line; printf engine > /proc/$$/comm; echo done; read line",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh");
+        let (mut identities, pid) = (Identities::default(), child.id());
+        let mut name = |secs| match identities.of(pid, Stamp::at_secs(secs)) {
+            Who::Known(identity) => identity.name.clone(),
+            other => panic!("{other:?}"),
+        };
+        let former = name(1);
+        assert_ne!(former.as_deref(), Some("engine"));
+        let input = child.stdin.as_mut().expect("piped");
+        input.write_all(b"\n").expect("write");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped"))
+            .read_line(&mut line)
+            .expect("line");
+        assert_eq!(name(59), former, "not asked every second");
+        assert_eq!(name(61).as_deref(), Some("engine"));
+        let again = name(122).expect("name");
+        assert!(Arc::ptr_eq(&again, &name(123).expect("name")));
+        child.kill().expect("kill");
+        child.wait().expect("wait");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use plimsoll_trace::{DeviceId, DeviceInfo, DeviceSample, Event, EventKind, Recor
 use serde_json::json;
 
 use super::NvmlOptions;
+use super::memory::Generations;
 use super::refusal::Missing;
 use super::throttle::Throttle;
 
@@ -22,21 +23,52 @@ pub(super) struct Ledger {
     devices: BTreeMap<DeviceId, Known>,
     /// Devices that the driver counts, but that never told who they are.
     faceless: usize,
-    /// The indexes at which a thread hangs. They are not touched until it returns.
-    hung: Vec<u32>,
+    /// Where a thread hangs. Nobody touches it until it returns.
+    hung: Vec<Spot>,
     retry: Retry,
+    /// With which generation of the memory call each device is read.
+    pub(super) generations: Generations,
     /// Ticks that found the thread still busy.
     pub(super) missed_ticks: u64,
     /// What is to be told with the next batch.
     news: Vec<Event>,
 }
 
+/// A device as a thread asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Spot {
+    /// The driver's index, which moves on to another device when devices come or go.
+    pub(super) index: u32,
+    /// `None` until the device has told who it is.
+    pub(super) id: Option<DeviceId>,
+}
+
+impl Spot {
+    /// Whether both mean the same device: the index counts only where nothing better is known.
+    fn is(&self, other: &Self) -> bool {
+        self.id == other.id && (self.id.is_some() || self.index == other.index)
+    }
+}
+
 #[derive(Debug)]
 struct Known {
     index: u32,
+    /// The GPU that this is an instance of. Instances come and go with their GPU's list and are never lost.
+    parent: Option<DeviceId>,
     answers: bool,
     told: Option<DeviceInfo>,
     throttle: Throttle,
+}
+
+/// How an index is to be treated at a start of the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Caution {
+    /// It is asked who is there.
+    None,
+    /// A thread hangs in the device that was there: it is asked only when devices have moved.
+    Last,
+    /// A thread hangs in whatever is there.
+    Never,
 }
 
 /// When the lost devices are asked for again.
@@ -95,19 +127,11 @@ impl Ledger {
             self.devices
                 .entry(id.clone())
                 .and_modify(|known| known.index = *index)
-                .or_insert(Known {
-                    index: *index,
-                    answers: true,
-                    told: None,
-                    throttle: Throttle::default(),
-                });
+                .or_insert_with(|| Known::new(*index, None));
         }
         let absent: Vec<DeviceId> = self
-            .devices
-            .iter()
-            .filter(|(id, known)| {
-                !self.hung.contains(&known.index) && !present.iter().any(|(other, _)| other == *id)
-            })
+            .gpus()
+            .filter(|(id, _)| !self.is_hung(id) && !present.iter().any(|(other, _)| other == *id))
             .map(|(id, _)| id.clone())
             .collect();
         // Those that do not tell who they are may well be those that are missing.
@@ -143,16 +167,16 @@ impl Ledger {
         self.news.push(event.on_device(id.clone()));
     }
 
-    /// A call to the device at `index` has not returned for `lasted`.
-    pub(super) fn hangs(&mut self, index: u32, lasted: Duration) {
+    /// A call to a device has not returned for `lasted`.
+    pub(super) fn hangs(&mut self, spot: &Spot, lasted: Duration) {
         let why = format!("has not answered a call for {}", show_duration(lasted));
-        match self.id_at(index) {
+        match self.known_id(spot) {
             Some(id) => self.lost(&id, "hung", &why),
             None if self.faceless == 0 => {
                 self.faceless = 1;
-                let message = format!("the device at index {index} {why}");
+                let message = format!("the device at index {} {why}", spot.index);
                 tracing::warn!("{message}");
-                let detail = json!({ "reason": "hung", "index": index });
+                let detail = json!({ "reason": "hung", "index": spot.index });
                 self.news
                     .push(Event::new(EventKind::DeviceLost, message).with_detail(detail));
             }
@@ -160,15 +184,15 @@ impl Ledger {
         }
     }
 
-    /// From now on nobody touches the device at `index`, because a thread hangs in it.
-    pub(super) fn avoid(&mut self, index: u32) {
-        self.hung.push(index);
+    /// From now on nobody touches this device, because a thread hangs in it.
+    pub(super) fn avoid(&mut self, spot: Spot) {
+        self.hung.push(spot);
     }
 
-    /// The thread that hung in the device at `index` returned, and the device answers in time.
-    pub(super) fn released(&mut self, index: u32) {
-        self.hung.retain(|hung| *hung != index);
-        if self.id_at(index).is_none() {
+    /// The thread that hung in this device returned, and the device answers in time.
+    pub(super) fn released(&mut self, spot: &Spot) {
+        self.hung.retain(|hung| !hung.is(spot));
+        if self.known_id(spot).is_none() {
             self.faceless = self.faceless.max(1);
         }
         self.retry = Retry {
@@ -177,14 +201,39 @@ impl Ledger {
         };
     }
 
-    pub(super) fn is_avoided(&self, index: u32) -> bool {
-        self.hung.contains(&index)
+    /// Whether a thread hangs in this device.
+    pub(super) fn is_hung(&self, id: &DeviceId) -> bool {
+        self.hung.iter().any(|hung| hung.id.as_ref() == Some(id))
+    }
+
+    /// What is to be done with the index at a start of the driver.
+    pub(super) fn caution(&self, index: u32) -> Caution {
+        let hung = self.hung.iter().filter(|hung| hung.index == index);
+        hung.map(|hung| match hung.id {
+            Some(_) => Caution::Last,
+            None => Caution::Never,
+        })
+        .max()
+        .unwrap_or(Caution::None)
+    }
+
+    /// Whether indexes mean other devices than before: then also one at which a thread hangs may. `asked` has who is at
+    /// each of the indexes that have been asked.
+    pub(super) fn has_moved(&self, asked: &[(DeviceId, u32)]) -> bool {
+        let index_of = |id: &DeviceId| asked.iter().find(|(other, _)| other == id).map(|(_, at)| *at);
+        let hung = self.hung.iter().filter_map(|hung| hung.id.as_ref());
+        let elsewhere = hung.filter_map(index_of).next().is_some();
+        elsewhere
+            || self
+                .gpus()
+                .filter(|(id, _)| !self.is_hung(id))
+                .any(|(id, known)| index_of(id).is_some_and(|index| index != known.index))
     }
 
     /// How many devices are lost because a call to them hangs, and how many for another reason.
     pub(super) fn absent(&self) -> (u64, u64) {
         let hung = self.hung.len();
-        let lost = self.devices.values().filter(|known| !known.answers).count() + self.faceless;
+        let lost = self.gpus().filter(|(_, known)| !known.answers).count() + self.faceless;
         (count(hung), count(lost.saturating_sub(hung)))
     }
 
@@ -198,12 +247,10 @@ impl Ledger {
         records: &mut Vec<Record>,
     ) {
         let id = &info.device;
-        let known = self.devices.entry(id.clone()).or_insert_with(|| Known {
-            index,
-            answers: true,
-            told: None,
-            throttle: Throttle::default(),
-        });
+        let known = self
+            .devices
+            .entry(id.clone())
+            .or_insert_with(|| Known::new(index, info.parent.clone()));
         known.index = index;
         if !std::mem::replace(&mut known.answers, true) {
             let message = format!("{} {id} answers again", info.name.as_deref().unwrap_or("device"));
@@ -229,12 +276,23 @@ impl Ledger {
         }
     }
 
+    /// A GPU was read, and these instances of it. The others of it are no more.
+    pub(super) fn has_instances(&mut self, gpu: &DeviceId, instances: &[&DeviceId]) {
+        let generations = &self.generations;
+        self.devices.retain(|id, known| {
+            let keep = known.parent.as_ref() != Some(gpu) || instances.contains(&id);
+            if !keep {
+                generations.forget(id);
+            }
+            keep
+        });
+    }
+
     /// The lost devices, if it is time to ask for them again at `at`.
     pub(super) fn due(&mut self, at: Stamp, options: &NvmlOptions) -> Option<Due> {
         let devices: Vec<(DeviceId, u32)> = self
-            .devices
-            .iter()
-            .filter(|(_, known)| !known.answers && !self.hung.contains(&known.index))
+            .gpus()
+            .filter(|(id, known)| !known.answers && !self.is_hung(id))
             .map(|(id, known)| (id.clone(), known.index))
             .collect();
         if devices.is_empty() && self.faceless == 0 {
@@ -258,12 +316,25 @@ impl Ledger {
         std::mem::take(&mut self.news)
     }
 
-    fn id_at(&self, index: u32) -> Option<DeviceId> {
-        // A lost device keeps its last index, which another one may have now.
-        let at_index = self.devices.iter().filter(|(_, known)| known.index == index);
-        at_index
-            .max_by_key(|(_, known)| known.answers)
-            .map(|(id, _)| id.clone())
+    /// Every device that is not an instance of another.
+    fn gpus(&self) -> impl Iterator<Item = (&DeviceId, &Known)> {
+        self.devices.iter().filter(|(_, known)| known.parent.is_none())
+    }
+
+    fn known_id(&self, spot: &Spot) -> Option<DeviceId> {
+        spot.id.clone().filter(|id| self.devices.contains_key(id))
+    }
+}
+
+impl Known {
+    fn new(index: u32, parent: Option<DeviceId>) -> Self {
+        Self {
+            index,
+            parent,
+            answers: true,
+            told: None,
+            throttle: Throttle::default(),
+        }
     }
 }
 

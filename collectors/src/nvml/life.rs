@@ -9,6 +9,8 @@ use plimsoll_trace::{DeviceId, Record, Stamp};
 
 use super::activity::{Abandoned, Pace};
 use super::gpu::{Caches, Dead, Gpu};
+use super::ledger::Spot;
+use super::opening::open_all;
 use super::refusal::{Missing, Refusal};
 use super::slow::SlowLane;
 use super::worker::World;
@@ -23,8 +25,8 @@ pub(super) enum End {
     Missing(Missing),
     /// A new start is needed.
     Again(Again),
-    /// This thread was given up while it hung in the device at this index; now the device answers.
-    Recovered(u32),
+    /// This thread was given up while it hung in this device; now the device answers.
+    Recovered(Spot),
 }
 
 /// What the next driver life takes over from this one.
@@ -66,15 +68,22 @@ pub(super) fn live(
         .activity
         .at_driver(Pace::Sample, || nvml.sys_driver_version().ok());
     let stop = match Life::open(nvml, world, driver.as_deref(), again) {
-        Ok(mut life) => match life.run(caches, inbox, again.and_then(|again| again.tick)) {
-            Ok(end) => return end,
-            Err(stop) => stop,
-        },
+        Ok(mut life) => {
+            let ran = life.run(caches, inbox, again.and_then(|again| again.tick));
+            // Its event set is given back to the driver, which may hang like any other call.
+            world.activity.at_driver(Pace::Start, || drop(life));
+            match ran {
+                Ok(end) => return end,
+                Err(stop) => stop,
+            }
+        }
         Err(stop) => stop,
     };
     match stop {
         Stop::End(end) => end,
-        Stop::Abandoned(Abandoned { index }) => probe(nvml, world, driver.as_deref(), inbox, index),
+        Stop::Abandoned(Abandoned { index }) => {
+            probe(nvml, world, driver.as_deref(), inbox, world.spot(index))
+        }
     }
 }
 
@@ -106,26 +115,7 @@ impl<'n> Life<'n> {
             Err(error) => return Err(Stop::End(End::Missing(Missing::of(&error)))),
         };
         let xids = activity.at_driver(Pace::Sample, || Xids::open(nvml));
-        let (mut gpus, mut silent) = (Vec::new(), 0);
-        for index in 0..count {
-            if world.ledger().is_avoided(index) {
-                continue;
-            }
-            let opened = activity.at_device(index, Pace::Start, || {
-                let gpu = Gpu::open(nvml.device_by_index(index)?, index, driver, None)?;
-                if let Some(xids) = &xids {
-                    xids.watch(&gpu);
-                }
-                Ok::<_, NvmlError>(gpu)
-            })?;
-            match opened {
-                Ok(gpu) => gpus.push(gpu),
-                Err(error) => {
-                    tracing::debug!(index, %error, "a device does not tell who it is");
-                    silent += 1;
-                }
-            }
-        }
+        let (gpus, silent) = open_all(nvml, world, driver, count, xids.as_ref())?;
         let present: Vec<(DeviceId, u32)> = gpus.iter().map(|gpu| (gpu.id().clone(), gpu.index())).collect();
         let mut ledger = world.ledger();
         ledger.driver_answers();
@@ -184,8 +174,9 @@ impl<'n> Life<'n> {
             };
             let answer = self
                 .world
-                .activity
-                .at_device(gpu.index(), Pace::Sample, || step.ask(gpu.device()))?;
+                .at_device(gpu.index(), Some(gpu.id()), Pace::Sample, || {
+                    step.ask(gpu.device())
+                })?;
             if let Some(throughput) = self.slow.answered(step, answer) {
                 gpu.keep(throughput);
             }
@@ -278,7 +269,7 @@ impl<'n> Life<'n> {
         let mut missing = due.devices.is_empty();
         for (id, former_index) in due.devices {
             let (nvml, driver) = (self.nvml, self.driver);
-            let found = self.world.activity.at_device(former_index, Pace::Sample, || {
+            let found = self.world.at_device(former_index, Some(&id), Pace::Sample, || {
                 let device: Device<'n> = nvml.device_by_uuid(&*id)?;
                 let index = device.index().unwrap_or(former_index);
                 Gpu::open(device, index, driver, None)
@@ -288,8 +279,7 @@ impl<'n> Life<'n> {
                     Ok(()) => {
                         if let Some(xids) = &self.xids {
                             self.world
-                                .activity
-                                .at_device(gpu.index(), Pace::Sample, || xids.watch(&gpu))?;
+                                .at_device(gpu.index(), Some(gpu.id()), Pace::Sample, || xids.watch(&gpu))?;
                         }
                         self.lost.retain(|lost| lost.id() != gpu.id());
                         self.gpus.push(gpu);
@@ -320,25 +310,28 @@ fn read(
     caches: &mut Caches,
 ) -> Result<Result<(), Dead>, Abandoned> {
     let mut readings = Vec::with_capacity(1);
-    let index = gpu.index();
-    let answer = world
-        .activity
-        .at_device(index, Pace::Sample, || gpu.read(at, caches, &mut readings))?;
+    let (index, id) = (gpu.index(), gpu.id().clone());
+    let answer = world.at_device(index, Some(&id), Pace::Sample, || {
+        gpu.read(at, caches, &mut readings)
+    })?;
     if answer.is_ok() {
         world.add_to_batch(index, readings);
     }
     Ok(answer)
 }
 
-/// This thread was given up, because a call to the device at `index` did not return in time. Now it did. The device goes
-/// back to the others once it answers everything well within that time; until then only this thread waits for it.
-fn probe(nvml: &Nvml, world: &World, driver: Option<&str>, inbox: &Receiver<Stamp>, index: u32) -> End {
+/// This thread was given up, because a call to this device did not return in time. Now it did. The device goes back to the
+/// others once it answers everything well within that time; until then only this thread waits for it.
+fn probe(nvml: &Nvml, world: &World, driver: Option<&str>, inbox: &Receiver<Stamp>, spot: Spot) -> End {
     let mut caches = Caches::default();
+    let index = spot.index;
     for failures in 0.. {
         let began = Instant::now();
-        let answer = nvml
-            .device_by_index(index)
-            .and_then(|device| Gpu::open(device, index, driver, None));
+        let device = match &spot.id {
+            Some(id) => nvml.device_by_uuid(&**id),
+            None => nvml.device_by_index(index),
+        };
+        let answer = device.and_then(|device| Gpu::open(device, index, driver, None));
         if let Ok(mut gpu) = answer {
             // Dead or alive, it answers: what it is worth is for the thread that samples to find out.
             let answered = gpu.read(Stamp::default(), &mut caches, &mut Vec::new());
@@ -354,7 +347,7 @@ fn probe(nvml: &Nvml, world: &World, driver: Option<&str>, inbox: &Receiver<Stam
             return End::Closed;
         }
     }
-    End::Recovered(index)
+    End::Recovered(spot)
 }
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! A device's memory: the second generation of the call, else the first.
 //!
 //! The two mean different things by `used` (the first includes what the driver reserves), so one device stays with one
-//! of them for as long as the driver lives. Only when the second generation is gone for good does the first take over.
+//! of them, also when the driver is started anew. Only when the second generation is gone for good does the first take
+//! over, and only a driver of another version is asked for the second one again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nvml_wrapper::Device;
 use nvml_wrapper::error::NvmlError;
-use plimsoll_trace::{DeviceSample, MemoryVersion};
+use plimsoll_trace::{DeviceId, DeviceInfo, DeviceSample, MemoryVersion};
 
 use super::raw;
 use super::refusal::Refusal;
@@ -13,8 +17,8 @@ use super::refusal::Refusal;
 /// A call that worked and then failed so often in a row does not come back.
 const GONE_AFTER: u32 = 10;
 
-/// The second generation is asked so often before the first is chosen for a driver's whole life: one passing error at
-/// the start must not decide that.
+/// The second generation is asked so often before the first is chosen for good: one passing error at the start must not
+/// decide that.
 const FIRST_TRIES: u32 = 3;
 
 /// A driver's figures; those it does not know are all ones.
@@ -37,6 +41,44 @@ impl Memory {
     }
 }
 
+/// Which generation each device was read with, and by a driver of which version. It outlives driver lives and threads.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Generations(Arc<Mutex<BTreeMap<DeviceId, Generation>>>);
+
+#[derive(Debug)]
+struct Generation {
+    driver: Option<String>,
+    version: MemoryVersion,
+}
+
+impl Generations {
+    fn of(&self, info: &DeviceInfo) -> Option<MemoryVersion> {
+        let known = self.lock();
+        // A driver that does not tell its version is not known to be another.
+        let of_this_driver = known
+            .get(&info.device)
+            .filter(|known| known.driver.is_none() || info.driver.is_none() || known.driver == info.driver);
+        of_this_driver.map(|known| known.version)
+    }
+
+    fn set(&self, info: &DeviceInfo, version: MemoryVersion) {
+        let generation = Generation {
+            driver: info.driver.clone(),
+            version,
+        };
+        self.lock().insert(info.device.clone(), generation);
+    }
+
+    /// Forgets a device that will not come back.
+    pub(super) fn forget(&self, device: &DeviceId) {
+        self.lock().remove(device);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Generation>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Which generation of the call this device answers.
 #[derive(Debug, Default)]
 pub(super) struct Chain {
@@ -45,8 +87,33 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    pub(super) fn read(&mut self, device: &Device<'_>) -> Result<Memory, NvmlError> {
-        self.choose(|| second(device), || first(device))
+    pub(super) fn read(
+        &mut self,
+        device: &Device<'_>,
+        info: &DeviceInfo,
+        generations: &Generations,
+    ) -> Result<Memory, NvmlError> {
+        self.recall(info, generations, |chain| {
+            chain.choose(|| second(device), || first(device))
+        })
+    }
+
+    /// Begins with what was chosen before, and remembers what is chosen now.
+    fn recall(
+        &mut self,
+        info: &DeviceInfo,
+        generations: &Generations,
+        read: impl FnOnce(&mut Self) -> Result<Memory, NvmlError>,
+    ) -> Result<Memory, NvmlError> {
+        if self.version.is_none() {
+            self.version = generations.of(info);
+        }
+        let former = self.version;
+        let memory = read(self)?;
+        if let Some(version) = self.version.filter(|_| self.version != former) {
+            generations.set(info, version);
+        }
+        Ok(memory)
     }
 
     fn choose(
@@ -179,6 +246,39 @@ mod tests {
             version(chain.choose(second, || answer(MemoryVersion::V1))),
             Some(MemoryVersion::V2)
         );
+    }
+
+    /// What is read in a new life of a driver of that version.
+    fn in_a_new_life(
+        generations: &Generations,
+        driver: &str,
+        second: impl Fn() -> Result<Memory, NvmlError>,
+    ) -> Option<MemoryVersion> {
+        let info = DeviceInfo {
+            device: "GPU-0".into(),
+            name: None,
+            driver: Some(driver.to_owned()),
+            total_bytes: None,
+            parent: None,
+        };
+        version(Chain::default().recall(&info, generations, |chain| {
+            chain.choose(second, || answer(MemoryVersion::V1))
+        }))
+    }
+
+    #[test]
+    fn a_new_life_stays_with_what_was_chosen_until_the_driver_is_another() {
+        let fails = || Err(NvmlError::Unknown);
+        let works = || answer(MemoryVersion::V2);
+        let generations = Generations::default();
+        assert_eq!(in_a_new_life(&generations, "570", works), Some(MemoryVersion::V2));
+        assert_eq!(in_a_new_life(&generations, "570", fails), None, "not the first");
+        assert_eq!(in_a_new_life(&generations, "570", works), Some(MemoryVersion::V2));
+        assert_eq!(in_a_new_life(&generations, "580", fails), Some(MemoryVersion::V1));
+        assert_eq!(in_a_new_life(&generations, "580", works), Some(MemoryVersion::V1));
+        assert_eq!(in_a_new_life(&generations, "590", works), Some(MemoryVersion::V2));
+        generations.forget(&"GPU-0".into());
+        assert_eq!(in_a_new_life(&generations, "590", fails), Some(MemoryVersion::V1));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod ledger;
 mod life;
 mod memory;
 mod mig;
+mod opening;
 mod processes;
 mod raw;
 mod refusal;
@@ -88,6 +89,8 @@ pub struct Nvml {
     ledger: Arc<Mutex<Ledger>>,
     worker: Option<Worker>,
     hung: Vec<Worker>,
+    /// What was read of a tick in which a thread hung, until another thread delivers it.
+    leftover: Batch,
     /// Disconnected when no thread is in the driver any more and `ending` is dropped.
     ended: Receiver<()>,
     ending: Option<Sender<()>>,
@@ -104,10 +107,11 @@ impl Nvml {
             ledger: Arc::default(),
             worker: None,
             hung: Vec::new(),
+            leftover: Batch::new(Stamp::default()),
             ended,
             ending: Some(ending),
         };
-        nvml.start(Batch::new(Stamp::default()));
+        nvml.start();
         nvml
     }
 
@@ -116,9 +120,16 @@ impl Nvml {
     }
 
     /// Starts a sampling thread in place of the present one, which is returned.
-    fn start(&mut self, leftover: Batch) -> Option<Worker> {
+    fn start(&mut self) -> Option<Worker> {
         let ending = self.ending.clone()?;
-        match Worker::spawn(&self.options, &self.deliver, &self.ledger, leftover, ending) {
+        match Worker::spawn(
+            thread::Builder::new(),
+            &self.options,
+            &self.deliver,
+            &self.ledger,
+            &mut self.leftover,
+            ending,
+        ) {
             Ok(worker) => self.worker.replace(worker),
             Err(error) => {
                 self.ledger()
@@ -145,18 +156,33 @@ impl Nvml {
                 else {
                     return;
                 };
-                let leftover = worker.world.take_batch();
+                let spot = worker.world.spot(index);
+                self.leftover = worker.world.take_batch();
                 let mut ledger = self.ledger();
-                ledger.hangs(index, visit.lasted);
-                ledger.avoid(index);
+                ledger.hangs(&spot, visit.lasted);
+                ledger.avoid(spot);
                 drop(ledger);
-                let former = self.start(leftover);
+                let former = self.start();
                 self.hung.extend(former);
                 return;
             }
-            Place::Device(index) => self.ledger().hangs(index, visit.lasted),
+            Place::Device(index) => {
+                let spot = self.worker.as_ref().map(|worker| worker.world.spot(index));
+                // Should it have returned just now, the next visit is to another device.
+                if let Some(spot) = spot.filter(|_| self.is_still(visit)) {
+                    self.ledger().hangs(&spot, visit.lasted);
+                }
+            }
         }
         self.tell(at);
+    }
+
+    fn is_still(&self, visit: Visit) -> bool {
+        let now = self
+            .worker
+            .as_ref()
+            .and_then(|worker| worker.world.activity.visit());
+        now.is_some_and(|now| now.is_same(visit))
     }
 
     /// Delivers the news while no sampling thread can. A thread of its own, because whoever ticks must not be blocked.
@@ -182,7 +208,7 @@ impl Collector for Nvml {
 
     fn tick(&mut self, at: Stamp) {
         if self.worker.as_ref().is_none_or(Worker::has_ended) {
-            self.start(Batch::new(Stamp::default()));
+            self.start();
         }
         if self.worker.is_none() {
             self.tell(at);

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use nvml_wrapper::Nvml;
-use plimsoll_trace::{Batch, Record, Stamp};
+use plimsoll_trace::{Batch, DeviceId, Record, Stamp};
 
 use super::NvmlOptions;
-use super::activity::{Activity, Pace};
+use super::activity::{Abandoned, Activity, Pace};
 use super::gpu::{Caches, Reading};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Spot};
 use super::life::{self, Again, End};
 use super::refusal::Missing;
 use super::tally::Tally;
@@ -22,6 +22,8 @@ use crate::Deliver;
 pub(super) struct World {
     pub(super) options: NvmlOptions,
     pub(super) activity: Activity,
+    /// Which device is visited, where it has told who it is.
+    visited: Mutex<Option<DeviceId>>,
     deliver: Deliver,
     ledger: Arc<Mutex<Ledger>>,
     /// What was read of the present tick. Should the thread hang, somebody else delivers it.
@@ -36,32 +38,41 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts a thread. `leftover` is what a hung one could not deliver; `ended` is dropped when the thread has left the
-    /// driver.
+    /// Starts a thread. It takes `leftover`, which is what a hung one could not deliver; `ended` is dropped when it has left
+    /// the driver.
+    ///
+    /// # Errors
+    /// The operating system refuses another thread; then `leftover` stays where it is.
     pub(super) fn spawn(
+        thread: thread::Builder,
         options: &NvmlOptions,
         deliver: &Deliver,
         ledger: &Arc<Mutex<Ledger>>,
-        leftover: Batch,
+        leftover: &mut Batch,
         ended: Sender<()>,
     ) -> io::Result<Self> {
         let world = Arc::new(World {
             options: options.clone(),
             activity: Activity::new(),
+            visited: Mutex::default(),
             deliver: deliver.clone(),
             ledger: ledger.clone(),
-            batch: Mutex::new(leftover),
+            batch: Mutex::new(mem::replace(leftover, Batch::new(Stamp::default()))),
         });
         // Room for one tick: whether one may be put there is decided by `Activity::begin_tick`.
         let (inbox, ticks) = sync_channel(1);
         let inside = world.clone();
-        let thread = thread::Builder::new()
-            .name("plimsoll-nvml".to_owned())
-            .spawn(move || {
-                run(&inside, &ticks);
-                drop(ended);
-            })?;
-        Ok(Self { world, inbox, thread })
+        let started = thread.name("plimsoll-nvml".to_owned()).spawn(move || {
+            run(&inside, &ticks);
+            drop(ended);
+        });
+        match started {
+            Ok(thread) => Ok(Self { world, inbox, thread }),
+            Err(error) => {
+                *leftover = world.take_batch();
+                Err(error)
+            }
+        }
     }
 
     /// Hands a tick over; false if the former one is not answered yet.
@@ -77,6 +88,30 @@ impl Worker {
 impl World {
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls the device at `index`, which is `id` if that is known.
+    ///
+    /// # Errors
+    /// Somebody gave this thread up meanwhile; the answer is dropped.
+    pub(super) fn at_device<T>(
+        &self,
+        index: u32,
+        id: Option<&DeviceId>,
+        pace: Pace,
+        call: impl FnOnce() -> T,
+    ) -> Result<T, Abandoned> {
+        *self.visited.lock().unwrap_or_else(PoisonError::into_inner) = id.cloned();
+        self.activity.at_device(index, pace, call)
+    }
+
+    /// The device of the present visit, which is at `index`.
+    pub(super) fn spot(&self, index: u32) -> Spot {
+        let visited = self.visited.lock().unwrap_or_else(PoisonError::into_inner);
+        Spot {
+            index,
+            id: visited.clone(),
+        }
     }
 
     /// What was read so far of a tick that is not delivered yet.
@@ -95,6 +130,10 @@ impl World {
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         let at = batch.at;
         let mut ledger = self.ledger();
+        if let Some((whole, instances)) = readings.split_first() {
+            let instances: Vec<&DeviceId> = instances.iter().map(|reading| &reading.info.device).collect();
+            ledger.has_instances(&whole.info.device, &instances);
+        }
         for reading in readings {
             ledger.sampled(&reading.info, index, &reading.sample, at, &mut batch.records);
             batch.records.push(Record::Device(reading.sample));
@@ -130,7 +169,10 @@ impl World {
 fn run(world: &World, inbox: &Receiver<Stamp>) {
     world.deliver(world.take_batch());
     let options = &world.options;
-    let mut caches = Caches::default();
+    let mut caches = Caches {
+        generations: world.ledger().generations.clone(),
+        ..Caches::default()
+    };
     let mut again: Option<Again> = None;
     // Starts in a row that failed, and lives in a row that ended early.
     let (mut failures, mut short_lives) = (0, 0);
@@ -151,8 +193,8 @@ fn run(world: &World, inbox: &Receiver<Stamp>) {
         };
         let (unanswered, pause) = match end {
             End::Closed => return,
-            End::Recovered(index) => {
-                world.ledger().released(index);
+            End::Recovered(spot) => {
+                world.ledger().released(&spot);
                 return;
             }
             End::Missing(missing) => {
@@ -208,4 +250,37 @@ fn rest(world: &World, inbox: &Receiver<Stamp>, pause: Duration, tally: &mut Tal
 fn skip(world: &World, at: Stamp, tally: &mut Tally) {
     world.begin_batch(at);
     world.deliver_batch(Vec::new(), tally);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn what_a_hung_thread_left_is_kept_until_another_can_deliver_it() {
+        let options = NvmlOptions {
+            library: "/nowhere/libnvidia-ml.so.1".into(),
+            ..NvmlOptions::default()
+        };
+        let (send, delivered) = channel();
+        let deliver: Deliver = Arc::new(move |batch| drop(send.send(batch)));
+        let (ledger, (ended, _)) = (Arc::default(), channel());
+        let mut leftover = Batch::new(Stamp::at_secs(7));
+        let reading = plimsoll_trace::DeviceSample::unknown("GPU-0".into());
+        leftover.records.push(Record::Device(reading));
+        let kept = leftover.clone();
+
+        // No machine has room for such a stack.
+        let refused = thread::Builder::new().stack_size(1 << 60);
+        let start = |thread, leftover: &mut Batch| {
+            Worker::spawn(thread, &options, &deliver, &ledger, leftover, ended.clone())
+        };
+        assert!(start(refused, &mut leftover).is_err());
+        assert_eq!(leftover, kept);
+        let _worker = start(thread::Builder::new(), &mut leftover).expect("a thread");
+        assert_eq!(delivered.recv().expect("delivered"), kept);
+        assert_eq!(leftover.records, []);
+    }
 }

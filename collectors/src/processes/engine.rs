@@ -31,6 +31,8 @@ pub(crate) struct WatchedEngine {
     root: Option<Root>,
     /// Once found to belong to the root, a process belongs to it until it ends, whatever its parent is then.
     members: BTreeSet<ProcessId>,
+    /// Whether it was told that only an ancestor of Plimsoll fits.
+    told_ancestor: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,7 @@ impl WatchedEngine {
             watch,
             root: None,
             members: BTreeSet::new(),
+            told_ancestor: false,
         }
     }
 
@@ -86,8 +89,28 @@ impl WatchedEngine {
                 exit: ExitWatch::new(found.id),
             });
         }
+        if let Some(message) = self.only_an_ancestor(world) {
+            tracing::warn!(engine = self.watch.engine, "{message}");
+        }
         self.members = self.belonging(world);
         exit
+    }
+
+    /// What is to be told, once, when nobody fits but a process that Plimsoll itself comes from: it may quote the pattern in
+    /// its own command line, or be the engine, which can then not be found.
+    fn only_an_ancestor(&mut self, world: World<'_>) -> Option<String> {
+        if self.root.is_some() || self.told_ancestor {
+            return None;
+        }
+        let ancestor = world.snapshot.matching_ancestor(&self.watch.matcher, world.own)?;
+        self.told_ancestor = true;
+        Some(format!(
+            "nothing fits the match of engine {} but process {} ({}), from which Plimsoll was started and which is \
+             therefore not taken for the engine; if it is the engine, name it by pid_file or port",
+            self.watch.engine,
+            ancestor.id.pid,
+            ancestor.command.as_deref().unwrap_or("unknown"),
+        ))
     }
 
     /// As of the last update.
@@ -135,6 +158,7 @@ impl WatchedEngine {
             _ => snapshot.matching(&self.watch.matcher, own),
         };
         candidates.remove(&own.pid);
+        candidates.retain(|pid| snapshot.get(*pid).is_some_and(|process| still_runs(process.id)));
         snapshot
             .root_of(&candidates)
             .filter(|found| !self.belongs_to_root(found.id))
@@ -201,5 +225,138 @@ impl WatchedEngine {
             exit_code,
             hint: None,
         }
+    }
+}
+
+/// Whether this very process runs now. The snapshot may be older: one that ended stays there until it is read again, for
+/// as long as its parent does not wait for it.
+fn still_runs(id: ProcessId) -> bool {
+    proc::stat(id.pid).is_some_and(|now| !now.is_dead() && now.started_ticks == id.started_ticks)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    fn shell() -> Child {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "read line"]).stdin(Stdio::piped());
+        shell.spawn().expect("sh")
+    }
+
+    /// A scan's picture of these children, as engines. It stays as it is when they end.
+    fn snapshot(children: &[&Child]) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for child in children {
+            let stat = proc::stat(child.id()).expect("a child");
+            snapshot.insert(Process {
+                id: ProcessId {
+                    pid: child.id(),
+                    started_ticks: stat.started_ticks,
+                },
+                parent: stat.parent,
+                group: stat.group,
+                session: stat.session,
+                command: Some("the engine".to_owned()),
+                executable: None,
+                cgroup: None,
+            });
+        }
+        snapshot
+    }
+
+    fn update(engine: &mut WatchedEngine, snapshot: &Snapshot) -> Option<Exit> {
+        engine.update(World {
+            at: Stamp::now(),
+            snapshot,
+            own: &Own {
+                pid: std::process::id(),
+                executable: None,
+            },
+            systemd: None,
+            holders: &Holders::new(),
+        })
+    }
+
+    #[test]
+    fn one_that_ended_is_not_found_again_while_its_parent_does_not_wait_for_it() {
+        let matcher = serde_json::from_str(r#"{"args":"the engine"}"#).expect("match");
+        let mut engine = WatchedEngine::new(Watch {
+            engine: "engine".to_owned(),
+            matcher,
+        });
+        let mut first = shell();
+        let old = snapshot(&[&first]);
+        assert_eq!(update(&mut engine, &old), None);
+        let root = engine.processes().root.expect("found");
+        assert_eq!(root.pid, first.id());
+
+        first.kill().expect("kill");
+        // Ended, but not waited for.
+        while !proc::stat(root.pid).is_some_and(|stat| stat.is_dead()) {
+            std::thread::yield_now();
+        }
+        let exit = update(&mut engine, &old).expect("the end");
+        assert_eq!((exit.process, exit.exit_code), (root, Some(137)));
+        assert_eq!(engine.processes().root, None);
+        assert_eq!(update(&mut engine, &old), None, "told once");
+        assert_eq!(engine.processes().root, None);
+
+        // Beside it, its successor is found at once.
+        let mut second = shell();
+        let both = snapshot(&[&first, &second]);
+        assert_eq!(update(&mut engine, &both), None);
+        assert_eq!(engine.processes().root.map(|root| root.pid), Some(second.id()));
+        first.wait().expect("wait");
+        second.kill().expect("kill");
+        second.wait().expect("wait");
+    }
+
+    #[test]
+    fn an_engine_that_plimsoll_comes_from_is_told_once() {
+        let matcher = serde_json::from_str(r#"{"args":"the engine"}"#).expect("match");
+        let mut engine = WatchedEngine::new(Watch {
+            engine: "chat".to_owned(),
+            matcher,
+        });
+        let process = |pid, parent, command: &str| Process {
+            id: ProcessId {
+                pid,
+                started_ticks: pid.into(),
+            },
+            parent,
+            group: pid,
+            session: pid,
+            command: Some(command.to_owned()),
+            executable: None,
+            cgroup: None,
+        };
+        let (mut snapshot, own) = (
+            Snapshot::default(),
+            Own {
+                pid: 90,
+                executable: None,
+            },
+        );
+        snapshot.insert(process(90, 80, "plimsoll daemon"));
+        let told = |engine: &mut WatchedEngine, snapshot: &Snapshot| {
+            engine.only_an_ancestor(World {
+                at: Stamp::now(),
+                snapshot,
+                own: &own,
+                systemd: None,
+                holders: &Holders::new(),
+            })
+        };
+        assert_eq!(told(&mut engine, &snapshot), None);
+        snapshot.insert(process(80, 1, "the engine"));
+        let message = told(&mut engine, &snapshot).expect("told");
+        assert!(
+            message.contains("engine chat but process 80 (the engine)"),
+            "{message}"
+        );
+        assert_eq!(told(&mut engine, &snapshot), None, "once");
     }
 }

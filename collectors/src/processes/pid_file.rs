@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use plimsoll_trace::Stamp;
-use rustix::fs::fstat;
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 
+use super::table::ProcessId;
 use crate::proc;
 
 /// A process is older than the file that it or its parent wrote. This much may be amiss: both clocks are read one
@@ -17,18 +18,22 @@ const SLACK: Duration = Duration::from_secs(3);
 /// The process that the file names, if it can be the one that the file was written for: pids are used again, and a
 /// file that was left behind must not make a stranger an engine.
 pub(crate) fn read(path: &Path, now: Stamp) -> Option<u32> {
-    let file = File::open(path).ok()?;
+    // Opening a named pipe would wait for a writer, and reading a device might never end.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = File::from(open(path, flags, Mode::empty()).ok()?);
     let modified = fstat(&file).ok()?;
+    if FileType::from_raw_mode(modified.st_mode) != FileType::RegularFile {
+        return None;
+    }
     let mut text = String::new();
     file.take(64).read_to_string(&mut text).ok()?;
     let pid = pid_in(&text)?;
-    let started = i128::from(proc::stat(pid)?.started_ticks);
+    let started_ticks = proc::stat(pid)?.started_ticks;
     let file_age = i128::from(now.unix_ns)
         - i128::from(modified.st_mtime) * 1_000_000_000
         - i128::from(modified.st_mtime_nsec);
-    let ticks_per_sec = i128::from(rustix::param::clock_ticks_per_second().max(1));
-    let process_age = i128::from(now.mono_ns) - started * 1_000_000_000 / ticks_per_sec;
-    is_for(process_age, file_age).then_some(pid)
+    let process = ProcessId { pid, started_ticks };
+    is_for(process.age_ns(now), file_age).then_some(pid)
 }
 
 /// The number in the first line; PostgreSQL and others write more lines.
@@ -94,6 +99,20 @@ mod tests {
         assert_eq!(read(file.path(), now), None, "no such process");
         std::fs::write(file.path(), [0xff, 0xfe]).expect("write");
         assert_eq!(read(file.path(), now), None, "not text");
+    }
+
+    #[test]
+    fn a_named_pipe_is_no_pid_file_and_nobody_waits_for_it() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("engine.pid");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).expect("fifo");
+        let (said, answer) = std::sync::mpsc::channel();
+        let pipe = path.clone();
+        // On a thread of its own: should it wait, the test fails and does not hang.
+        std::thread::spawn(move || said.send(read(&pipe, Stamp::now())));
+        let answered = answer.recv_timeout(Duration::from_secs(60));
+        assert_eq!(answered, Ok(None));
+        assert_eq!(read(Path::new("/dev/zero"), Stamp::now()), None);
     }
 
     proptest! {

@@ -61,11 +61,6 @@ impl Snapshot {
         self.processes.get(&pid)
     }
 
-    /// Pids from `first` on, ascending.
-    pub(crate) fn pids_from(&self, first: u32) -> impl Iterator<Item = u32> {
-        self.processes.range(first..).map(|(pid, _)| *pid)
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Process> {
         self.processes.values()
     }
@@ -116,6 +111,14 @@ impl Snapshot {
             .filter(|process| !not.contains(&process.id.pid) && matches(matcher, process, own))
             .map(|process| process.id.pid)
             .collect()
+    }
+
+    /// An ancestor of the asking process that fits all the same.
+    pub(crate) fn matching_ancestor(&self, matcher: &Match, own: &Own) -> Option<&Process> {
+        let ancestors = self.ancestors(own.pid).into_iter();
+        ancestors
+            .filter_map(|pid| self.get(pid))
+            .find(|process| matches(matcher, process, own))
     }
 
     /// The oldest of the candidates that has no other candidate among its ancestors.
@@ -244,6 +247,12 @@ mod tests {
         assert_eq!(matching(&host, r#"{"exe":"bin/vllm$"}"#), [21, 30]);
         assert_eq!(matching(&host, r#"{"exe":"/sh$","args":"serve"}"#), [20]);
         assert_eq!(matching(&host, r#"{"exe":"plimsoll"}"#), [0_u32; 0]);
+        let quoting = host.matching_ancestor(&matcher(r#"{"args":"vllm serve"}"#), &own());
+        assert_eq!(quoting.map(|process| process.id.pid), Some(80));
+        assert_eq!(
+            host.matching_ancestor(&matcher(r#"{"exe":"vllm$"}"#), &own()),
+            None
+        );
         let simulated = snapshot([process(40, 1, "plimsoll sim-engine --config x")]);
         assert_eq!(matching(&simulated, r#"{"args":"sim-engine"}"#), [40]);
     }

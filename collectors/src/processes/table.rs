@@ -11,6 +11,14 @@ pub struct ProcessId {
     pub started_ticks: u64,
 }
 
+impl ProcessId {
+    /// How long it has run at `at`, in ns; the kernel and [`Stamp`] count from the same instant.
+    pub(crate) fn age_ns(self, at: Stamp) -> i128 {
+        let ticks_per_sec = i128::from(rustix::param::clock_ticks_per_second().max(1));
+        i128::from(at.mono_ns) - i128::from(self.started_ticks) * 1_000_000_000 / ticks_per_sec
+    }
+}
+
 /// Who runs, as of one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessTable {

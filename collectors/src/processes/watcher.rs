@@ -162,7 +162,7 @@ impl Watcher {
             // Nobody is looked for, which is known without looking.
             return true;
         }
-        if let Err(error) = self.list.scan() {
+        if let Err(error) = self.list.scan(at) {
             if !std::mem::replace(&mut self.is_blind, true) {
                 tracing::warn!(%error, "/proc cannot be listed: engines' processes are unknown until it can");
             }

@@ -271,3 +271,55 @@ fn mig_may_be_switched_while_the_driver_runs() {
     assert!(batch.device("MIG-0").is_none());
     assert_eq!(world.told(), <[&str; 0]>::default());
 }
+
+#[test]
+fn a_new_start_of_the_driver_loses_no_instance() {
+    let mut world = World::new(&[card(0), instance(0), card(1)]);
+    world.gpu.device(0).set_mig_mode(true);
+    world.start();
+    world.batch_with("MIG-0");
+    world.gpu.reload_driver();
+    world.event(EventKind::SamplingGap);
+    world.batch_with("MIG-0");
+    // One device more is a new start too.
+    world.gpu.device(2).set_present(false);
+    world.event(EventKind::DeviceLost);
+    world.gpu.device(2).set_present(true);
+    world.event(EventKind::DeviceBack);
+    world.batch_with("MIG-0");
+    assert_eq!(
+        world.told(),
+        [
+            "sampling_gap driver_reloaded",
+            "device_lost GPU-1 not_listed",
+            "device_back GPU-1"
+        ]
+    );
+}
+
+#[test]
+fn an_instance_that_is_destroyed_is_no_loss_and_costs_no_new_start() {
+    let mut world = World::new(&[card(0), instance(0), instance(1)]);
+    world.gpu.device(0).set_mig_mode(true);
+    world.start();
+    world.batch_with("MIG-1");
+    world.gpu.device(1).set_present(false);
+    world.until("the end of the instance", |batch| {
+        (batch.device("MIG-1").is_some() && batch.device("MIG-0").is_none()).then_some(())
+    });
+    // A new start does not find it missing either.
+    world.gpu.reload_driver();
+    world.event(EventKind::SamplingGap);
+    let starts = world.gpu.calls("nvmlInit_v2");
+    for _ in 0..100 {
+        let batch = world.answer();
+        assert!(batch.device("GPU-0").is_some());
+    }
+    assert_eq!(world.told(), ["sampling_gap driver_reloaded"]);
+    assert_eq!(world.lost("device_lost"), 0);
+    assert_eq!(world.gpu.calls("nvmlInit_v2"), starts);
+    // It may be made again.
+    world.gpu.device(1).set_present(true);
+    let batch = world.batch_with("MIG-0");
+    assert!(batch.info("MIG-0").is_some(), "described anew");
+}

@@ -214,6 +214,27 @@ fn a_new_memory_call_that_fails_in_passing_is_a_gap() {
 }
 
 #[test]
+fn a_new_start_of_the_driver_does_not_choose_the_memory_call_again() {
+    let mut world = World::new(&[card(0)]);
+    world.start();
+    assert_eq!(world.sample("GPU-0").memory_version, Some(MemoryVersion::V2));
+    // As long as the choice of another one would take.
+    let fault = Fault {
+        times: Some(3),
+        ..Fault::new("nvmlDeviceGetMemoryInfo_v2", FaultKind::Code(999))
+    };
+    world.gpu.reload_driver();
+    world.gpu.inject(fault).expect("fault");
+    world.event(EventKind::SamplingGap);
+    for _ in 0..9 {
+        world.sample("GPU-0");
+    }
+    let mut samples = world.seen.iter().filter_map(|batch| batch.device("GPU-0"));
+    assert!(samples.all(|sample| sample.memory_version != Some(MemoryVersion::V1)));
+    assert_eq!(world.sample("GPU-0").memory_version, Some(MemoryVersion::V2));
+}
+
+#[test]
 fn a_new_memory_call_that_vanishes_is_replaced() {
     let mut world = World::new(&[card(0)]);
     set_scene(&world.gpu.device(0));

@@ -188,6 +188,102 @@ fn a_device_that_hangs_when_it_is_asked_who_it_is_is_left_out() {
 }
 
 #[test]
+fn a_device_that_hangs_is_avoided_by_its_uuid_whatever_its_index() {
+    let mut world = world(4);
+    hang(&world, "nvmlDeviceGetTemperature", 2);
+    world.event(EventKind::DeviceLost);
+    world.sample("GPU-3");
+    // All move up by one: another device now has the index at which the thread hangs.
+    world.gpu.device(0).set_present(false);
+    world.event(EventKind::DeviceLost);
+    let batch = world.batch_with("GPU-3");
+    assert!(batch.device("GPU-1").is_some() && batch.device("GPU-2").is_none());
+    assert_eq!(
+        world.gpu.open_inits(),
+        2,
+        "nobody runs into the one that hangs again"
+    );
+    world.gpu.clear_faults();
+    assert_eq!(
+        world.event(EventKind::DeviceBack).device.as_deref(),
+        Some("GPU-2")
+    );
+    let batch = world.batch_with("GPU-2");
+    assert!(batch.device("GPU-1").is_some() && batch.device("GPU-3").is_some());
+    assert_eq!(
+        world.told(),
+        [
+            "device_lost GPU-2 hung",
+            "device_lost GPU-0 not_listed",
+            "device_back GPU-2"
+        ]
+    );
+}
+
+#[test]
+fn a_device_that_hangs_is_not_asked_who_it_is_while_nothing_has_moved() {
+    let mut world = world(3);
+    hang(&world, "*", 1);
+    world.event(EventKind::DeviceLost);
+    world.sample("GPU-2");
+    // A new start, with the others where they were.
+    world.gpu.device(2).set_present(false);
+    world.event(EventKind::DeviceLost);
+    world.gpu.device(2).set_present(true);
+    world.event(EventKind::DeviceBack);
+    world.batch_with("GPU-2");
+    assert_eq!(
+        world.told(),
+        [
+            "device_lost GPU-1 hung",
+            "device_lost GPU-2 not_listed",
+            "device_back GPU-2"
+        ]
+    );
+    assert_eq!(
+        world.gpu.open_inits(),
+        2,
+        "nobody runs into the one that hangs again"
+    );
+    world.gpu.clear_faults();
+    world.sample("GPU-1");
+}
+
+#[test]
+fn an_instance_s_gpu_is_what_hangs() {
+    let mut instance = plimsoll_sim_gpu::DeviceSpec::new("MIG-0", "Simulated MIG 1g.5gb", 5 << 30);
+    instance.mig_parent = Some(0);
+    let mut world = World::new(&[card(0), instance, card(1)]);
+    world.options.watchdog = WATCHDOG;
+    world.gpu.device(0).set_mig_mode(true);
+    world.start();
+    world.batch_with("MIG-0");
+    hang(&world, "nvmlDeviceGetMemoryInfo_v2", 1);
+    let event = world.event(EventKind::DeviceLost);
+    assert_eq!(event.device.as_deref(), Some("GPU-0"));
+    world.sample("GPU-1");
+    world.gpu.clear_faults();
+    world.sample("MIG-0");
+    assert_eq!(world.told(), ["device_lost GPU-0 hung", "device_back GPU-0"]);
+}
+
+#[test]
+fn the_end_of_a_driver_life_may_hang_too() {
+    let mut world = world(1);
+    let hang = world
+        .gpu
+        .inject(Fault::new("nvmlEventSetFree", FaultKind::Hang))
+        .expect("fault");
+    world.gpu.reload_driver();
+    assert_eq!(
+        world.event(EventKind::DriverMissing).detail["reason"],
+        "driver_hangs"
+    );
+    world.gpu.withdraw(hang);
+    world.sample("GPU-0");
+}
+
+#[test]
 fn the_slow_lane_may_hang_too() {
     let mut world = World::new(&[card(0), card(1)]);
     world.options.watchdog = WATCHDOG;

@@ -39,7 +39,7 @@ pub(super) fn why(subject: Option<&str>, source: &Source, json: bool) -> Outcome
 
 pub(super) fn pause(source: &Source) -> Outcome {
     ask(source, &Request::Pause)?;
-    say("acting is paused until `plimsoll resume` or the daemon's next start; recording goes on");
+    say("acting is paused until `plimsoll resume`, also after a restart of the daemon; recording goes on");
     Ok(std::process::ExitCode::SUCCESS)
 }
 
@@ -144,6 +144,13 @@ fn status_text(status: &Value) -> String {
             engines.join(", ")
         }
     );
+    let paused: Vec<&str> = list(status, "paused").iter().filter_map(Value::as_str).collect();
+    if !paused.is_empty() {
+        text += &format!(
+            "acting is paused on {}; `plimsoll resume` lifts that\n",
+            paused.join(", ")
+        );
+    }
     for rule in list(status, "rules") {
         text += &rule_text(rule);
     }

@@ -9,7 +9,7 @@ use crate::cli::Cli;
 
 /// What no single option says.
 const BEHIND: &str = r#".SH "EXIT STATUS"
-0 ok; 1 failed; 2 wrong usage or configuration, or a query that is not SQL; 3 no GPU or driver; 4 the daemon is not
+0 ok; 1 failed; 2 wrong usage or configuration, or a query that is not SQL; 4 the daemon is not
 reachable; 5 a query that is refused or goes over its limit. \fBplimsoll run\fR exits with the status of its command,
 128 and the signal's number after a signal, 127 when it cannot be started.
 .SH FILES
@@ -30,6 +30,9 @@ The database, as \fB\-\-db\fR; for the daemon too.
 .TP
 \fBPLIMSOLL_SOCKET\fR
 The control socket.
+.TP
+\fBPLIMSOLL_NVML_LIBRARY\fR
+The driver's library, by name or path; it wins over the configuration's.
 .TP
 \fBPLIMSOLL_LOG\fR
 What the daemon says on stderr: error, warn, info (the default), debug, or directives such as plimsoll=debug.

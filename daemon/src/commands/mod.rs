@@ -14,7 +14,7 @@ use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command};
-use crate::config::{Config, make_default_folder};
+use crate::config::{Config, make_default_folder, socket_path};
 use crate::failure::Failure;
 use crate::screen::{self, say};
 use crate::service;
@@ -79,7 +79,8 @@ fn daemon(named: Option<std::path::PathBuf>, die_with_parent: bool) -> Outcome {
     }
     let config = Config::load(named.as_deref())?;
     make_default_folder(&config.store_path())?;
-    runtime()?.block_on(service::run(config, named, service::Until::Signal))?;
+    let socket = socket_path(&config.store_path());
+    runtime()?.block_on(service::run(config, named, socket, service::Until::Signal))?;
     Ok(ExitCode::SUCCESS)
 }
 

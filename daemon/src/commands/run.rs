@@ -16,25 +16,32 @@ use tokio::sync::{mpsc, oneshot};
 use super::injection::{self, Tracing};
 use super::{Outcome, runtime};
 use crate::cli;
-use crate::config::{self, Config, make_default_folder};
+use crate::config::{Config, make_default_folder, socket_beside, socket_path};
 use crate::failure::chain;
 use crate::screen::say;
 use crate::service::{self, Client, Request, Until};
 
 /// What a shell answers when a command cannot be started.
 const NOT_STARTED: u8 = 127;
+/// The socket takes requests of up to 64 KiB; a longer command line is recorded as far as it fits.
+const COMMAND_LIMIT: usize = 48 << 10;
+const NAME_LIMIT: usize = 4 << 10;
 
 pub(super) fn run(arguments: cli::Run) -> Outcome {
-    super::start_log("warn", false);
+    // A machine without a driver is told of in the recording; here the command has the word.
+    super::start_log("warn,plimsoll_collectors::nvml=error", false);
     let named = arguments.source.config.config;
-    let mut config = Config::load(named.as_deref())?;
-    if let Some(db) = arguments.source.db {
-        config.store.path = Some(db);
-    }
-    // Engines are the daemon's business; this run only records.
-    config.engines.clear();
-    let store = config.store_path();
-    make_default_folder(&store)?;
+    let mut config = only_recording(Config::load(named.as_deref())?);
+    let socket = match arguments.source.db {
+        // The daemon that the environment names keeps another database than the one that is asked for.
+        Some(db) => {
+            let socket = socket_beside(&db);
+            config.store.path = Some(db);
+            socket
+        }
+        None => socket_path(&config.store_path()),
+    };
+    make_default_folder(&config.store_path())?;
     let name = arguments.name.unwrap_or_else(|| base_name(&arguments.command[0]));
     let tracing = Tracing {
         tier: arguments.trace,
@@ -46,11 +53,11 @@ pub(super) fn run(arguments: cli::Run) -> Outcome {
         tracing,
     };
     runtime()?.block_on(async move {
-        let recorder = match connect(&store) {
-            Some(client) => Recorder { client, own: None },
-            None => Recorder::start(config, &store).await?,
+        let recorder = match Client::connect(&socket) {
+            Ok(client) => Recorder { client, own: None },
+            Err(_) => Recorder::start(config, socket.clone()).await?,
         };
-        record(recorder, job, &config::socket_path(&store)).await
+        record(recorder, job, &socket).await
     })
 }
 
@@ -61,6 +68,14 @@ struct Job {
     tracing: Tracing,
 }
 
+/// Engines are the daemon's business. Without a file nobody edits this configuration, so they do not come back either.
+fn only_recording(mut config: Config) -> Config {
+    config.engines.clear();
+    config.warnings.clear();
+    config.file = None;
+    config
+}
+
 /// Who records: a daemon at the other end of its socket, or a service of our own.
 struct Recorder {
     client: Client,
@@ -68,17 +83,18 @@ struct Recorder {
 }
 
 impl Recorder {
-    async fn start(config: Config, store: &Path) -> anyhow::Result<Self> {
+    async fn start(config: Config, socket: PathBuf) -> anyhow::Result<Self> {
         let (ready, is_ready) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        let mut service = tokio::spawn(service::run(config, None, Until::Told { ready, stopped }));
+        let until = Until::Told { ready, stopped };
+        let mut service = tokio::spawn(service::run(config, None, socket.clone(), until));
         tokio::select! {
             Ok(()) = is_ready => {}
             ended = &mut service => {
                 ended.context("the recorder cannot start")??;
             }
         }
-        let client = connect(store).context("the recorder does not answer")?;
+        let client = Client::connect(&socket).context("the recorder does not answer")?;
         Ok(Self {
             client,
             own: Some((stop, service)),
@@ -142,9 +158,9 @@ async fn record(recorder: Recorder, job: Job, socket: &Path) -> Outcome {
     };
     let line: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let begin = Request::RunBegin {
-        name,
+        name: shortened(name, NAME_LIMIT),
         pid: child.id().unwrap_or(0),
-        command: line.join(" "),
+        command: shortened(line.join(" "), COMMAND_LIMIT),
         trace_tier: tracing.tier,
     };
     // From here on the command comes first: recording troubles are told at its end and never change its status.
@@ -255,8 +271,23 @@ fn not_started(command: &OsStr, error: &std::io::Error) -> String {
     }
 }
 
-fn connect(store: &Path) -> Option<Client> {
-    Client::connect(&config::socket_path(store)).ok()
+/// The text, cut off where it would take more than `limit` bytes of a request.
+fn shortened(mut text: String, limit: usize) -> String {
+    let mut length = 0;
+    let end = text.char_indices().find(|(_, character)| {
+        // As JSON writes them.
+        length += match character {
+            '"' | '\\' => 2,
+            '\0'..='\x1f' => 6,
+            other => other.len_utf8(),
+        };
+        length > limit
+    });
+    if let Some((end, _)) = end {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 fn base_name(command: &OsStr) -> String {
@@ -265,4 +296,41 @@ fn base_name(command: &OsStr) -> String {
         .unwrap_or(command)
         .to_string_lossy()
         .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_run_only_records() {
+        let text =
+            "[http]\nlisten = \"127.0.0.1:1\"\n[engine.e]\nprofile = \"custom\"\nmatch = { exe = \"e\" }\n";
+        let config = Config::parse(text, Path::new("/etc/plimsoll/plimsoll.toml")).unwrap();
+        assert_eq!((config.engines.len(), config.warnings.len()), (1, 1));
+        let config = only_recording(config);
+        assert!(config.engines.is_empty() && config.warnings.is_empty());
+        // What is not known cannot be watched for edits, which would bring the engines back.
+        assert_eq!(config.file, None);
+    }
+
+    #[test]
+    fn what_is_recorded_fits_into_a_request() {
+        assert_eq!(shortened("serve".to_owned(), 5), "serve");
+        assert_eq!(shortened("serve".to_owned(), 4), "serv…");
+        for text in ["x", "é", "\"", "\n", "🦀"] {
+            let command = shortened(text.repeat(100_000), COMMAND_LIMIT);
+            let name = shortened(text.repeat(100_000), NAME_LIMIT);
+            let request = Request::RunBegin {
+                name,
+                pid: 1,
+                command,
+                trace_tier: plimsoll_trace::TraceTier::Off,
+            };
+            let line = serde_json::to_string(&request).unwrap();
+            assert!(line.len() < 60 << 10, "{text}: {}", line.len());
+        }
+    }
 }

@@ -137,6 +137,14 @@ pub(super) fn assemble(
         })?;
         for rule in &ladder.rules {
             let probes = rule.when.clauses().iter().map(|clause| &clause.probe.signal);
+            if section.matcher.is_none()
+                && let Some(signal) = probes.clone().find(|signal| is_of_processes(signal))
+            {
+                warnings.push(format!(
+                    "rule '{}' of [engine.{name}]: the engine has no `match`, so nobody knows which devices it uses, and {signal} stays unknown",
+                    rule.name
+                ));
+            }
             for signal in probes.filter(|signal| !is_fed(signal)) {
                 let text = format!(
                     "rule '{}' of [engine.{name}]: nothing feeds {signal} in this version, so it stays unknown",
@@ -148,7 +156,35 @@ pub(super) fn assemble(
         check_acting(name, section, &engine.spec, &own, at)?;
         engines.push((engine, ladder));
     }
+    check_files(&engines, at)?;
     Ok(engines)
+}
+
+/// Whether the signal is read where the engine's processes are.
+fn is_of_processes(name: &str) -> bool {
+    let source = signal::find(name).map(|signal| signal.source);
+    matches!(source, Some(Source::Device | Source::Run)) && is_fed(name)
+}
+
+/// No two engines may have one file: each would take the other's change for a person's.
+fn check_files(engines: &[(Engine, Ladder)], at: &Locator<'_>) -> Result<(), ConfigError> {
+    let mut owners: BTreeMap<PathBuf, &str> = BTreeMap::new();
+    for (engine, _) in engines {
+        let EngineSpec { name, config, .. } = &engine.spec;
+        let Some(ConfigFile { path, .. }) = config else {
+            continue;
+        };
+        // By another name it is the same file all the same.
+        let file = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if let Some(other) = owners.insert(file, name) {
+            let message = format!(
+                "engine.{name}.config: {} is the file of engine.{other} already; give each engine a file of its own",
+                path.display()
+            );
+            return Err(at.error(&["engine", name, "config"], message, None));
+        }
+    }
+    Ok(())
 }
 
 /// Whether this version collects what the signal is made of.

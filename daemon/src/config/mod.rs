@@ -22,7 +22,7 @@ use serde::Deserialize;
 
 pub(crate) use engine::{Engine, EngineSection};
 pub(crate) use error::ConfigError;
-pub(crate) use place::{make_default_folder, socket_path, store_path};
+pub(crate) use place::{make_default_folder, socket_beside, socket_path, store_path};
 
 /// The configuration in force.
 #[derive(Debug, Clone)]
@@ -149,6 +149,9 @@ impl Config {
         };
         if let Some(path) = place::store_from_environment() {
             config.store.path = Some(path);
+        }
+        if let Some(library) = place::nvml_library_from_environment() {
+            config.sampling.nvml_library = library;
         }
         Ok(config)
     }

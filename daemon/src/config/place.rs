@@ -47,6 +47,11 @@ pub(super) fn store_from_environment() -> Option<PathBuf> {
     variable("PLIMSOLL_DB")
 }
 
+/// The driver's library that the environment names, by name or path; it wins over the configuration's.
+pub(super) fn nvml_library_from_environment() -> Option<PathBuf> {
+    variable("PLIMSOLL_NVML_LIBRARY")
+}
+
 /// The database to read: `--db`, else `PLIMSOLL_DB`, else the configuration's.
 pub(crate) fn store_path(named: Option<&Path>, config: Option<&Path>) -> Result<PathBuf, ConfigError> {
     // Somebody who names a database needs no configuration, so a mistake in it is no hindrance.
@@ -80,7 +85,12 @@ pub(crate) fn default_store_path() -> PathBuf {
 
 /// The daemon's control socket: `PLIMSOLL_SOCKET`, else beside its database.
 pub(crate) fn socket_path(store: &Path) -> PathBuf {
-    variable("PLIMSOLL_SOCKET").unwrap_or_else(|| store.with_extension("sock"))
+    variable("PLIMSOLL_SOCKET").unwrap_or_else(|| socket_beside(store))
+}
+
+/// Where the daemon of a database listens when the environment names no other place.
+pub(crate) fn socket_beside(store: &Path) -> PathBuf {
+    store.with_extension("sock")
 }
 
 /// A path from the environment; an empty variable is as good as none.

@@ -137,6 +137,91 @@ fn mistakes_name_their_place() {
     insta::assert_snapshot!(said.join("\n"));
 }
 
+/// An engine that rules may act on, and one that does.
+const ACTING: &str = r#"[engine.chat]
+profile = "custom"
+match = { port = 8000 }
+config = "/etc/engine.yaml"
+reload = { signal = "HUP" }
+health = { http = "http://127.0.0.1:8000/health" }
+
+[[rule]]
+name = "r"
+engine = "chat"
+mode = "act"
+set = { a = 1 }
+when = { signal = "vram.used_ratio", enter = 0.8 }
+"#;
+
+#[test]
+fn acting_has_preconditions() {
+    let config = parse(ACTING).unwrap_or_else(|error| panic!("{error}"));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    for (without, instead, says) in [
+        ("config = \"/etc/engine.yaml\"\n", "", "no `config`"),
+        ("reload = { signal = \"HUP\" }\n", "", "no way to `reload`"),
+        ("{ signal = \"HUP\" }", "\"none\"", "no way to `reload`"),
+        (
+            "health = { http = \"http://127.0.0.1:8000/health\" }\n",
+            "",
+            "no `health`",
+        ),
+        ("match = { port = 8000 }\n", "", "no `match`"),
+        (
+            "match",
+            "limits = { restarts_per_hour = 2 }\nmatch",
+            "`limits` or `quality`",
+        ),
+        (
+            "match",
+            "quality = { command = [\"true\"] }\nmatch",
+            "`limits` or `quality`",
+        ),
+    ] {
+        let text = ACTING.replacen(without, instead, 1);
+        assert_ne!(text, ACTING, "{without}");
+        let error = parse(&text).err().unwrap_or_else(|| panic!("valid:\n{text}"));
+        assert!(error.contains("rule `r` of [engine.chat] may not act"), "{error}");
+        assert!(error.contains(says), "{error}");
+        // Whoever only wants to hear of it may.
+        let advise = text.replace("\"act\"", "\"advise\"");
+        assert!(parse(&advise).is_ok(), "{advise}");
+    }
+    // A process is needed for a signal only.
+    let http = ACTING
+        .replace(
+            "{ signal = \"HUP\" }",
+            "{ http = \"POST http://127.0.0.1:8000/reload\" }",
+        )
+        .replace("match = { port = 8000 }\n", "");
+    let config = parse(&http).unwrap_or_else(|error| panic!("{error}"));
+    insta::assert_snapshot!(config.warnings.join("\n"), @"rule 'r' of [engine.chat]: the engine has no `match`, so nobody knows which devices it uses, and vram.used_ratio stays unknown");
+    let host = http.replace(
+        "vram.used_ratio\", enter = 0.8",
+        "host.swap_used_bytes\", enter = 2, exit = 1",
+    );
+    let config = parse(&host).unwrap_or_else(|error| panic!("{error}"));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn two_engines_have_two_files() {
+    let engine = |name, path: &Path| format!("[engine.{name}]\nprofile = \"custom\"\nconfig = {path:?}\n");
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+    std::fs::write(&file, "").unwrap();
+    let text = engine("a", &file) + &engine("b", &link);
+    assert!(parse(&text).is_ok());
+    let error = parse(&(engine("a", &file) + &engine("b", &file))).unwrap_err();
+    assert!(error.contains("plimsoll.toml:6: engine.b.config"), "{error}");
+    assert!(error.contains("is the file of engine.a already"), "{error}");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    assert!(
+        parse(&text).unwrap_err().contains("engine.a already"),
+        "by another name"
+    );
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_is_too_strange(text in "\\PC{0,60}|(\\[?\\[(store|engine.a|rule)\\]\\]?\n[a-z]{1,8} = (1|\"x\"|\\{ [a-z]{1,5} = 2 \\}|\\[\\])\n){0,3}") {

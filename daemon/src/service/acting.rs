@@ -11,7 +11,8 @@ use plimsoll_tuner::act::{self, Live};
 use plimsoll_tuner::{Engine, file};
 
 use super::journal::StoreJournal;
-use super::pipeline::{Event, Pipeline, remembering};
+use super::pipeline::{Event, Pipeline};
+use super::remember::remembering;
 use crate::config::Config;
 
 impl Pipeline {
@@ -22,7 +23,10 @@ impl Pipeline {
     ) -> bool {
         let (live, journal, events) = (
             Arc::clone(&self.live),
-            StoreJournal(self.writer.clone()),
+            StoreJournal {
+                writer: self.writer.clone(),
+                events: self.events.clone(),
+            },
             self.events.clone(),
         );
         let thread = std::thread::Builder::new().name("plimsoll-act".to_owned());
@@ -36,6 +40,11 @@ impl Pipeline {
 
     pub(super) fn take_report(&mut self, report: &act::Report) {
         let mut records = report.records.clone();
+        if report.ended == act::Ended::Unresolved {
+            // The next look at who runs tries again.
+            let waiting = self.unfinished.entry(report.engine.clone()).or_default();
+            waiting.extend(still_unfinished(&records));
+        }
         if let Some(engine) = self
             .engines
             .iter_mut()
@@ -44,12 +53,24 @@ impl Pipeline {
             records.extend(engine.finished(report, Stamp::now()));
         }
         for record in &records {
-            if let Record::Decision(decision) = record {
+            if let Record::Decision(decision) = record
+                && report.ended != act::Ended::Unresolved
+            {
                 tracing::info!(engine = decision.engine, rule = decision.rule, outcome = %decision.outcome, "{}", decision.explanation);
             }
         }
         self.store(records);
-        self.recover(&report.engine);
+        if report.ended != act::Ended::Unresolved {
+            self.recover(&report.engine);
+        }
+    }
+
+    pub(super) fn take_applied(&mut self, engine: &str, rule: &str) {
+        let now = Stamp::now();
+        let mut engines = self.engines.iter_mut();
+        if let Some(engine) = engines.find(|known| known.name() == engine) {
+            engine.applied(rule, now);
+        }
     }
 
     /// Resolves one decision that a former daemon left unfinished, if there is one and nothing else is under way.
@@ -127,8 +148,7 @@ impl Pipeline {
     /// A daemon that was killed in the middle of a write may have left a person's text beside the file: it goes back
     /// before anything else looks at the file.
     pub(super) fn clean_leftovers(&self) {
-        // Links are followed: what is left lies beside the file itself.
-        let folder = |engine: &Engine| Some(std::fs::canonicalize(engine.file()?).ok()?.parent()?.to_owned());
+        let folder = |engine: &Engine| std::fs::canonicalize(engine.file()?.parent()?).ok();
         let folders: BTreeSet<PathBuf> = self.engines.iter().filter_map(folder).collect();
         for folder in folders {
             match file::clean_leftovers(&folder) {
@@ -148,7 +168,13 @@ impl Pipeline {
     /// Reads the configuration again. An invalid one is reported, and the running one stays.
     pub(super) fn reconfigure(&mut self) {
         let path = self.config.file.clone().or_else(|| self.named.clone());
-        match Config::load(path.as_deref()) {
+        let no_file = |path: &PathBuf| path.metadata().is_ok_and(|metadata| !metadata.is_file());
+        let loaded = match path.as_ref().filter(|path| no_file(path)) {
+            // A named pipe would hold the loop up until somebody writes to it.
+            Some(path) => Err(format!("{} is no regular file any more", path.display())),
+            None => Config::load(path.as_deref()).map_err(|error| error.to_string()),
+        };
+        match loaded {
             Ok(config) => {
                 if config.store_path() != self.config.store_path() {
                     tracing::warn!("[store] path takes effect at the next start");
@@ -161,6 +187,8 @@ impl Pipeline {
                 }
                 self.exchange_engines(&config);
                 self.config = config;
+                self.signals.set_interval(self.config.sampling.interval.0);
+                self.live.set_interval(self.config.sampling.interval.0);
                 self.signals.watch(self.engines.iter().map(Engine::ladder));
                 self.watch_processes();
                 self.watch_files();
@@ -203,11 +231,13 @@ impl Pipeline {
             .into_iter()
             .map(|engine| (engine.name().to_owned(), engine))
             .collect();
+        let (engines, moved) = remembering(config, &mut self.memos, |name| stay.contains_key(name));
         let edited = |engine: Engine| match stay.remove(engine.name()) {
             Some(known) => known.reconfigured(engine),
             None => engine,
         };
-        self.engines = remembering(config, &self.memos).into_iter().map(edited).collect();
+        self.engines = engines.into_iter().map(edited).collect();
+        self.store(moved);
     }
 
     /// What a person wrote while nobody watched the file.
@@ -220,4 +250,20 @@ impl Pipeline {
             .collect();
         self.store(records);
     }
+}
+
+/// A decision and its change, as a former daemon had left them.
+fn still_unfinished(records: &[Record]) -> Option<Unfinished> {
+    let decision = records.iter().find_map(|record| match record {
+        Record::Decision(decision) => Some(decision.clone()),
+        _ => None,
+    })?;
+    let changes = records.iter().filter_map(|record| match record {
+        Record::ConfigChange(change) => Some(change.clone()),
+        _ => None,
+    });
+    Some(Unfinished {
+        decision,
+        changes: changes.collect(),
+    })
 }

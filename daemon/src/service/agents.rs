@@ -135,6 +135,7 @@ impl Pipeline {
             engine: None,
             host: host_name(),
             pid,
+            process_key: None,
             command: arrival.command.clone(),
             trace_tier: TraceTier::Off,
         };

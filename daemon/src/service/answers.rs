@@ -16,7 +16,14 @@ const FLUSH: Duration = Duration::from_secs(3);
 impl Pipeline {
     pub(super) fn answer(&mut self, call: Call) {
         let answer = match call.request {
-            Request::Status => self.status.show(&self.runs, &self.rules()),
+            Request::Status => {
+                let mut status = self
+                    .status
+                    .show(&self.runs, &self.rules(), self.signals.max_age());
+                let paused = self.engines.iter().filter(|engine| engine.is_paused());
+                status["paused"] = paused.map(Engine::name).collect();
+                status
+            }
             Request::Why => json!({ "version": 1, "rules": self.rules() }),
             Request::Pause => {
                 let now = Stamp::now();
@@ -52,6 +59,7 @@ impl Pipeline {
                     engine: None,
                     host: host_name(),
                     pid: Some(pid),
+                    process_key: None,
                     command: Some(command),
                     trace_tier,
                 };

@@ -4,7 +4,7 @@
 //! through the same socket: their first byte begins no JSON, and their connections go to the agents' collector. With
 //! `[agent] group` the socket is open to a group too, whose members may tell about their own work and nothing else.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
@@ -128,10 +128,17 @@ struct Inside {
 pub(crate) struct Door(mpsc::Sender<oneshot::Sender<()>>);
 
 impl Socket {
-    /// Takes the place at `path`; whoever connects waits until [`Socket::serve`]. The caller holds the store's lock, so a
-    /// socket file found there is left from a former life. With a group, its members may connect too.
+    /// Takes the place at `path`; whoever connects waits until [`Socket::serve`]. A socket file found there that nobody
+    /// answers is left from a former life; one that somebody answers belongs to a daemon of another store. With a group,
+    /// its members may connect too.
     pub(crate) fn bind(path: &Path, group: Option<u32>) -> io::Result<Self> {
         if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+            if BlockingStream::connect(path).is_ok() {
+                return Err(io::Error::new(
+                    ErrorKind::AddrInUse,
+                    "another daemon answers there; stop it, or name another socket with PLIMSOLL_SOCKET",
+                ));
+            }
             std::fs::remove_file(path)?;
         }
         let listener = UnixListener::bind(path)?;
@@ -375,5 +382,23 @@ impl Client {
             Some(problem) => Err(io::Error::other(problem.to_owned())),
             None => Ok(answer),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_somebody_answers_is_left_alone_and_a_leftover_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plimsoll.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let first = Socket::bind(&path, None).unwrap();
+        let second = Socket::bind(&path, None).err().map(|error| error.kind());
+        assert_eq!(second, Some(ErrorKind::AddrInUse));
+        assert!(BlockingStream::connect(&path).is_ok());
+        drop(first);
+        assert!(!path.exists());
     }
 }

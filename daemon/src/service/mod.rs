@@ -7,25 +7,26 @@ mod answers;
 mod control;
 mod journal;
 mod pipeline;
+mod remember;
 mod runs;
 mod secrets;
+mod sources;
 mod status;
 mod watch;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context;
-use plimsoll_collectors::{Agents, Collector, Host, Nvml, NvmlOptions, Processes, Watch as ProcessWatch};
-use plimsoll_store::{Store, StoreOptions, Writer};
-use plimsoll_trace::Batch;
+use plimsoll_collectors::Watch as ProcessWatch;
+use plimsoll_store::{Store, StoreOptions};
 use plimsoll_trace::units::Size;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Config, socket_path};
+use crate::config::Config;
 pub(crate) use control::{Client, Request};
 use pipeline::{Event, Pipeline};
+use sources::Sources;
 
 /// How many events may wait for the loop. Each source has at most a few under way, so this is never reached in health;
 /// when it is, the sources wait, and their missed ticks are counted.
@@ -44,8 +45,13 @@ pub(crate) enum Until {
     },
 }
 
-/// Runs the service. `named` is the configuration file that `--config` named.
-pub(crate) async fn run(config: Config, named: Option<PathBuf>, until: Until) -> anyhow::Result<()> {
+/// Runs the service, which listens at `socket`. `named` is the configuration file that `--config` named.
+pub(crate) async fn run(
+    config: Config,
+    named: Option<PathBuf>,
+    socket: PathBuf,
+    until: Until,
+) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -54,12 +60,12 @@ pub(crate) async fn run(config: Config, named: Option<PathBuf>, until: Until) ->
         .await
         .context("the store cannot be opened")?;
     let (events, queue) = mpsc::channel(QUEUE);
-    let path_of_socket = socket_path(&path);
+    let path_of_socket = socket;
     let socket = control::Socket::bind(&path_of_socket, config.agent_group)
         .with_context(|| format!("the control socket {} cannot be made", path_of_socket.display()))?;
     let sources =
         Sources::spawn(&config, &events, store.writer()).context("a collector cannot be started")?;
-    let agents = sources.agents.desk();
+    let agents = sources.agents();
     let pipeline = Pipeline::new(
         config,
         named,
@@ -108,57 +114,6 @@ pub(crate) fn store_options(config: &Config, path: &Path) -> StoreOptions {
         keep_minutes: config.store.keep.minutes.0,
         max_size_bytes,
         ..StoreOptions::new(path)
-    }
-}
-
-/// The sources of batches.
-pub(crate) struct Sources {
-    pub(crate) nvml: Nvml,
-    pub(crate) host: Host,
-    pub(crate) processes: Processes,
-    pub(crate) agents: Agents,
-}
-
-impl Sources {
-    fn spawn(config: &Config, events: &mpsc::Sender<Event>, writer: Writer) -> std::io::Result<Self> {
-        let to_loop = events.clone();
-        // The collectors' threads may wait here; the loop never waits for them.
-        let deliver: plimsoll_collectors::Deliver =
-            Arc::new(move |batch: Batch| drop(to_loop.blocking_send(Event::Batch(batch))));
-        let to_loop = events.clone();
-        let to_agents = events.clone();
-        let library = config.sampling.nvml_library.clone();
-        Ok(Self {
-            nvml: Nvml::spawn(
-                NvmlOptions {
-                    library,
-                    ..NvmlOptions::default()
-                },
-                Arc::clone(&deliver),
-            ),
-            host: Host::spawn(deliver)?,
-            processes: Processes::spawn(
-                watches(config),
-                Arc::new(move |table| drop(to_loop.blocking_send(Event::Processes(table)))),
-            )?,
-            agents: Agents::spawn(
-                Arc::new(move |report| {
-                    // What was taken in is what the store's room is reckoned with, so this waits for it.
-                    let (taken, is_taken) = oneshot::channel();
-                    if to_agents.blocking_send(Event::Agents(report, taken)).is_ok() {
-                        drop(is_taken.blocking_recv());
-                    }
-                }),
-                Arc::new(move || writer.room()),
-            )?,
-        })
-    }
-
-    pub(crate) fn tick(&mut self, at: plimsoll_trace::Stamp) {
-        self.nvml.tick(at);
-        self.host.tick(at);
-        self.processes.tick(at);
-        self.agents.tick(at);
     }
 }
 

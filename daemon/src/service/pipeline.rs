@@ -12,11 +12,11 @@ use plimsoll_trace::{Batch, Record, RunId, Stamp};
 use plimsoll_tuner::act::{self, Live, ProcessRef};
 use plimsoll_tuner::{Engine, EngineView, Signals};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
 
 use super::agents::Attached;
 use super::allocator::Heard;
 use super::control::{Control, Door};
+use super::remember::remembering;
 use super::runs::{Runs, watch_name};
 use super::status::Status;
 use super::watch::Watch;
@@ -25,6 +25,8 @@ use crate::config::Config;
 
 /// How long an action under way may hold up a graceful end.
 const GRACE: Duration = Duration::from_secs(30);
+/// Samples are taken this often at least while it does.
+const HURRY: Duration = Duration::from_secs(1);
 
 /// The rules are looked at this often at least, as long as any collector delivers.
 const UNDECIDED: Duration = Duration::from_secs(3);
@@ -35,6 +37,8 @@ pub(crate) enum Event {
     Batch(Batch),
     /// Who is running was looked at.
     Processes(ProcessTable),
+    /// An engine serves with what a rule changed; the effect is awaited.
+    Applied(String, String),
     /// An action ended.
     Report(act::Report),
     /// A watched file has another content.
@@ -109,7 +113,7 @@ impl Pipeline {
         events: mpsc::Sender<Event>,
     ) -> anyhow::Result<Self> {
         let reader = Reader::open(store).await?;
-        let memos: HashMap<String, String> = reader
+        let mut memos: HashMap<String, String> = reader
             .memos()
             .await?
             .into_iter()
@@ -122,15 +126,15 @@ impl Pipeline {
                 .or_default()
                 .push(left);
         }
-        let runs = Runs::new(host_name(), reader.open_runs().await?);
-        let engines = remembering(&config, &memos);
+        let runs = Runs::new(host_name(), boot_id(), reader.open_runs().await?);
+        let (engines, moved) = remembering(&config, &mut memos, |_| false);
         let mut signals = Signals::new(config.sampling.interval.0);
         signals.watch(engines.iter().map(Engine::ladder));
         let mut pipeline = Self {
             config,
             named,
             writer,
-            agents: sources.agents.desk(),
+            agents: sources.agents(),
             sources,
             events,
             runs,
@@ -149,6 +153,8 @@ impl Pipeline {
             heard: Heard::new(),
             watch: None,
         };
+        pipeline.live.set_interval(pipeline.config.sampling.interval.0);
+        pipeline.store(moved);
         pipeline.watch_files();
         pipeline.abandon_unknown();
         pipeline.clean_leftovers();
@@ -172,19 +178,9 @@ impl Pipeline {
 
     /// Runs until told to stop; then waits, within reason, for the action under way.
     pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Event>) {
-        let mut interval = self.interval();
+        self.sources.set_interval(self.config.sampling.interval.0);
         loop {
-            let event = tokio::select! {
-                biased;
-                event = queue.recv() => event,
-                _ = interval.tick() => {
-                    let now = Stamp::now();
-                    self.sources.tick(now);
-                    self.place_agents(now);
-                    continue;
-                }
-            };
-            match event {
+            match queue.recv().await {
                 None | Some(Event::Stop) => break,
                 Some(Event::Hangup) => self.edited = true,
                 Some(Event::FileChanged(path)) if Some(&path) == self.config.file.as_ref() => {
@@ -196,7 +192,7 @@ impl Pipeline {
             if self.edited && !self.is_acting() {
                 self.edited = false;
                 self.reconfigure();
-                interval = self.interval();
+                self.sources.set_interval(self.config.sampling.interval.0);
             }
         }
         self.drain(&mut queue).await;
@@ -206,6 +202,7 @@ impl Pipeline {
         match event {
             Event::Batch(batch) => self.take_batch(batch),
             Event::Processes(table) => self.take_table(&table),
+            Event::Applied(engine, rule) => self.take_applied(&engine, &rule),
             Event::Report(report) => self.take_report(&report),
             Event::FileChanged(path) => self.take_edit(&path),
             Event::Agents(report, taken) => {
@@ -219,18 +216,12 @@ impl Pipeline {
         }
     }
 
-    fn interval(&self) -> tokio::time::Interval {
-        let mut interval = tokio::time::interval(self.config.sampling.interval.0);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        interval
-    }
-
     pub(super) fn take_batch(&mut self, mut batch: Batch) {
         self.runs.label(&mut batch);
         self.signals.update(&batch);
         self.status.update(&batch);
-        self.show_memory(&batch);
         let at = batch.at;
+        self.show_memory(at);
         let samples_devices = batch
             .records
             .iter()
@@ -243,27 +234,13 @@ impl Pipeline {
         }
     }
 
-    /// Shows the actions under way what their engines hold now.
-    fn show_memory(&self, batch: &Batch) {
+    /// Shows the actions under way what their engines hold now. What is unknown shows nothing new.
+    fn show_memory(&self, now: Stamp) {
         for engine in &self.engines {
-            let Some(run) = self.runs.of_engine(engine.name()) else {
-                continue;
-            };
-            let own = batch.records.iter().filter_map(|record| match record {
-                Record::Process(sample) if sample.run == Some(run) => Some(sample.used_bytes),
-                _ => None,
-            });
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "bytes of device memory, far below 2^52"
-            )]
-            let sum = own
-                .map(|used| used.map(|used| used as f64))
-                .reduce(|sum, used| Some(sum? + used?))
-                .flatten();
-            if let Some(sum) = sum {
+            let run = self.runs.of_engine(engine.name());
+            if let Some(held) = run.and_then(|run| self.signals.run_bytes(run, now)) {
                 self.live
-                    .update(engine.name(), |latest| latest.vram = Some((batch.at, sum)));
+                    .update(engine.name(), |latest| latest.vram = Some((held.at, held.value)));
             }
         }
     }
@@ -340,7 +317,7 @@ impl Pipeline {
         };
         let commands = self.commands.values().chain(self.attached.commands());
         all.extend(commands.filter(|command| command.pid > 0).map(watch));
-        self.sources.processes.set_watches(all);
+        self.sources.set_watches(all);
     }
 
     pub(super) fn watch_files(&mut self) {
@@ -355,29 +332,41 @@ impl Pipeline {
         }));
     }
 
-    pub(super) fn store(&self, records: Vec<Record>) {
+    /// Stores what the daemon itself has to say. The signals hear of it too: with its end, a run's values go.
+    pub(super) fn store(&mut self, records: Vec<Record>) {
         if !records.is_empty() {
-            self.writer.append(Batch {
+            let batch = Batch {
                 at: Stamp::now(),
                 records,
-            });
+            };
+            self.signals.update(&batch);
+            self.writer.append(batch);
         }
     }
 
-    /// After the word to stop: no more samples, but an action under way may end, so that it is not left to recovery.
+    /// After the word to stop: nothing new is begun, but an action under way may end, so that it is not left to recovery.
+    /// It may wait for samples.
     async fn drain(mut self, queue: &mut mpsc::Receiver<Event>) {
         self.watch = None;
         self.stopping = true;
-        let deadline = tokio::time::Instant::now() + GRACE;
-        while self.is_acting() {
+        if self.is_acting() {
             tracing::info!("waiting for the action under way");
-            match tokio::time::timeout_at(deadline, queue.recv()).await {
-                Ok(Some(event)) => self.handle(event),
-                Ok(None) | Err(_) => {
-                    tracing::warn!("the action under way did not end in time; the next start resolves it");
-                    break;
-                }
-            }
+        }
+        let deadline = tokio::time::sleep(GRACE);
+        tokio::pin!(deadline);
+        self.sources
+            .set_interval(self.config.sampling.interval.0.min(HURRY));
+        while self.is_acting() {
+            let event = tokio::select! {
+                biased;
+                () = &mut deadline => None,
+                event = queue.recv() => event,
+            };
+            let Some(event) = event else {
+                tracing::warn!("the action under way did not end in time; the next start resolves it");
+                break;
+            };
+            self.handle(event);
         }
         // What agents have written is read to its end.
         self.place_agents(Stamp::now());
@@ -397,37 +386,16 @@ impl Pipeline {
     }
 }
 
-/// The engines with what a former daemon remembered of them. One that was given a new name while no daemon ran is found
-/// by its file.
-pub(super) fn remembering(config: &Config, memos: &HashMap<String, String>) -> Vec<Engine> {
-    let configured: BTreeSet<&str> = config
-        .engines
-        .iter()
-        .map(|(engine, _)| engine.spec.name.as_str())
-        .collect();
-    let engines = |memo: &dyn Fn(&str) -> Option<String>| -> Vec<Engine> {
-        let new = |(engine, ladder): &(crate::config::Engine, plimsoll_tuner::Ladder)| {
-            Engine::new(
-                engine.spec.clone(),
-                ladder.clone(),
-                memo(&engine.spec.name).as_deref(),
-            )
-        };
-        config.engines.iter().map(new).collect()
-    };
-    let fresh = engines(&|_| None);
-    let inherited = |name: &str| {
-        let engine = fresh.iter().find(|engine| engine.name() == name)?;
-        let mut others = memos
-            .iter()
-            .filter(|(other, _)| !configured.contains(other.as_str()));
-        others
-            .find(|(_, memo)| engine.inherits(memo))
-            .map(|(_, memo)| memo.clone())
-    };
-    engines(&|name| memos.get(name).cloned().or_else(|| inherited(name)))
+/// The kernel's number of this life of the machine (random(4)); empty when it cannot be read.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! Runs: which processes belong to which, when they began, and how they ended.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use plimsoll_collectors::{EngineProcesses, ExitHint, ProcessId, ProcessTable};
@@ -16,20 +16,33 @@ use super::secrets::without_secrets;
 const FULL_RATIO: f64 = 0.90;
 /// How long before the end counts as shortly.
 const SHORTLY: Duration = Duration::from_secs(10);
+/// A device on which a run holds nothing for this long, though it does on another, is none of the run's any more.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+/// The loss by which a batch says that the processes of one of its devices could not be listed.
+const LIST_FAILED: &str = "processes_failed";
 
 /// The runs that are under way.
 pub(crate) struct Runs {
     host: String,
+    /// Which life of the machine this is; empty when the kernel does not say.
+    boot: String,
     engines: HashMap<String, Open>,
     /// Commands of `plimsoll run`, by their watches' names.
     commands: HashMap<String, RunId>,
     by_pid: HashMap<u32, RunId>,
     /// How the runs under way began, for what becomes known of them later.
     starts: HashMap<RunId, RunStart>,
-    devices: HashMap<RunId, HashSet<DeviceId>>,
+    devices: HashMap<RunId, HashMap<DeviceId, Presence>>,
     fullness: HashMap<DeviceId, VecDeque<(Stamp, f64)>>,
     /// Runs that the store says are under way, from before this daemon began.
     inherited: Vec<OpenRun>,
+}
+
+/// A run on a device.
+struct Presence {
+    seen: Stamp,
+    /// Since when the device is read and the run is not there.
+    missing: Option<Stamp>,
 }
 
 struct Open {
@@ -46,9 +59,10 @@ struct Ending<'a> {
 }
 
 impl Runs {
-    pub(crate) fn new(host: String, inherited: Vec<OpenRun>) -> Self {
+    pub(crate) fn new(host: String, boot: String, inherited: Vec<OpenRun>) -> Self {
         Self {
             host,
+            boot,
             engines: HashMap::new(),
             commands: HashMap::new(),
             by_pid: HashMap::new(),
@@ -106,7 +120,7 @@ impl Runs {
     pub(crate) fn devices(&self, run: RunId) -> Vec<DeviceId> {
         self.devices
             .get(&run)
-            .map(|devices| devices.iter().cloned().collect())
+            .map(|devices| devices.keys().cloned().collect())
             .unwrap_or_default()
     }
 
@@ -124,9 +138,7 @@ impl Runs {
             );
         }
         for engine in &table.engines {
-            if let Some(&run) = self.commands.get(&engine.engine) {
-                self.by_pid.retain(|_, of| *of != run);
-                self.by_pid.extend(engine.pids.iter().map(|&pid| (pid, run)));
+            if self.commands.contains_key(&engine.engine) {
                 continue;
             }
             match (self.root(&engine.engine), engine.root) {
@@ -143,6 +155,15 @@ impl Runs {
             if let Some(id) = self.of_engine(&engine.engine) {
                 self.by_pid.retain(|_, run| *run != id);
                 self.by_pid.extend(engine.pids.iter().map(|&pid| (pid, id)));
+            }
+        }
+        // An engine that was started with `plimsoll run` is an engine: its rules see nothing but its own run.
+        for command in &table.engines {
+            if let Some(&run) = self.commands.get(&command.engine) {
+                self.by_pid.retain(|_, of| *of != run);
+                for &pid in &command.pids {
+                    self.by_pid.entry(pid).or_insert(run);
+                }
             }
         }
         // What the store calls running and nobody has seen again ended while nobody watched.
@@ -168,11 +189,13 @@ impl Runs {
         records: &mut Vec<Record>,
     ) {
         let command = engine.command.as_deref().map(without_secrets);
+        let key = (!self.boot.is_empty()).then(|| format!("{}/{}", self.boot, process.started_ticks));
         let same = |open: &OpenRun| {
             let run = &open.run;
             run.engine.as_deref() == Some(engine.engine.as_str())
                 && run.pid == Some(process.pid)
-                && run.command == command
+                && run.process_key.is_some()
+                && run.process_key == key
         };
         if let Some(index) = self.inherited.iter().position(same) {
             let start = self.inherited.swap_remove(index).run;
@@ -189,7 +212,8 @@ impl Runs {
             engine: Some(engine.engine.clone()),
             host: self.host.clone(),
             pid: Some(process.pid),
-            command: command.clone(),
+            process_key: key,
+            command,
             trace_tier: TraceTier::Off,
         };
         self.starts.insert(id, start.clone());
@@ -225,7 +249,9 @@ impl Runs {
     /// A command of `plimsoll run` began.
     pub(crate) fn begin_command(&mut self, mut start: RunStart) -> Record {
         start.command = start.command.as_deref().map(without_secrets);
-        self.by_pid.extend(start.pid.map(|pid| (pid, start.id)));
+        if let Some(pid) = start.pid {
+            self.by_pid.entry(pid).or_insert(start.id);
+        }
         self.commands.insert(watch_name(start.id), start.id);
         self.starts.insert(start.id, start.clone());
         Record::RunStart(start)
@@ -264,7 +290,7 @@ impl Runs {
         self.starts.remove(&id);
         let fullest = self.fullest(id, at);
         self.devices.remove(&id);
-        let outcome = outcome(exit_code, fullest);
+        let outcome = outcome(exit_code, hint, fullest);
         let mut records = vec![Record::RunEnd(RunEnd {
             id,
             exit_code,
@@ -301,9 +327,14 @@ impl Runs {
                 Record::Process(sample) => {
                     sample.run = self.by_pid.get(&sample.pid).copied();
                     if let Some(run) = sample.run {
+                        let presence = Presence {
+                            seen: batch.at,
+                            missing: None,
+                        };
                         let devices = self.devices.entry(run).or_default();
-                        if !devices.contains(&sample.device) {
-                            devices.insert(sample.device.clone());
+                        match devices.get_mut(&sample.device) {
+                            Some(known) => *known = presence,
+                            None => drop(devices.insert(sample.device.clone(), presence)),
                         }
                     }
                 }
@@ -328,12 +359,39 @@ impl Runs {
                 _ => {}
             }
         }
+        self.forget_devices(batch);
+    }
+
+    /// A run may leave a device. The last one that it was on stays its own: it is the one that it will come back to.
+    fn forget_devices(&mut self, batch: &Batch) {
+        let failed = |record: &Record| matches!(record, Record::Loss(loss) if loss.reason == LIST_FAILED);
+        if batch.records.iter().any(failed) {
+            return;
+        }
+        for record in &batch.records {
+            let Record::Device(sample) = record else {
+                continue;
+            };
+            for devices in self.devices.values_mut() {
+                let Some(presence) = devices.get_mut(&sample.device) else {
+                    continue;
+                };
+                if presence.seen == batch.at {
+                    continue;
+                }
+                let missing = *presence.missing.get_or_insert(batch.at);
+                let elsewhere = devices.values().any(|presence| presence.missing.is_none());
+                if elsewhere && batch.at.since(missing) >= FORGOTTEN {
+                    devices.remove(&sample.device);
+                }
+            }
+        }
     }
 
     fn fullest(&self, run: RunId, at: Stamp) -> Option<f64> {
         let devices = self.devices.get(&run)?;
         let recent = devices
-            .iter()
+            .keys()
             .filter_map(|device| self.fullness.get(device))
             .flatten();
         recent
@@ -349,34 +407,128 @@ pub(crate) fn watch_name(run: RunId) -> String {
 }
 
 /// What the exit status and the device's fullness shortly before say. Nobody tells the driver's allocation failures
-/// apart from outside, so out-of-memory is an inference, and the event says so.
-fn outcome(exit_code: Option<i32>, fullest: Option<f64>) -> RunOutcome {
+/// apart from outside, so out-of-memory is an inference, and the event says so. An end of which nothing is known may have
+/// been a success, so nothing is inferred from it.
+fn outcome(exit_code: Option<i32>, hint: Option<ExitHint>, fullest: Option<f64>) -> RunOutcome {
     let full = fullest.is_some_and(|ratio| ratio >= FULL_RATIO);
     match exit_code {
         Some(0) => RunOutcome::Ok,
         // 128 + HUP, INT, KILL, TERM.
         Some(129 | 130 | 137 | 143) => RunOutcome::Killed,
-        Some(_) | None if full => RunOutcome::OutOfMemory,
+        Some(_) if full => RunOutcome::OutOfMemory,
         Some(_) => RunOutcome::Failed,
-        None => RunOutcome::Lost,
+        None => match hint {
+            Some(ExitHint::HostOutOfMemory) => RunOutcome::Killed,
+            None => RunOutcome::Lost,
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
     use plimsoll_collectors::Exit;
+    use plimsoll_trace::{DeviceSample, Loss, ProcessSample};
 
     use super::*;
 
     #[test]
     fn outcomes_follow_status_and_fullness() {
-        assert_eq!(outcome(Some(0), Some(0.99)), RunOutcome::Ok);
-        assert_eq!(outcome(Some(143), Some(0.99)), RunOutcome::Killed);
-        assert_eq!(outcome(Some(1), Some(0.97)), RunOutcome::OutOfMemory);
-        assert_eq!(outcome(Some(139), Some(0.5)), RunOutcome::Failed);
-        assert_eq!(outcome(Some(1), None), RunOutcome::Failed);
-        assert_eq!(outcome(None, Some(0.99)), RunOutcome::OutOfMemory);
-        assert_eq!(outcome(None, Some(0.4)), RunOutcome::Lost);
+        let hint = Some(ExitHint::HostOutOfMemory);
+        assert_eq!(outcome(Some(0), None, Some(0.99)), RunOutcome::Ok);
+        assert_eq!(outcome(Some(143), None, Some(0.99)), RunOutcome::Killed);
+        assert_eq!(outcome(Some(1), None, Some(0.97)), RunOutcome::OutOfMemory);
+        assert_eq!(outcome(Some(139), None, Some(0.5)), RunOutcome::Failed);
+        assert_eq!(outcome(Some(1), None, None), RunOutcome::Failed);
+        assert_eq!(outcome(None, None, Some(0.99)), RunOutcome::Lost);
+        assert_eq!(outcome(None, None, Some(0.4)), RunOutcome::Lost);
+        assert_eq!(outcome(None, hint, Some(0.99)), RunOutcome::Killed);
+    }
+
+    fn samples(at: i64, devices: &[&str], held: &[(&str, u32)], list_failed: bool) -> Batch {
+        let device = |name: &&str| Record::Device(DeviceSample::unknown((*name).into()));
+        let process = |&(device, pid): &(&str, u32)| {
+            Record::Process(ProcessSample {
+                device: device.into(),
+                pid,
+                run: None,
+                used_bytes: None,
+                sm_busy_ratio: None,
+                process: None,
+                container: None,
+            })
+        };
+        let mut records: Vec<Record> = devices.iter().map(device).collect();
+        records.extend(held.iter().map(process));
+        records.extend(list_failed.then(|| Record::Loss(Loss::new("nvml", LIST_FAILED, 1))));
+        Batch {
+            at: Stamp::at_secs(at),
+            records,
+        }
+    }
+
+    fn new_runs() -> Runs {
+        Runs::new("h".into(), "boot".into(), Vec::new())
+    }
+
+    #[test]
+    fn a_run_leaves_a_device_but_not_its_last() {
+        let mut runs = new_runs();
+        runs.follow(&table(1, Some((7, 1)), None), || RunId(1));
+        let devices = |runs: &Runs| {
+            let mut devices = runs.devices(RunId(1));
+            devices.sort();
+            devices
+                .iter()
+                .map(|device| device.to_string())
+                .collect::<Vec<_>>()
+        };
+        runs.label(&mut samples(1, &["a", "b"], &[("a", 7), ("b", 7)], false));
+        assert_eq!(devices(&runs), ["a", "b"]);
+        // Not read, or not listed, is no leave.
+        for at in 2..100 {
+            runs.label(&mut samples(at, &["a"], &[("a", 7)], false));
+            runs.label(&mut samples(at, &["b"], &[], true));
+        }
+        assert_eq!(devices(&runs), ["a", "b"]);
+        runs.label(&mut samples(100, &["a", "b"], &[("a", 7)], false));
+        runs.label(&mut samples(159, &["a", "b"], &[("a", 7)], false));
+        assert_eq!(devices(&runs), ["a", "b"]);
+        runs.label(&mut samples(160, &["a", "b"], &[("a", 7)], false));
+        assert_eq!(devices(&runs), ["a"]);
+        runs.label(&mut samples(200, &["a", "b"], &[], false));
+        runs.label(&mut samples(300, &["a", "b"], &[], false));
+        assert_eq!(devices(&runs), ["a"]);
+    }
+
+    #[test]
+    fn an_engine_that_was_started_as_a_command_is_an_engine() {
+        let mut runs = new_runs();
+        let command = RunStart {
+            id: RunId(1),
+            name: "serve".into(),
+            engine: None,
+            host: "h".into(),
+            pid: Some(6),
+            process_key: None,
+            command: None,
+            trace_tier: TraceTier::Off,
+        };
+        runs.begin_command(command);
+        let mut now = table(1, Some((7, 1)), None);
+        now.engines.push(EngineProcesses {
+            engine: watch_name(RunId(1)),
+            root: None,
+            command: None,
+            pids: vec![6, 7],
+        });
+        runs.follow(&now, || RunId(2));
+        let mut batch = samples(1, &["a"], &[("a", 6), ("a", 7)], false);
+        runs.label(&mut batch);
+        let owners = batch.records.iter().filter_map(|record| match record {
+            Record::Process(sample) => Some(sample.run),
+            _ => None,
+        });
+        assert_eq!(owners.collect::<Vec<_>>(), [Some(RunId(1)), Some(RunId(2))]);
     }
 
     fn table(at: i64, root: Option<(u32, u64)>, exit_code: Option<Option<i32>>) -> ProcessTable {
@@ -417,7 +569,7 @@ mod tests {
 
     #[test]
     fn a_restart_is_another_run() {
-        let mut runs = Runs::new("h".into(), Vec::new());
+        let mut runs = Runs::new("h".into(), "boot".into(), Vec::new());
         let ids = std::cell::Cell::new(0);
         let next = || {
             ids.set(ids.get() + 1);
@@ -439,21 +591,34 @@ mod tests {
 
     #[test]
     fn a_run_survives_a_restart_of_the_daemon() {
-        let open = |id, pid| OpenRun {
+        let open = |id, pid, key: &str| OpenRun {
             run: RunStart {
                 id: RunId(id),
                 name: "e".into(),
                 engine: Some("e".into()),
                 host: "h".into(),
                 pid: Some(pid),
+                process_key: Some(key.into()),
                 command: Some("serve".into()),
                 trace_tier: TraceTier::Off,
             },
             started_ns: 0,
         };
-        let mut runs = Runs::new("h".into(), vec![open(4, 7), open(3, 99)]);
+        let before = vec![open(4, 7, "boot/1"), open(3, 99, "boot/1")];
+        let mut runs = Runs::new("h".into(), "boot".into(), before);
         let records = runs.follow(&table(1, Some((7, 1)), None), || RunId(9));
         assert_eq!(words(&records), ["end 3 lost"]);
         assert_eq!(runs.of_engine("e"), Some(RunId(4)));
+
+        // The same pid and command, but another process: of another boot, or started later. Or it cannot be told.
+        for (boot, key) in [("boot", "before/1"), ("boot", "boot/2"), ("", "/1")] {
+            let mut runs = Runs::new("h".into(), boot.into(), vec![open(4, 7, key)]);
+            let records = runs.follow(&table(1, Some((7, 1)), None), || RunId(9));
+            assert_eq!(
+                words(&records),
+                ["start 9", "process_start", "end 4 lost"],
+                "{key}"
+            );
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What `plimsoll status` shows: the latest of everything, kept beside the stream.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use plimsoll_trace::{Batch, DeviceId, DeviceInfo, DeviceSample, HostSample, ProcessSample, Record, Stamp};
 use serde_json::{Value, json};
@@ -57,10 +58,10 @@ impl Status {
         }
     }
 
-    /// The whole, as the versioned JSON of `plimsoll status --json`.
-    pub(crate) fn show(&self, runs: &Runs, rules: &[Value]) -> Value {
+    /// The whole, as the versioned JSON of `plimsoll status --json`. A value stands for the present for `max_age`.
+    pub(crate) fn show(&self, runs: &Runs, rules: &[Value], max_age: Duration) -> Value {
         let now = Stamp::now();
-        let fresh = |at: Stamp| now.since(at) <= plimsoll_trace::signal::MAX_AGE;
+        let fresh = |at: Stamp| now.since(at) <= max_age;
         let devices: Vec<Value> = self
             .devices
             .iter()

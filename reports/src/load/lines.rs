@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plimsoll_store::Reader;
+use plimsoll_store::{Reader, Value};
 use serde_json::Value as Json;
 
 use super::Window;
@@ -23,16 +23,21 @@ pub struct RuleLine {
     pub exit: Option<f64>,
 }
 
-/// The given lines, and those of rules that decided something in the window.
+/// The given lines, and those of rules that decided something about the run in the window. A given line takes the place
+/// of those of its name; rules of several engines may have one name.
 pub(super) async fn of_window(
     reader: &Reader,
     window: &Window,
     given: &[RuleLine],
 ) -> Result<Vec<RuleLine>, ReportError> {
-    let mut lines: BTreeMap<(String, String), RuleLine> = BTreeMap::new();
-    let sql = "SELECT rule, signal, threshold, verdict, detail FROM decisions WHERE at_ns BETWEEN ?1 AND ?2 ORDER BY id";
-    let table = reader.query(sql, &window.bounds()).await?;
+    // By rule, signal and engine.
+    let mut lines: BTreeMap<(String, String, String), RuleLine> = BTreeMap::new();
+    let sql = "SELECT engine, rule, signal, threshold, verdict, detail FROM decisions \
+               WHERE at_ns BETWEEN ?1 AND ?2 AND (?3 IS NULL OR run_id IS NULL OR run_id = ?3) ORDER BY id";
+    let [from, to] = window.bounds();
+    let table = reader.query(sql, &[from, to, Value::from(window.run)]).await?;
     for mut row in rows(&table) {
+        let engine = row.word();
         let (rule, signal, threshold, verdict, detail) =
             (row.word(), row.word(), row.real(), row.word(), row.json());
         let mut found = clauses(&rule, &detail);
@@ -47,13 +52,16 @@ pub(super) async fn of_window(
         lines.extend(
             found
                 .into_iter()
-                .map(|line| ((line.rule.clone(), line.signal.clone()), line)),
+                .map(|line| ((line.rule.clone(), line.signal.clone(), engine.clone()), line)),
         );
     }
-    for line in given {
-        lines.insert((line.rule.clone(), line.signal.clone()), line.clone());
-    }
-    Ok(lines.into_values().collect())
+    let is_given = |found: &RuleLine| {
+        given
+            .iter()
+            .any(|line| (&line.rule, &line.signal) == (&found.rule, &found.signal))
+    };
+    let found = lines.into_values().filter(|line| !is_given(line));
+    Ok(given.iter().cloned().chain(found).collect())
 }
 
 /// The clauses that the tuner noted with a decision; those of the rule that triggered it.

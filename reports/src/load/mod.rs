@@ -1,13 +1,14 @@
 //! A timeline out of a store, as SQL over its public views.
 //!
-//! Short windows are read row by row. Long ones are summed up in SQL in as many stretches as a picture has columns, each
-//! with its lowest and highest reading, so that a day of eight devices is read in well under a second.
+//! Every row of a window is read, and what a picture can show is kept of it: of each column of pixels the first, lowest,
+//! highest and last reading, and what processes held then. So a window of any length takes the same memory, and a day of
+//! eight devices well under a second; grouping it in SQL took five times as long.
 
+mod holdings;
 mod lines;
 mod marks;
 mod owners;
 mod samples;
-mod stretches;
 
 use plimsoll_store::{Reader, Value};
 

@@ -1,50 +1,18 @@
-//! Readings of processes. They are stored when something changed and once a minute, so a row holds for a while.
+//! Readings of processes: which process they are of, and to whom it belongs.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, VecDeque};
 
-use plimsoll_store::{Reader, Value};
+use plimsoll_store::{Reader, Row, Value};
 
 use super::Window;
-use super::samples::MOST_ROWS;
+use super::holdings::{HOLDS_NS, Holdings, Identity};
 use crate::error::ReportError;
-use crate::row::{Row, rows};
-use crate::timeline::{DeviceTrack, Owner, OwnerName, Sample};
-
-/// How long a row of `process_samples` holds, ns.
-pub(super) const HOLDS_NS: i64 = 61_000_000_000;
+use crate::row::size;
+use crate::timeline::{DeviceTrack, OwnerName};
+use crate::words::Words;
 
 /// Processes are looked for once a second; this allows for a busy machine, ns.
 const CLAIMED_NS: i64 = 5_000_000_000;
-
-/// A process on a device; several lives of one pid are told apart by run and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    pub(super) device: String,
-    pub(super) name: OwnerName,
-    run: Option<i64>,
-    pid: u32,
-}
-
-impl Key {
-    /// Reads the columns device, pid, run_id and process. Processes of no run or of another one count as others.
-    pub(super) fn read(row: &mut Row<'_>, window: &Window) -> Self {
-        let device = row.word();
-        let pid = row.int().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
-        let run = row.int();
-        let process = row.text();
-        let name = if window.run.is_none() || window.run == run {
-            OwnerName::Process { name: process, pid }
-        } else {
-            OwnerName::OtherProcesses
-        };
-        Self {
-            device,
-            name,
-            run,
-            pid,
-        }
-    }
-}
 
 /// Whether a process of the run itself held memory here.
 pub(super) fn has_own(track: &DeviceTrack) -> bool {
@@ -54,229 +22,260 @@ pub(super) fn has_own(track: &DeviceTrack) -> bool {
         .any(|owner| owner.name != OwnerName::OtherProcesses)
 }
 
-/// Reads every row; answers false, with no owner read, when there are too many.
+/// Reads who held memory on the devices, at the instants of their samples.
 pub(super) async fn read(
     reader: &Reader,
     window: &Window,
-    tracks: &mut BTreeMap<String, DeviceTrack>,
-) -> Result<bool, ReportError> {
-    let sql = format!(
-        "SELECT device, pid, run_id, process, at_ns, used_bytes FROM process_samples \
-         WHERE at_ns BETWEEN ?1 AND ?2 ORDER BY at_ns LIMIT {}",
-        MOST_ROWS + 1
-    );
+    tracks: &mut [DeviceTrack],
+) -> Result<(), ReportError> {
+    let sql = "SELECT device, pid, run_id, process, at_ns, used_bytes FROM process_samples \
+               WHERE at_ns BETWEEN ?1 AND ?2 ORDER BY at_ns";
+    let mut devices = Words::default();
+    for track in tracks.iter() {
+        devices.number(&track.uuid);
+    }
+    let rows = Rows {
+        devices,
+        names: Words::default(),
+        claims: Claims::new(window.run, Holdings::new(window, tracks)),
+    };
+    // What was read before the window still holds in it.
     let from = Value::Integer(window.from_ns.saturating_sub(HOLDS_NS));
-    let table = reader.query(&sql, &[from, Value::Integer(window.to_ns)]).await?;
-    if i64::try_from(table.rows.len()).is_ok_and(|rows| rows > MOST_ROWS) {
-        return Ok(false);
+    let values = [from, Value::Integer(window.to_ns)];
+    let rows = reader.scan(sql, &values, rows, Rows::take).await?;
+    rows.claims.finish().finish(&rows.names, tracks);
+    Ok(())
+}
+
+struct Rows {
+    devices: Words,
+    names: Words,
+    claims: Claims,
+}
+
+impl Rows {
+    fn take(&mut self, row: &Row<'_>) {
+        let device = row.text(0).map(|uuid| self.devices.number(&uuid));
+        let (Some(device), Some(at_ns)) = (device, row.int(4)) else {
+            return;
+        };
+        let pid = row.int(1).and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
+        let identity = Identity {
+            run: row.int(2),
+            name: row.text(3).map(|name| self.names.number(&name)),
+        };
+        self.claims.take(at_ns, (device, pid), identity, size(row, 5));
     }
-    let mut read: Vec<(Key, Sample)> = rows(&table)
-        .filter_map(|mut row| {
-            let key = Key::read(&mut row, window);
-            let (at_ns, used_bytes) = (row.int()?, row.size());
-            Some((key, Sample { at_ns, used_bytes }))
-        })
-        .collect();
-    claim(&mut read, window);
-    let mut series: BTreeMap<Key, Vec<Sample>> = BTreeMap::new();
-    let mut latest: BTreeMap<(String, u32), Key> = BTreeMap::new();
-    for (key, Sample { at_ns, used_bytes }) in read {
-        // A process that became known as another (its run was not known yet at first) is not held twice.
-        let former = latest.insert((key.device.clone(), key.pid), key.clone());
-        if let Some(former) = former.filter(|former| *former != key) {
-            let ended = Sample {
-                at_ns,
-                used_bytes: None,
-            };
-            series.entry(former).or_default().push(ended);
-        }
-        series.entry(key).or_default().push(Sample { at_ns, used_bytes });
-    }
-    let mut others: BTreeMap<String, Vec<Vec<Sample>>> = BTreeMap::new();
-    for (key, samples) in series {
-        let samples = begin(expire(samples), window.from_ns);
-        if key.name == OwnerName::OtherProcesses {
-            others.entry(key.device).or_default().push(samples);
-        } else if let Some(track) = tracks.get_mut(&key.device) {
-            track.owners.push(Owner {
-                name: key.name,
-                samples,
-            });
-        }
-    }
-    for (device, series) in others {
-        if let Some(track) = tracks.get_mut(&device) {
-            track.owners.push(Owner {
-                name: OwnerName::OtherProcesses,
-                samples: sum(&series),
-            });
-        }
-    }
-    Ok(true)
+}
+
+/// A row of the view, with numbers for its texts.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    at_ns: i64,
+    process: usize,
+    identity: Identity,
+    used_bytes: Option<u64>,
 }
 
 /// The driver names a process before anybody has seen to which run it belongs: its first rows, which belong to no run,
-/// are the run's if the run claims the process within [`CLAIMED_NS`].
-fn claim(read: &mut [(Key, Sample)], window: &Window) {
-    let mut next: BTreeMap<(String, u32), (Key, i64)> = BTreeMap::new();
-    for (key, sample) in read.iter_mut().rev() {
-        let process = (key.device.clone(), key.pid);
-        if key.run.is_none()
-            && let Some((claimed, at_ns)) = next.get(&process)
-            && claimed.run == window.run
-            && at_ns.saturating_sub(sample.at_ns) <= CLAIMED_NS
-        {
-            *key = claimed.clone();
-        }
-        next.insert(process, (key.clone(), sample.at_ns));
-    }
+/// are the run's if the run claims the process within [`CLAIMED_NS`]. So rows wait for so long.
+struct Claims {
+    run: Option<i64>,
+    /// Devices and process ids, and as what each was read last.
+    processes: HashMap<(usize, u32), usize>,
+    latest: Vec<Identity>,
+    waiting: VecDeque<Reading>,
+    holdings: Holdings,
 }
 
-/// Ends a value that was not confirmed in time.
-fn expire(samples: Vec<Sample>) -> Vec<Sample> {
-    let mut out: Vec<Sample> = Vec::with_capacity(samples.len() + 1);
-    let next = samples
-        .iter()
-        .skip(1)
-        .map(|sample| sample.at_ns)
-        .chain([i64::MAX]);
-    for (sample, next_ns) in samples.iter().zip(next) {
-        out.push(*sample);
-        let until = sample.at_ns.saturating_add(HOLDS_NS);
-        if sample.used_bytes.is_some() && next_ns > until {
-            out.push(Sample {
-                at_ns: until,
-                used_bytes: None,
-            });
+impl Claims {
+    fn new(run: Option<i64>, holdings: Holdings) -> Self {
+        Self {
+            run,
+            processes: HashMap::new(),
+            latest: Vec::new(),
+            waiting: VecDeque::new(),
+            holdings,
         }
     }
-    out
-}
 
-/// Leaves out what was before the window; what still held at its start begins there.
-fn begin(mut samples: Vec<Sample>, from_ns: i64) -> Vec<Sample> {
-    let inside = samples.partition_point(|sample| sample.at_ns <= from_ns);
-    let mut kept = samples.split_off(inside.saturating_sub(1));
-    if let Some(first) = kept.first_mut() {
-        first.at_ns = first.at_ns.max(from_ns);
-    }
-    kept
-}
-
-/// Adds up series that hold their values; the sum is unknown where none of them is known.
-fn sum(series: &[Vec<Sample>]) -> Vec<Sample> {
-    let mut changes: Vec<(i64, usize, Option<u64>)> = series
-        .iter()
-        .enumerate()
-        .flat_map(|(index, samples)| {
-            samples
-                .iter()
-                .map(move |sample| (sample.at_ns, index, sample.used_bytes))
-        })
-        .collect();
-    changes.sort_unstable();
-    let mut now: Vec<Option<u64>> = vec![None; series.len()];
-    let mut out: Vec<Sample> = Vec::new();
-    for (at_ns, index, used_bytes) in changes {
-        now[index] = used_bytes;
-        let total = now.iter().flatten().copied().reduce(u64::saturating_add);
-        match out.last_mut() {
-            Some(last) if last.at_ns == at_ns => last.used_bytes = total,
-            _ => out.push(Sample {
-                at_ns,
-                used_bytes: total,
-            }),
+    fn take(&mut self, at_ns: i64, key: (usize, u32), identity: Identity, used_bytes: Option<u64>) {
+        let process = *self.processes.entry(key).or_insert_with(|| {
+            self.latest.push(identity);
+            self.holdings.add_process(key)
+        });
+        if std::mem::replace(&mut self.latest[process], identity) != identity && identity.run == self.run {
+            let of_process = self.waiting.iter_mut().rev();
+            for earlier in of_process.filter(|earlier| earlier.process == process) {
+                if earlier.identity.run.is_some() || at_ns.saturating_sub(earlier.at_ns) > CLAIMED_NS {
+                    break;
+                }
+                earlier.identity = identity;
+            }
+        }
+        self.waiting.push_back(Reading {
+            at_ns,
+            process,
+            identity,
+            used_bytes,
+        });
+        let settled_ns = at_ns.saturating_sub(CLAIMED_NS);
+        while let Some(reading) = self.waiting.pop_front_if(|reading| reading.at_ns < settled_ns) {
+            self.pass_on(reading);
         }
     }
-    out
+
+    fn finish(mut self) -> Holdings {
+        while let Some(reading) = self.waiting.pop_front() {
+            self.pass_on(reading);
+        }
+        self.holdings
+    }
+
+    fn pass_on(&mut self, reading: Reading) {
+        let Reading {
+            at_ns,
+            process,
+            identity,
+            used_bytes,
+        } = reading;
+        self.holdings.take(at_ns, process, identity, used_bytes);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::timeline::Sample;
 
-    fn samples(values: &[(i64, Option<u64>)]) -> Vec<Sample> {
-        values
-            .iter()
-            .map(|(secs, used_bytes)| Sample {
-                at_ns: secs * 1_000_000_000,
-                used_bytes: *used_bytes,
-            })
+    const SECOND: i64 = 1_000_000_000;
+
+    /// Seconds, and what was held from then on.
+    type Held = Vec<(i64, Option<u64>)>;
+
+    /// Reads rows (second, pid, run, bytes) with a sample of one device at each second.
+    fn owners(
+        run: Option<i64>,
+        seconds: i64,
+        rows: &[(i64, u32, Option<i64>, Option<u64>)],
+    ) -> Vec<(OwnerName, Held)> {
+        let window = Window {
+            run,
+            from_ns: 0,
+            to_ns: seconds * SECOND,
+        };
+        let samples = (0..=seconds).map(|second| Sample {
+            at_ns: second * SECOND,
+            used_bytes: Some(100),
+        });
+        let mut tracks = [DeviceTrack {
+            samples: samples.collect(),
+            ..DeviceTrack::default()
+        }];
+        let mut claims = Claims::new(run, Holdings::new(&window, &tracks));
+        for (second, pid, run, used_bytes) in rows {
+            let identity = Identity {
+                run: *run,
+                name: None,
+            };
+            claims.take(second * SECOND, (0, *pid), identity, *used_bytes);
+        }
+        claims.finish().finish(&Words::default(), &mut tracks);
+        let [track] = tracks;
+        let told = |sample: &Sample| (sample.at_ns / SECOND, sample.used_bytes);
+        track
+            .owners
+            .into_iter()
+            .map(|owner| (owner.name, owner.samples.iter().map(told).collect()))
             .collect()
+    }
+
+    fn process(pid: u32) -> OwnerName {
+        OwnerName::Process { name: None, pid }
     }
 
     #[test]
     fn the_first_rows_of_a_process_are_its_run_s() {
-        let window = Window {
-            run: Some(7),
-            from_ns: 0,
-            to_ns: i64::MAX,
-        };
-        let row = |run: Option<i64>, secs: i64| {
-            let name = match run {
-                Some(_) => OwnerName::Process {
-                    name: Some("serve".to_owned()),
-                    pid: 9,
-                },
-                None => OwnerName::OtherProcesses,
-            };
-            let sample = Sample {
-                at_ns: secs * 1_000_000_000,
-                used_bytes: Some(1),
-            };
-            (
-                Key {
-                    device: "GPU-1".to_owned(),
-                    name,
-                    run,
-                    pid: 9,
-                },
-                sample,
-            )
-        };
-        let mut rows = [row(None, 0), row(None, 100), row(None, 101), row(Some(7), 102)];
-        claim(&mut rows, &window);
-        let runs: Vec<Option<i64>> = rows.iter().map(|(key, _)| key.run).collect();
+        let rows = [
+            (0, 9, None, Some(1)),
+            (100, 9, None, Some(2)),
+            (101, 9, None, Some(3)),
+            (102, 9, Some(7), Some(4)),
+        ];
+        let told = owners(Some(7), 110, &rows);
+        let own = vec![(100, Some(2)), (101, Some(3)), (102, Some(4))];
+        let other = vec![(0, Some(1)), (61, None)];
         assert_eq!(
-            runs,
-            [None, Some(7), Some(7), Some(7)],
+            told,
+            [(process(9), own), (OwnerName::OtherProcesses, other)],
             "an earlier life of the pid stays another's"
         );
     }
 
     #[test]
-    fn a_value_that_is_not_confirmed_ends() {
-        let read = expire(samples(&[
-            (0, Some(1)),
-            (60, Some(2)),
-            (200, Some(3)),
-            (210, None),
-        ]));
+    fn another_run_claims_nothing() {
+        let rows = [
+            (0, 9, None, Some(1)),
+            (1, 9, Some(3), Some(1)),
+            (2, 9, Some(7), Some(1)),
+        ];
+        let told = owners(Some(7), 5, &rows);
         let wanted = [
+            (process(9), vec![(2, Some(1))]),
+            (OwnerName::OtherProcesses, vec![(0, Some(1)), (2, None)]),
+        ];
+        assert_eq!(told, wanted);
+    }
+
+    #[test]
+    fn a_value_that_is_not_confirmed_ends() {
+        let rows = [
+            (0, 9, None, Some(1)),
+            (60, 9, None, Some(2)),
+            (200, 9, None, Some(3)),
+            (210, 9, None, None),
+        ];
+        let wanted = vec![
             (0, Some(1)),
             (60, Some(2)),
             (121, None),
             (200, Some(3)),
             (210, None),
         ];
-        assert_eq!(read, samples(&wanted));
+        assert_eq!(owners(None, 300, &rows), [(process(9), wanted)]);
     }
 
     #[test]
-    fn what_was_before_the_window_is_left_out() {
-        let read = begin(
-            samples(&[(0, Some(9)), (10, Some(5)), (30, Some(1))]),
-            20_000_000_000,
-        );
-        assert_eq!(read, samples(&[(20, Some(5)), (30, Some(1))]));
-        assert_eq!(begin(Vec::new(), 0), []);
+    fn what_was_before_the_window_holds_in_it() {
+        let rows = [
+            (-30, 9, None, Some(9)),
+            (-20, 9, None, Some(5)),
+            (10, 9, None, Some(1)),
+        ];
+        let wanted = vec![(0, Some(5)), (10, Some(1))];
+        assert_eq!(owners(None, 50, &rows), [(process(9), wanted)]);
+        assert_eq!(owners(None, 50, &[]), []);
     }
 
     #[test]
     fn other_processes_are_added_up() {
-        let a = samples(&[(0, Some(1)), (10, Some(5)), (30, None)]);
-        let b = samples(&[(10, Some(2)), (40, None)]);
-        let wanted = [(0, Some(1)), (10, Some(7)), (30, Some(2)), (40, None)];
-        assert_eq!(sum(&[a, b]), samples(&wanted));
+        let rows = [
+            (0, 1, None, Some(1)),
+            (10, 1, None, Some(5)),
+            (10, 2, Some(3), Some(2)),
+            (30, 1, None, None),
+            (40, 2, Some(3), None),
+        ];
+        let wanted = vec![(0, Some(1)), (10, Some(7)), (30, Some(2)), (40, None)];
+        assert_eq!(owners(Some(7), 50, &rows), [(OwnerName::OtherProcesses, wanted)]);
+    }
+
+    #[test]
+    fn sizes_that_nobody_has_do_not_overflow() {
+        let most = u64::try_from(i64::MAX).expect("positive");
+        let rows: Vec<(i64, u32, Option<i64>, Option<u64>)> =
+            (0..9).map(|pid| (1, pid, None, Some(most))).collect();
+        let wanted = vec![(1, Some(u64::MAX)), (62, None)];
+        assert_eq!(owners(Some(7), 70, &rows), [(OwnerName::OtherProcesses, wanted)]);
     }
 }

@@ -1,16 +1,16 @@
-//! Readings of devices: row by row when there are few, else summed up in SQL.
+//! Readings of devices: every row is read, what a picture can show of them is kept.
 
 use std::collections::BTreeMap;
 
-use plimsoll_store::{Reader, Value};
+use plimsoll_store::{Reader, Row};
 
-use super::{Window, owners, stretches};
+use super::{Window, owners};
 use crate::error::ReportError;
-use crate::row::rows;
-use crate::timeline::{Busy, DeviceTrack, Sample, find_gaps, find_peak};
-
-/// More rows than this are summed up in SQL. At 1.6 µs a row this many take a tenth of a second.
-pub(super) const MOST_ROWS: i64 = 60_000;
+use crate::row::{rows, size};
+use crate::svg::column_ns;
+use crate::thin::Thin;
+use crate::timeline::{Busy, DeviceTrack, Gaps, Peak, Sample};
+use crate::words::Words;
 
 /// The devices of the window, by UUID, with their readings and owners; for a run, only those it held memory on.
 pub(super) async fn tracks(reader: &Reader, window: &Window) -> Result<Vec<DeviceTrack>, ReportError> {
@@ -28,15 +28,9 @@ pub(super) async fn tracks(reader: &Reader, window: &Window) -> Result<Vec<Devic
         };
         tracks.insert(track.uuid.clone(), track);
     }
-    let few = expected_rows(reader, window).await? <= MOST_ROWS;
-    if !few || !read(reader, window, &mut tracks).await? || !owners::read(reader, window, &mut tracks).await?
-    {
-        stretches::read(reader, window, &mut tracks).await?;
-    }
-    for (uuid, track) in &mut tracks {
-        track.reserved_bytes = reserved(reader, window, uuid).await?;
-    }
     let mut tracks: Vec<DeviceTrack> = tracks.into_values().collect();
+    read(reader, window, &mut tracks).await?;
+    owners::read(reader, window, &mut tracks).await?;
     if window.run.is_some() && tracks.iter().any(owners::has_own) {
         tracks.retain(owners::has_own);
     }
@@ -46,69 +40,81 @@ pub(super) async fn tracks(reader: &Reader, window: &Window) -> Result<Vec<Devic
     Ok(tracks)
 }
 
-/// About how many rows the window has, from the number in three thin slices of it.
-async fn expected_rows(reader: &Reader, window: &Window) -> Result<i64, ReportError> {
-    const SLICES: i64 = 3;
-    const THINNESS: i64 = 200;
-    let sql = "SELECT (SELECT count(*) FROM device_samples WHERE at_ns BETWEEN ?1 AND ?2) \
-                    + (SELECT count(*) FROM process_samples WHERE at_ns BETWEEN ?1 AND ?2)";
-    let span = window.to_ns.saturating_sub(window.from_ns);
-    let mut found = 0_i64;
-    for slice in 0..SLICES {
-        let from = window
-            .from_ns
-            .saturating_add(span / (2 * SLICES) * (2 * slice + 1));
-        let bounds = [
-            Value::Integer(from),
-            Value::Integer(from.saturating_add(span / THINNESS)),
-        ];
-        let table = reader.query(sql, &bounds).await?;
-        found += rows(&table).next().and_then(|mut row| row.int()).unwrap_or(0);
+async fn read(reader: &Reader, window: &Window, tracks: &mut [DeviceTrack]) -> Result<(), ReportError> {
+    let sql = "SELECT device, at_ns, used_bytes, gpu_busy_ratio, reserved_bytes FROM device_samples \
+               WHERE at_ns BETWEEN ?1 AND ?2 ORDER BY at_ns";
+    let mut devices = Words::default();
+    let mut series: Vec<Series> = Vec::with_capacity(tracks.len());
+    for track in tracks.iter() {
+        devices.number(&track.uuid);
+        series.push(Series::new(window));
     }
-    Ok(found.saturating_mul(THINNESS) / SLICES)
+    let take = |(devices, series): &mut (Words, Vec<Series>), row: &Row<'_>| {
+        let device = row.text(0).map(|uuid| devices.number(&uuid));
+        if let (Some(series), Some(at_ns)) = (device.and_then(|device| series.get_mut(device)), row.int(1)) {
+            series.take(at_ns, size(row, 2), row.real(3), size(row, 4));
+        }
+    };
+    let state = (devices, series);
+    let (_, series) = reader.scan(sql, &window.bounds(), state, take).await?;
+    for (track, series) in tracks.iter_mut().zip(series) {
+        series.finish(track);
+    }
+    Ok(())
 }
 
-/// Reads every row; answers false, with nothing read, when there are too many.
-async fn read(
-    reader: &Reader,
-    window: &Window,
-    tracks: &mut BTreeMap<String, DeviceTrack>,
-) -> Result<bool, ReportError> {
-    let sql = format!(
-        "SELECT device, at_ns, used_bytes, gpu_busy_ratio FROM device_samples \
-         WHERE at_ns BETWEEN ?1 AND ?2 ORDER BY at_ns LIMIT {}",
-        MOST_ROWS + 1
-    );
-    let table = reader.query(&sql, &window.bounds()).await?;
-    if i64::try_from(table.rows.len()).is_ok_and(|rows| rows > MOST_ROWS) {
-        return Ok(false);
-    }
-    for mut row in rows(&table) {
-        let (Some(track), Some(at_ns)) = (tracks.get_mut(&row.word()), row.int()) else {
-            continue;
-        };
-        track.samples.push(Sample {
-            at_ns,
-            used_bytes: row.size(),
-        });
-        track.busy.push(Busy {
-            at_ns,
-            ratio: row.real(),
-        });
-    }
-    for track in tracks.values_mut() {
-        track.gaps = find_gaps(&track.samples);
-        track.peak = find_peak(&track.samples);
-    }
-    Ok(true)
+/// The readings of one device while they are read.
+struct Series {
+    samples: Thin<Sample>,
+    busy: Thin<Busy>,
+    /// Sum and count of the readings of the busy ratio, in thousandths.
+    busy_sum: (u64, u64),
+    gaps: Gaps,
+    peak: Option<Peak>,
+    reserved_bytes: Option<u64>,
 }
 
-/// What the driver kept for itself at the newest reading that says so.
-async fn reserved(reader: &Reader, window: &Window, uuid: &str) -> Result<Option<u64>, ReportError> {
-    let sql = "SELECT reserved_bytes FROM device_samples \
-               WHERE at_ns BETWEEN ?1 AND ?2 AND device = ?3 AND reserved_bytes IS NOT NULL \
-               ORDER BY at_ns DESC LIMIT 1";
-    let [from, to] = window.bounds();
-    let table = reader.query(sql, &[from, to, Value::from(uuid)]).await?;
-    Ok(rows(&table).next().and_then(|mut row| row.size()))
+impl Series {
+    fn new(window: &Window) -> Self {
+        let column_ns = column_ns(window.from_ns, window.to_ns);
+        Self {
+            samples: Thin::new(window.from_ns, column_ns),
+            busy: Thin::new(window.from_ns, column_ns),
+            busy_sum: (0, 0),
+            gaps: Gaps::default(),
+            peak: None,
+            reserved_bytes: None,
+        }
+    }
+
+    fn take(&mut self, at_ns: i64, used_bytes: Option<u64>, ratio: Option<f64>, reserved: Option<u64>) {
+        let may_be_gap = self.gaps.push(at_ns);
+        let sample = Sample { at_ns, used_bytes };
+        self.samples.push(at_ns, used_bytes, sample, may_be_gap);
+        if let Some(used_bytes) = used_bytes
+            && self.peak.is_none_or(|peak| used_bytes > peak.used_bytes)
+        {
+            self.peak = Some(Peak { at_ns, used_bytes });
+        }
+        let busy = Busy { at_ns, ratio };
+        let thousandths = busy.thousandths();
+        self.busy.push(at_ns, thousandths, busy, may_be_gap);
+        if let Some(thousandths) = thousandths {
+            self.busy_sum.0 += thousandths;
+            self.busy_sum.1 += 1;
+        }
+        // What the driver keeps for itself is told as it was last.
+        self.reserved_bytes = reserved.or(self.reserved_bytes);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a mean for people")]
+    fn finish(self, track: &mut DeviceTrack) {
+        let (sum, count) = self.busy_sum;
+        track.mean_busy_ratio = (count > 0).then(|| sum as f64 / count as f64 / 1000.0);
+        track.samples = self.samples.finish();
+        track.busy = self.busy.finish();
+        track.gaps = self.gaps.finish();
+        track.peak = self.peak;
+        track.reserved_bytes = self.reserved_bytes;
+    }
 }

@@ -31,7 +31,7 @@ pub(super) fn draw(
         .busy
         .iter()
         .filter(|busy| busy.at_ns >= scene.from_ns && busy.at_ns <= scene.to_ns)
-        .map(|busy| (busy.at_ns, busy.ratio.and_then(thousandths)));
+        .map(|busy| (busy.at_ns, busy.thousandths()));
     let stretches = cut(readings, &track.gaps, scene.column_ns.saturating_mul(2));
     for gap in &track.gaps {
         let (left, floor) = pixel(gap.from_ns, 0);
@@ -69,7 +69,7 @@ pub(super) fn draw(
             Some(part)
         })
         .collect();
-    let Some(mean) = mean(&stretches.known) else {
+    let Some(mean) = mean(&stretches.known).map(|drawn| track.mean_busy_ratio.unwrap_or(drawn)) else {
         return Ok(());
     };
     let title = format!(
@@ -82,17 +82,6 @@ pub(super) fn draw(
         parts,
         true,
     ))
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to 0..=1000"
-)]
-fn thousandths(ratio: f64) -> Option<u64> {
-    ratio
-        .is_finite()
-        .then(|| (ratio * 1000.0).round().clamp(0.0, 1000.0) as u64)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a mean for people")]

@@ -22,6 +22,7 @@ use plotters::drawing::IntoDrawingArea as _;
 use thiserror::Error;
 
 pub use ink::Theme;
+pub(crate) use plan::column_ns;
 
 use crate::instant::{Clock, format_in, full};
 use crate::text;
@@ -70,16 +71,13 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
     let looks = Looks::of(timeline);
     let marks = marks::sorted(&timeline.marks, from_ns, to_ns);
     let time = TimeAxis::new(from_ns, to_ns, &clock, 10);
-    let span = to_ns.saturating_sub(from_ns);
     let scene = Scene {
         clock: &clock,
         looks: &looks,
         time: &time,
         from_ns,
         to_ns,
-        column_ns: (span / i64::from(LANE_WIDTH))
-            .saturating_mul(column_pixels)
-            .max(1),
+        column_ns: column_ns(from_ns, to_ns).saturating_mul(column_pixels),
     };
     let verdict = timeline.verdict(zone);
 

@@ -18,6 +18,11 @@ pub(super) const STRIP: i32 = 34;
 const CAPTION: i32 = 18;
 const TIME_LABELS: i32 = 22;
 
+/// How much time a pixel's column takes.
+pub(crate) fn column_ns(from_ns: i64, to_ns: i64) -> i64 {
+    (to_ns.saturating_sub(from_ns) / i64::from(LANE_WIDTH)).max(1)
+}
+
 /// One lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LaneBox {

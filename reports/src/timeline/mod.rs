@@ -3,6 +3,7 @@
 mod span;
 mod verdict;
 
+pub(crate) use span::Gaps;
 pub use span::{find_gaps, find_peak};
 
 /// One picture: a window of time, the devices in it, and what happened.
@@ -52,12 +53,14 @@ pub struct DeviceTrack {
     pub capacity_bytes: Option<u64>,
     /// What the driver keeps for itself, bytes.
     pub reserved_bytes: Option<u64>,
-    /// Readings of the whole device, ascending in time.
+    /// Readings of the whole device, ascending in time; of a long window those that a picture shows.
     pub samples: Vec<Sample>,
     /// Readings of its processes.
     pub owners: Vec<Owner>,
-    /// Share of time in which kernels ran, ascending in time.
+    /// Share of time in which kernels ran, ascending in time; of a long window those that a picture shows.
     pub busy: Vec<Busy>,
+    /// Mean of all readings of that share; `None` for that of `busy`.
+    pub mean_busy_ratio: Option<f64>,
     /// Where samples are missing, ascending; nothing is drawn there.
     pub gaps: Vec<Span>,
     /// The highest reading of the window, from raw values.
@@ -220,6 +223,19 @@ impl MarkKind {
             Self::DeviceBack => "device_back",
             Self::Note => "note",
         }
+    }
+}
+
+impl Busy {
+    /// The share in thousandths, as it is drawn.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to 0..=1000"
+    )]
+    pub(crate) fn thousandths(&self) -> Option<u64> {
+        let ratio = self.ratio.filter(|ratio| ratio.is_finite())?;
+        Some((ratio * 1000.0).round().clamp(0.0, 1000.0) as u64)
     }
 }
 

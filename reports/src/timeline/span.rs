@@ -1,5 +1,7 @@
 //! Peaks and gaps of a series of readings.
 
+use std::collections::VecDeque;
+
 use super::{Peak, Sample, Span};
 
 /// Shorter holes are late samples, not gaps: two readings missing at the default interval of 1 s.
@@ -34,29 +36,65 @@ pub fn find_peak(samples: &[Sample]) -> Option<Peak> {
 /// (100 ms to 60 s) while a value moves fast.
 #[must_use]
 pub fn find_gaps(samples: &[Sample]) -> Vec<Span> {
-    let distances: Vec<i64> = samples
-        .windows(2)
-        .map(|pair| pair[1].at_ns.saturating_sub(pair[0].at_ns))
-        .collect();
-    let mut gaps = Vec::new();
-    for (index, distance) in distances.iter().enumerate() {
-        if *distance <= SHORTEST_GAP_NS || *distance <= usual(&distances, index).saturating_mul(3) {
-            continue;
-        }
-        gaps.push(Span {
-            from_ns: samples[index].at_ns,
-            to_ns: samples[index + 1].at_ns,
-        });
+    let mut gaps = Gaps::default();
+    for sample in samples {
+        gaps.push(sample.at_ns);
     }
-    gaps
+    gaps.finish()
 }
 
-fn usual(distances: &[i64], index: usize) -> i64 {
-    let before = &distances[index.saturating_sub(NEIGHBOURS)..index];
-    let after = &distances[index + 1..distances.len().min(index + 1 + NEIGHBOURS)];
-    let mut around: Vec<i64> = before.iter().chain(after).copied().collect();
-    around.sort_unstable();
-    around.get(around.len() * 3 / 4).copied().unwrap_or(0)
+/// Finds gaps while samples come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gaps {
+    last_ns: Option<i64>,
+    /// Where distances begin and how long they are: those not decided, and up to eight before them.
+    distances: VecDeque<(i64, i64)>,
+    decided: usize,
+    found: Vec<Span>,
+}
+
+impl Gaps {
+    /// Takes the instant of the next sample. Answers whether a gap may be before it.
+    pub(crate) fn push(&mut self, at_ns: i64) -> bool {
+        let Some(last_ns) = self.last_ns.replace(at_ns) else {
+            return false;
+        };
+        let distance = at_ns.saturating_sub(last_ns);
+        self.distances.push_back((last_ns, distance));
+        if self.distances.len() > self.decided + NEIGHBOURS {
+            self.decide();
+        }
+        distance > SHORTEST_GAP_NS
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<Span> {
+        while self.decided < self.distances.len() {
+            self.decide();
+        }
+        self.found
+    }
+
+    fn decide(&mut self) {
+        let (from_ns, distance) = self.distances[self.decided];
+        if distance > SHORTEST_GAP_NS && distance > self.usual().saturating_mul(3) {
+            let to_ns = from_ns.saturating_add(distance);
+            self.found.push(Span { from_ns, to_ns });
+        }
+        if self.decided == NEIGHBOURS {
+            self.distances.pop_front();
+        } else {
+            self.decided += 1;
+        }
+    }
+
+    /// What is usual around the distance to be decided.
+    fn usual(&self) -> i64 {
+        let all = self.distances.iter().enumerate();
+        let others = all.filter(|(index, _)| *index != self.decided);
+        let mut around: Vec<i64> = others.map(|(_, (_, distance))| *distance).collect();
+        around.sort_unstable();
+        around.get(around.len() * 3 / 4).copied().unwrap_or(0)
+    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ CREATE TABLE _run (
     engine TEXT,
     host TEXT NOT NULL,
     pid INTEGER,
+    -- The boot and the start of the process: after a restart of the daemon, the same pid may be another process.
+    process_key TEXT,
     command TEXT,
     started_ns INTEGER NOT NULL,
     ended_ns INTEGER,
@@ -275,7 +277,7 @@ INSERT INTO _column (view, position, "column", unit, meaning) VALUES
 ('device_samples', 15, 'bar1_used_bytes', 'bytes', 'Part of the BAR1 window in use.'),
 ('device_samples', 16, 'pcie_tx_bytes_per_sec', 'bytes/s', 'PCIe traffic towards the host; read more rarely than the rest.'),
 ('device_samples', 17, 'pcie_rx_bytes_per_sec', 'bytes/s', 'PCIe traffic from the host; read more rarely than the rest.'),
-('device_samples', 18, 'memory_version', 'count', 'Which memory call answered: 2 (used_bytes leaves out what the driver reserves) or 1 (includes it). The two never mix in one series.'),
+('device_samples', 18, 'memory_version', 'count', 'Which memory call answered: 2 (used_bytes leaves out what the driver reserves) or 1 (includes it). Where it changes, the series of used_bytes has a break: rows before and after it are not to be compared.'),
 
 ('process_samples', 1, 'run_id', 'id', 'The run the process belongs to, see runs; NULL when it belongs to none.'),
 ('process_samples', 2, 'device', 'uuid', 'The device, see devices.'),
@@ -301,7 +303,7 @@ INSERT INTO _column (view, position, "column", unit, meaning) VALUES
 ('events', 2, 'run_id', 'id', 'The run it belongs to, if any.'),
 ('events', 3, 'device', 'uuid', 'The device it belongs to, if any.'),
 ('events', 4, 'at_ns', 'ns', 'When it was seen.'),
-('events', 5, 'kind', 'word', 'What happened: process_start, process_exit, engine_ready, engine_unhealthy, out_of_memory, xid, throttle, device_lost, device_back, driver_missing, driver_back, human_edit, config_reloaded, config_rejected, sampling_gap, quarantine, agent_attached, agent_displaced. The list may grow.'),
+('events', 5, 'kind', 'word', 'What happened: process_start, process_exit, engine_ready, engine_unhealthy, out_of_memory, xid, throttle, device_lost, device_back, driver_missing, driver_back, human_edit, config_reloaded, config_rejected, engine_file_left, sampling_gap, quarantine, agent_attached, agent_displaced. The list may grow.'),
 ('events', 6, 'message', 'text', 'One sentence for people.'),
 ('events', 7, 'detail', 'json', 'The figures behind it, an object.'),
 

@@ -3,19 +3,25 @@
 //! makes temporary tables.
 #![expect(
     unsafe_code,
-    reason = "the authorizer, the limits and the place of an error are C functions of SQLite"
+    reason = "the authorizer and the limits are C functions of SQLite"
 )]
 
 use std::{
-    ffi::{CStr, c_char, c_int, c_void},
+    ffi::{c_char, c_int, c_void},
     ptr,
 };
 
 use libsqlite3_sys as ffi;
 use sqlx::sqlite::LockedSqliteHandle;
 
+use crate::statement::{Statement, copied};
+
 /// The longest text or blob that a query may make, bytes.
-pub(crate) const MAX_LENGTH: usize = 8 << 20;
+const MAX_LENGTH: usize = 8 << 20;
+/// The most that one row of a result may hold, bytes. A few of them are under way before any is counted: in SQLite's
+/// registers, copied from there, in the channel, being read. A row with two files of the greatest size that is edited has
+/// room in it.
+const MAX_ROW: usize = 32 << 20;
 
 /// Why a query will not be run.
 pub(crate) enum Refusal {
@@ -34,11 +40,17 @@ const LIMITS: [(c_int, c_int); 4] = [
     (ffi::SQLITE_LIMIT_ATTACHED, 0),
     #[expect(clippy::cast_possible_truncation, reason = "8 MiB")]
     (ffi::SQLITE_LIMIT_LENGTH, MAX_LENGTH as c_int),
-    // A row has at most this many values of that length.
-    (ffi::SQLITE_LIMIT_COLUMN, 256),
+    // More than all views together have.
+    (ffi::SQLITE_LIMIT_COLUMN, 128),
     // Matching takes time exponential in the wildcards, and cannot be interrupted.
     (ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 512),
 ];
+
+/// How long a text or blob may be in a query whose result has so many columns, bytes. A query for a few columns can have
+/// the longest text that is stored.
+pub(crate) fn max_length(columns: usize) -> usize {
+    MAX_LENGTH.min(MAX_ROW / columns.max(1))
+}
 
 /// Confines a connection to reading, for good, and compiles a query under that rule. Gives the names of the columns
 /// it will return.
@@ -52,17 +64,21 @@ pub(crate) fn confine(handle: &mut LockedSqliteHandle<'_>, sql: &str) -> Result<
     // SAFETY: as above. SQLite keeps the pointer to `denied` until the second call replaces it, below and before
     // `denied` goes away, and uses it only inside calls that `compile` makes, on this thread.
     unsafe { ffi::sqlite3_set_authorizer(db, Some(authorize), ptr::from_mut(&mut denied).cast()) };
-    let compiled = compile(db, sql);
+    let compiled = compile(handle, sql);
     // SAFETY: as above; a null pointer is what `authorize` expects when nobody asks for the reason.
     unsafe { ffi::sqlite3_set_authorizer(db, Some(authorize), ptr::null_mut()) };
-    match denied {
-        Some(what) => Err(Refusal::Forbidden(what)),
-        None => compiled,
+    if let Some(what) = denied {
+        return Err(Refusal::Forbidden(what));
     }
+    let columns = compiled?;
+    let length = c_int::try_from(max_length(columns.len())).unwrap_or(c_int::MAX);
+    // SAFETY: as above.
+    unsafe { ffi::sqlite3_limit(db, ffi::SQLITE_LIMIT_LENGTH, length) };
+    Ok(columns)
 }
 
 /// Compiles what must be a single statement.
-fn compile(db: *mut ffi::sqlite3, sql: &str) -> Result<Vec<String>, Refusal> {
+fn compile(handle: &mut LockedSqliteHandle<'_>, sql: &str) -> Result<Vec<String>, Refusal> {
     let syntax = |message: &str, offset| {
         Err(Refusal::Sqlite {
             code: ffi::SQLITE_ERROR,
@@ -76,17 +92,10 @@ fn compile(db: *mut ffi::sqlite3, sql: &str) -> Result<Vec<String>, Refusal> {
     let mut columns = None;
     let mut start = 0;
     while let Some(rest) = sql.get(start..).filter(|rest| !rest.is_empty()) {
-        let (statement, length) = prepare(db, rest).map_err(|refusal| match refusal {
-            Refusal::Sqlite {
-                code,
-                message,
-                offset,
-            } => Refusal::Sqlite {
-                code,
-                message,
-                offset: offset.map(|offset| start + offset),
-            },
-            forbidden @ Refusal::Forbidden(_) => forbidden,
+        let (statement, length) = Statement::compile(handle, rest).map_err(|failure| Refusal::Sqlite {
+            code: failure.code,
+            message: failure.message,
+            offset: failure.offset.map(|offset| start + offset),
         })?;
         if let Some(statement) = statement {
             if columns.is_some() {
@@ -105,74 +114,11 @@ fn compile(db: *mut ffi::sqlite3, sql: &str) -> Result<Vec<String>, Refusal> {
     columns.map_or_else(|| syntax("the query is empty", None), Ok)
 }
 
-/// Compiles the first statement of a text; there is none when the text is a comment or a semicolon. Also gives the
-/// bytes that were read.
-fn prepare(db: *mut ffi::sqlite3, sql: &str) -> Result<(Option<Statement>, usize), Refusal> {
-    let Ok(length) = c_int::try_from(sql.len()) else {
-        return Err(Refusal::Sqlite {
-            code: ffi::SQLITE_TOOBIG,
-            message: "the query is too long".to_owned(),
-            offset: None,
-        });
-    };
-    let (mut statement, mut tail) = (ptr::null_mut(), ptr::null());
-    // SAFETY: `db` is open and not in use elsewhere; `sql` has `length` readable bytes, and SQLite reads no further;
-    // both results are written before they are read.
-    let code = unsafe {
-        ffi::sqlite3_prepare_v2(db, sql.as_ptr().cast(), length, &raw mut statement, &raw mut tail)
-    };
-    if code != ffi::SQLITE_OK {
-        // SAFETY: the error belongs to the call just made. The message is a NUL-terminated text that stays valid
-        // until the next call on `db`, and is copied before that.
-        let (offset, message) = unsafe { (ffi::sqlite3_error_offset(db), copied(ffi::sqlite3_errmsg(db))) };
-        return Err(Refusal::Sqlite {
-            code: code & 0xff,
-            message: message.unwrap_or_default(),
-            offset: usize::try_from(offset).ok(),
-        });
-    }
-    let read = (tail as usize)
-        .saturating_sub(sql.as_ptr() as usize)
-        .min(sql.len());
-    Ok(((!statement.is_null()).then_some(Statement(statement)), read))
-}
-
-/// A compiled statement, released when it is dropped.
-struct Statement(*mut ffi::sqlite3_stmt);
-
-impl Statement {
-    fn only_reads(&self) -> bool {
-        // SAFETY: the statement is compiled and not yet released.
-        unsafe { ffi::sqlite3_stmt_readonly(self.0) != 0 }
-    }
-
-    fn columns(&self) -> Vec<String> {
-        // SAFETY: as above.
-        let count = unsafe { ffi::sqlite3_column_count(self.0) };
-        (0..count)
-            .map(|column| {
-                // SAFETY: as above; the column exists, and its name stays valid until the statement is released.
-                unsafe { copied(ffi::sqlite3_column_name(self.0, column)) }.unwrap_or_default()
-            })
-            .collect()
-    }
-}
-
-impl Drop for Statement {
-    fn drop(&mut self) {
-        // SAFETY: the statement is released once, here. The result repeats an earlier error and says nothing new.
-        unsafe { ffi::sqlite3_finalize(self.0) };
-    }
-}
-
-/// # Safety
-/// `text` is null or points to a NUL-terminated text that stays valid during the call.
-unsafe fn copied(text: *const c_char) -> Option<String> {
-    // SAFETY: by the condition above.
-    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
-}
-
 /// SQLite asks this for everything that a statement would do, while it compiles it.
+///
+/// # Safety
+/// To be called by SQLite: the texts are null or NUL-terminated and valid during the call; `denied` is null or points to
+/// an `Option<String>` that nobody else uses meanwhile.
 unsafe extern "C" fn authorize(
     denied: *mut c_void,
     action: c_int,
@@ -181,13 +127,12 @@ unsafe extern "C" fn authorize(
     _schema: *const c_char,
     _inside: *const c_char,
 ) -> c_int {
-    // SAFETY: SQLite passes null or NUL-terminated texts that outlive this call.
+    // SAFETY: by the condition above.
     let (first, second) = unsafe { (copied(first), copied(second)) };
     let Some(what) = forbidden(action, first.as_deref(), second.as_deref()) else {
         return ffi::SQLITE_OK;
     };
-    // SAFETY: `denied` is null, or the pointer that `confine` passed, which is valid and used by nobody else for as
-    // long as SQLite has it.
+    // SAFETY: by the condition above; `confine` passes such a pointer for as long as SQLite has it, and null then.
     if let Some(denied) = unsafe { denied.cast::<Option<String>>().as_mut() } {
         denied.get_or_insert(what);
     }

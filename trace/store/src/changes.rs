@@ -75,9 +75,10 @@ impl ProcessChanges {
                     seen.last.run == Some(run)
                         && self.devices.get(device).and_then(|ticks| ticks.processes_ns) == Some(seen.seen_ns)
                 })
-                .filter_map(|(_, seen)| seen.last.used_bytes)
-                .reduce(u64::saturating_add);
-            let Some(bytes) = held else { continue };
+                .map(|(_, seen)| seen.last.used_bytes)
+                .reduce(|sum, used| Some(sum?.saturating_add(used?)));
+            // What one process holds is unknown, so the sum is.
+            let Some(Some(bytes)) = held else { continue };
             let peak = self.peaks.entry(run).or_insert(Peak { bytes, stored: false });
             if bytes > peak.bytes {
                 *peak = Peak { bytes, stored: false };
@@ -292,6 +293,17 @@ mod tests {
         let changes = &mut ProcessChanges::default();
         feed(changes, 1, vec![device("a"), process("a", 7, None)]);
         assert_eq!(peak(changes), None, "unknown is not zero");
+        feed(
+            changes,
+            1,
+            vec![
+                device("a"),
+                process("a", 7, None),
+                device("b"),
+                process("b", 7, Some(50)),
+            ],
+        );
+        assert_eq!(peak(changes), None, "a sum with something unknown is no sum");
         feed(
             changes,
             2,

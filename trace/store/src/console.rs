@@ -20,7 +20,8 @@ pub struct Limits {
     pub time: Duration,
     /// Rows of the result; what is beyond them is cut off, and the answer says so.
     pub rows: usize,
-    /// Memory for the result, bytes; what is beyond it is cut off, and the answer says so.
+    /// Memory for the result, bytes; what is beyond it is cut off, and the answer says so. Rows on their way take up to
+    /// 352 MiB besides.
     pub bytes: usize,
 }
 
@@ -50,7 +51,8 @@ pub struct Answer {
 
 /// Instructions of SQLite's machine between two looks at the clock: a few microseconds.
 pub(crate) const CLOCK_EVERY: i32 = 1_000;
-/// Rows on their way from SQLite's thread. Few, because one row may be large.
+/// Rows on their way from SQLite's thread. Few, because they may be large and are not counted yet; not one, because the
+/// threads would take turns for each.
 const ROWS_IN_FLIGHT: usize = 8;
 /// A single function call cannot be interrupted. When one runs past the time limit by this much, the caller is
 /// answered all the same, and SQLite's thread ends when the call does.
@@ -75,7 +77,7 @@ pub(crate) async fn answer(
             .await
             .map_err(StoreError::sql("opening the store"))?;
         let columns = confine(&mut connection, sql, limits, started).await?;
-        let (rows, truncated) = fetch(&mut connection, sql, limits).await?;
+        let (rows, truncated) = fetch(&mut connection, sql, limits, columns.len()).await?;
         Ok(Answer {
             columns,
             rows,
@@ -114,6 +116,7 @@ async fn confine(
                 message,
                 offset.map(|offset| Place::find(sql, offset)),
                 limits,
+                0,
             )
         }
     })
@@ -123,11 +126,12 @@ async fn fetch(
     connection: &mut SqliteConnection,
     sql: &str,
     limits: &Limits,
+    columns: usize,
 ) -> Result<(Vec<Vec<Value>>, Option<Limit>), QueryError> {
     let failed = |error: sqlx::Error| match (sqlite_code(&error), error.as_database_error()) {
         // It was well-formed, so what goes wrong now is no matter of syntax.
         (Some(ERROR), Some(said)) => QueryError::Failed(said.message().to_owned()),
-        (Some(code), Some(said)) => refused(code, said.message().to_owned(), None, limits),
+        (Some(code), Some(said)) => refused(code, said.message().to_owned(), None, limits, columns),
         _ => StoreError::sql("running the query")(error).into(),
     };
     let mut stream = connection.fetch(sqlx::raw_sql(AssertSqlSafe(sql)));
@@ -146,14 +150,15 @@ async fn fetch(
     Ok((rows, None))
 }
 
-fn refused(code: i32, message: String, place: Option<Place>, limits: &Limits) -> QueryError {
+/// `columns` is how many the result has, as far as that is known.
+fn refused(code: i32, message: String, place: Option<Place>, limits: &Limits, columns: usize) -> QueryError {
     match code {
         // A view that is written to: found before the authorizer is asked.
         ERROR if message.starts_with("cannot modify") => QueryError::Forbidden("changing data".to_owned()),
         ERROR if message.starts_with("no such") => QueryError::UnknownName { message, place },
         ERROR => QueryError::Syntax { message, place },
         INTERRUPTED => QueryError::Limit(Limit::Time(limits.time)),
-        TOO_BIG => QueryError::Limit(Limit::Length(authorizer::MAX_LENGTH)),
+        TOO_BIG => QueryError::Limit(Limit::Length(authorizer::max_length(columns))),
         // While it runs, only the table of a pragma asks for more than the query itself does.
         NOT_AUTHORIZED => QueryError::Forbidden("this PRAGMA".to_owned()),
         _ => QueryError::Failed(message),

@@ -91,6 +91,14 @@ pub enum StoreError {
         /// What SQLite said.
         source: Arc<sqlx::Error>,
     },
+    /// SQLite refused what was asked of it without its driver.
+    #[error("{doing} failed: {message}")]
+    Refused {
+        /// What was tried, such as "reading the store".
+        doing: &'static str,
+        /// What SQLite said.
+        message: String,
+    },
     /// The schema could not be created or brought up to date.
     #[error("the schema of {} could not be brought up to date", .path.display())]
     Migrate {

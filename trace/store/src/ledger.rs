@@ -1,6 +1,6 @@
 //! The writer's own side of the store: what waits, and how it reaches the disk.
 //!
-//! One connection, one transaction per commit, plain statements. sqlx's own `Transaction` is not used, because one
+//! One connection, one transaction per commit, and almost always one text for all of it ([`Script`]). sqlx's own `Transaction` is not used, because one
 //! ROLLBACK that SQLite has already done by itself (disk full) makes it refuse every later BEGIN.
 
 use std::{
@@ -16,7 +16,9 @@ use crate::{
     changes::ProcessChanges,
     error::sqlite_code,
     queue::{self, Item},
-    rows, traced,
+    rows,
+    script::{self, Script},
+    traced,
 };
 
 /// SQLite's result codes after which the connection is as good as before: somebody else writes, or the disk is full.
@@ -49,6 +51,8 @@ struct Dictionary {
     kernels: traced::Kernels,
     devices: HashMap<DeviceId, i64>,
     names: HashMap<Arc<str>, i64>,
+    /// The transaction of the present commit has begun, because something was new.
+    begun: bool,
 }
 
 impl Ledger {
@@ -73,6 +77,11 @@ impl Ledger {
     /// The connection, while it is in order.
     pub(crate) fn connection(&mut self) -> Option<&mut SqliteConnection> {
         self.connection.as_mut()
+    }
+
+    /// Numbers of names are asked for anew.
+    pub(crate) fn forget_names(&mut self) {
+        self.dictionary.names.clear();
     }
 
     /// Takes over what came in.
@@ -145,33 +154,34 @@ impl Ledger {
         if self.pending.is_empty() && losses.is_empty() {
             return Ok(Vec::new());
         }
-        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-        self.store_pending(connection).await?;
-        let mut stored = Vec::new();
-        for (run, bytes) in peaks {
-            if rows::run_peak(run, bytes)
-                .execute(&mut *connection)
-                .await?
-                .rows_affected()
-                > 0
-            {
-                stored.push((run, bytes));
-            }
+        let mut script = Script::default();
+        self.dictionary.begun = false;
+        self.write_pending(&mut script, connection).await?;
+        let before_peaks = script.len();
+        for (run, bytes) in &peaks {
+            rows::run_peak(&mut script, *run, *bytes);
         }
         for loss in &losses {
-            rows::loss(newest_ns, loss).execute(&mut *connection).await?;
+            rows::loss(&mut script, newest_ns, loss);
         }
-        sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
-        Ok(stored)
+        let changed = script.commit(connection, self.dictionary.begun).await?;
+        let changed = changed.into_iter().skip(before_peaks);
+        let stored = peaks.into_iter().zip(changed).filter(|(_, rows)| *rows > 0);
+        Ok(stored.map(|(peak, _)| peak).collect())
     }
 
-    async fn store_pending(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    /// Turns what waits into statements. What has no number yet gets one now, inside the transaction.
+    async fn write_pending(
+        &mut self,
+        script: &mut Script,
+        connection: &mut SqliteConnection,
+    ) -> Result<(), sqlx::Error> {
         let dictionary = &mut self.dictionary;
         let (mut devices, mut processes, mut engines) = (Vec::new(), Vec::new(), Vec::new());
         let mut work = traced::Rows::default();
         for Item { at_ns, record, .. } in &self.pending {
             let at_ns = *at_ns;
-            let query = match record {
+            match record {
                 Record::Device(sample) => {
                     let device = dictionary.device(connection, &sample.device).await?;
                     devices.push(rows::DeviceRow {
@@ -179,18 +189,14 @@ impl Ledger {
                         device,
                         sample,
                     });
-                    continue;
                 }
-                Record::Process(sample) => {
-                    processes.push(rows::ProcessRow {
-                        at_ns,
-                        device: dictionary.device(connection, &sample.device).await?,
-                        process: dictionary.name(connection, sample.process.as_ref()).await?,
-                        container: dictionary.name(connection, sample.container.as_ref()).await?,
-                        sample,
-                    });
-                    continue;
-                }
+                Record::Process(sample) => processes.push(rows::ProcessRow {
+                    at_ns,
+                    device: dictionary.device(connection, &sample.device).await?,
+                    process: dictionary.name(connection, sample.process.as_ref()).await?,
+                    container: dictionary.name(connection, sample.container.as_ref()).await?,
+                    sample,
+                }),
                 Record::Engine(sample) => {
                     if let Some(signal) = dictionary.name(connection, Some(&sample.signal)).await? {
                         engines.push(rows::EngineRow {
@@ -200,14 +206,13 @@ impl Ledger {
                             value: sample.value,
                         });
                     }
-                    continue;
                 }
                 Record::Event(event) => {
                     let device = match &event.device {
                         Some(device) => Some(dictionary.device(connection, device).await?),
                         None => None,
                     };
-                    rows::event(at_ns, device, event)
+                    rows::event(script, at_ns, device, event);
                 }
                 Record::Traced(traced) => {
                     if let (Work::Signal { signal, value }, Some(run)) = (&traced.work, traced.run) {
@@ -225,25 +230,24 @@ impl Ledger {
                         Some(device) => Some(dictionary.device(connection, device).await?),
                         None => None,
                     };
-                    work.take(connection, &mut dictionary.kernels, at_ns, device, traced)
-                        .await?;
-                    continue;
+                    let known = (&mut dictionary.kernels, &mut dictionary.begun);
+                    work.take(connection, known, at_ns, device, traced).await?;
                 }
-                Record::Host(sample) => rows::host(at_ns, sample),
-                Record::DeviceInfo(info) => rows::device_info(info),
-                Record::Loss(loss) => rows::loss(at_ns, loss),
-                Record::RunStart(run) => rows::run_start(at_ns, run),
-                Record::RunEnd(end) => rows::run_end(at_ns, end),
-                Record::Decision(decision) => rows::decision(decision),
-                Record::ConfigChange(change) => rows::config_change(change),
-                Record::EngineMemo(memo) => rows::engine_memo(memo),
-            };
-            query.execute(&mut *connection).await?;
+                Record::Host(sample) => rows::host(script, at_ns, sample),
+                Record::DeviceInfo(info) => rows::device_info(script, info),
+                Record::Loss(loss) => rows::loss(script, at_ns, loss),
+                Record::RunStart(run) => rows::run_start(script, at_ns, run),
+                Record::RunEnd(end) => rows::run_end(script, at_ns, end),
+                Record::Decision(decision) => rows::decision(script, decision),
+                Record::ConfigChange(change) => rows::config_change(script, change),
+                Record::EngineMemo(memo) => rows::engine_memo(script, memo),
+            }
         }
-        rows::store_devices(connection, &devices).await?;
-        rows::store_processes(connection, &processes).await?;
-        rows::store_engines(connection, &engines).await?;
-        work.store(connection).await
+        rows::store_devices(script, &devices);
+        rows::store_processes(script, &processes);
+        rows::store_engines(script, &engines);
+        work.store(script);
+        Ok(())
     }
 
     /// After a failed commit: what is kept for the next, and what is given up and counted.
@@ -270,6 +274,7 @@ impl Lost {
 }
 
 impl Dictionary {
+    /// Begins the transaction early, for the numbers belong to it.
     async fn device(
         &mut self,
         connection: &mut SqliteConnection,
@@ -278,6 +283,7 @@ impl Dictionary {
         if let Some(id) = self.devices.get(device) {
             return Ok(*id);
         }
+        script::begin(connection, &mut self.begun).await?;
         sqlx::query("INSERT INTO _device (uuid) VALUES (?) ON CONFLICT DO NOTHING")
             .bind(&**device)
             .execute(&mut *connection)
@@ -299,6 +305,7 @@ impl Dictionary {
         if let Some(id) = self.names.get(name) {
             return Ok(Some(*id));
         }
+        script::begin(connection, &mut self.begun).await?;
         sqlx::query("INSERT INTO _name (text) VALUES (?) ON CONFLICT DO NOTHING")
             .bind(&**name)
             .execute(&mut *connection)

@@ -210,6 +210,7 @@ async fn a_peak_waits_for_the_start_of_its_run() {
         engine: None,
         host: "h".into(),
         pid: None,
+        process_key: None,
         command: None,
         trace_tier: plimsoll_trace::TraceTier::Off,
     };
@@ -222,4 +223,21 @@ async fn a_peak_waits_for_the_start_of_its_run() {
     bench.ledger.commit().await.expect("stored");
     assert_eq!(bench.number("SELECT peak_used_bytes FROM runs").await, 5);
     assert_eq!(bench.number("SELECT started_ns FROM runs").await, 2 * SECOND);
+}
+
+#[tokio::test]
+async fn a_name_that_was_deleted_gets_a_number_again() {
+    let mut bench = Bench::new(100).await;
+    bench.accept(1, process(5), None);
+    bench.ledger.commit().await.expect("stored");
+    bench.run("DELETE FROM _process_raw; DELETE FROM _name").await;
+    bench.ledger.forget_names();
+    bench.accept(2, process(6), None);
+    bench.ledger.commit().await.expect("stored");
+    assert_eq!(
+        bench
+            .number("SELECT count(*) FROM process_samples WHERE process = 'engine'")
+            .await,
+        1
+    );
 }

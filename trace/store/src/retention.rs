@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::SqliteConnection;
+use sqlx::{AssertSqlSafe, SqliteConnection};
 
 /// How long things are kept.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +101,17 @@ pub(crate) async fn prune(
     Ok(more)
 }
 
+/// What one step towards the size limit came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trim {
+    /// Nothing is to be done, or nothing can be done now.
+    Done,
+    /// Free pages went back to the file system; there may be more to do.
+    Shrunk,
+    /// Samples had to go; their pages go back with the next step.
+    Deleted(Trimmed),
+}
+
 /// What had to go because the store was too large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trimmed {
@@ -110,32 +121,37 @@ pub(crate) struct Trimmed {
     pub(crate) until_ns: i64,
 }
 
-/// One step towards the size limit: free pages and the log go first, then the oldest minute of samples. `None` when
-/// the store is small enough, or cannot become smaller this way.
+/// One step towards the size limit: the log goes first, then free pages, and only when there are none the oldest minute
+/// of samples.
 pub(crate) async fn trim(
     connection: &mut SqliteConnection,
     path: &Path,
     keep: &Keep,
-) -> Result<Option<Trimmed>, sqlx::Error> {
+) -> Result<Trim, sqlx::Error> {
     let log = log_of(path);
     if size_bytes(path) + size_bytes(&log) <= keep.max_size_bytes {
-        return Ok(None);
+        return Ok(Trim::Done);
     }
-    sqlx::raw_sql(FREE_PAGES).execute(&mut *connection).await?;
-    // The file shrinks when the log is written into it. A reader that stays for long keeps the log from shrinking;
-    // deleting samples would only make it longer.
-    sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        .execute(&mut *connection)
-        .await?;
+    empty_the_log(connection).await?;
     let (database, log) = (size_bytes(path), size_bytes(&log));
     if log > 0 {
+        // Whatever is deleted or moved now makes the log longer and the file no shorter.
         tracing::warn!(
             log_bytes = log,
-            "a reader of the store keeps its write-ahead log from shrinking"
+            "a reader of the store keeps its write-ahead log from shrinking; nothing is deleted meanwhile"
         );
+        return Ok(Trim::Done);
     }
     if database <= keep.max_size_bytes {
-        return Ok(None);
+        return Ok(Trim::Done);
+    }
+    let free = free_pages(connection).await?;
+    if free > 0 {
+        sqlx::raw_sql(FREE_PAGES).execute(&mut *connection).await?;
+        // The file shrinks when the log is written into it.
+        empty_the_log(connection).await?;
+        let shrunk = free_pages(connection).await? < free;
+        return Ok(if shrunk { Trim::Shrunk } else { Trim::Done });
     }
     let many = MANY_A_SECOND.oldest(connection).await?;
     let Some(oldest_ns) = many
@@ -143,12 +159,36 @@ pub(crate) async fn trim(
         .chain(ONE_A_SECOND.oldest(connection).await?)
         .min()
     else {
-        return Ok(None);
+        return Ok(Trim::Done);
     };
     let until_ns = oldest_ns.saturating_add(STEP_NS);
     let rows =
         MANY_A_SECOND.delete(connection, until_ns).await? + ONE_A_SECOND.delete(connection, until_ns).await?;
-    Ok(Some(Trimmed { rows, until_ns }))
+    Ok(Trim::Deleted(Trimmed { rows, until_ns }))
+}
+
+/// Writes the log into the database and empties it, as far as no reader needs it. Readers are hardly waited for: records
+/// wait behind this.
+async fn empty_the_log(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let patience: i64 = sqlx::query_scalar("PRAGMA busy_timeout")
+        .fetch_one(&mut *connection)
+        .await?;
+    sqlx::raw_sql("PRAGMA busy_timeout = 50")
+        .execute(&mut *connection)
+        .await?;
+    let emptied = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&mut *connection)
+        .await;
+    sqlx::raw_sql(AssertSqlSafe(format!("PRAGMA busy_timeout = {patience}")))
+        .execute(connection)
+        .await?;
+    emptied.map(drop)
+}
+
+async fn free_pages(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("PRAGMA freelist_count")
+        .fetch_one(connection)
+        .await
 }
 
 /// The write-ahead log of a database.
@@ -164,6 +204,30 @@ fn size_bytes(file: &Path) -> u64 {
 
 fn before(now_ns: i64, age: Duration) -> i64 {
     now_ns.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// So many names of processes, containers and signals may be there before those without samples are looked for, which
+/// takes a look at every sample.
+const NAMES: i64 = 4_096;
+
+/// Deletes the names that no sample has any more, when there are many; says whether any went.
+pub(crate) async fn prune_names(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    prune_names_beyond(connection, NAMES).await
+}
+
+async fn prune_names_beyond(connection: &mut SqliteConnection, most: i64) -> Result<bool, sqlx::Error> {
+    let names: i64 = sqlx::query_scalar("SELECT count(*) FROM _name")
+        .fetch_one(&mut *connection)
+        .await?;
+    if names <= most {
+        return Ok(false);
+    }
+    let unused = "DELETE FROM _name WHERE id NOT IN (
+        SELECT process_id FROM _process_raw WHERE process_id IS NOT NULL
+        UNION SELECT container_id FROM _process_raw WHERE container_id IS NOT NULL
+        UNION SELECT signal_id FROM _engine_raw)";
+    let deleted = sqlx::query(unused).execute(connection).await?;
+    Ok(deleted.rows_affected() > 0)
 }
 
 /// Decisions that are not settled stay, and so do the newest of each kind: the next number follows from them.

@@ -155,7 +155,7 @@ async fn history_is_kept_longer_and_the_unsettled_always() {
         .await;
     }
     bench
-        .run("INSERT INTO _run VALUES (1, 'n', NULL, 'h', NULL, NULL, 1, 2, 0, 'ok', NULL, 'off')")
+        .run("INSERT INTO _run VALUES (1, 'n', NULL, 'h', NULL, NULL, NULL, 1, 2, 0, 'ok', NULL, 'off')")
         .await;
     prune(&mut bench.connection, 6_100 * SECOND, &KEEP)
         .await
@@ -182,13 +182,18 @@ async fn a_store_that_is_too_large_loses_its_oldest_samples_and_shrinks() {
         max_size_bytes: before * 2 / 3,
         ..KEEP
     };
-    let mut rows = 0;
-    let mut steps = 0;
-    while let Some(trimmed) = trim(&mut bench.connection, &path, &keep).await.expect("trimmed") {
-        rows += trimmed.rows;
-        steps += 1;
-        assert!(steps < 1_000, "it never ends");
-        assert_eq!(trimmed.until_ns, steps * 60 * SECOND);
+    let (mut rows, mut steps, mut shrunk) = (0, 0, 0);
+    loop {
+        match trim(&mut bench.connection, &path, &keep).await.expect("trimmed") {
+            Trim::Done => break,
+            Trim::Shrunk => shrunk += 1,
+            Trim::Deleted(trimmed) => {
+                rows += trimmed.rows;
+                steps += 1;
+                assert_eq!(trimmed.until_ns, steps * 60 * SECOND);
+            }
+        }
+        assert!(steps + shrunk < 1_000, "it never ends");
     }
     let after = size_bytes(&path) + size_bytes(&log_of(&path));
     assert!(
@@ -208,6 +213,93 @@ async fn a_store_that_is_too_large_loses_its_oldest_samples_and_shrinks() {
 }
 
 #[tokio::test]
+async fn free_pages_go_before_samples() {
+    let mut bench = Bench::new().await;
+    let path = bench.folder.path().join("t.db");
+    bench.samples(0..1_000).await;
+    bench
+        .run("CREATE TABLE large AS SELECT zeroblob(40000000) AS bytes; PRAGMA wal_checkpoint(TRUNCATE)")
+        .await;
+    let before = size_bytes(&path);
+    bench.run("DROP TABLE large").await;
+    let keep = Keep {
+        max_size_bytes: before - 20_000_000,
+        ..KEEP
+    };
+    let mut steps = 0;
+    while trim(&mut bench.connection, &path, &keep).await.expect("trimmed") == Trim::Shrunk {
+        steps += 1;
+        assert!(steps < 100, "it never ends");
+    }
+    assert!(steps > 1, "more than one step frees");
+    assert!(size_bytes(&path) <= keep.max_size_bytes);
+    assert_eq!(bench.left().await, (0, 1_000), "no sample had to go");
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_while_a_reader_keeps_the_file_from_shrinking() {
+    let mut bench = Bench::new().await;
+    let path = bench.folder.path().join("t.db");
+    bench.samples(0..1_000).await;
+    let (_, mut reader) = schema::open_to_read(&path).await.expect("a reader");
+    sqlx::raw_sql("BEGIN; SELECT count(*) FROM _device_raw")
+        .execute(&mut reader)
+        .await
+        .expect("it reads");
+    bench.samples(1_000..2_000).await;
+    let keep = Keep {
+        max_size_bytes: 100_000,
+        ..KEEP
+    };
+    for _ in 0..3 {
+        let step = trim(&mut bench.connection, &path, &keep).await;
+        assert_eq!(step.expect("tried"), Trim::Done);
+    }
+    assert_eq!(bench.left().await, (0, 2_000));
+    assert_eq!(
+        bench.number("PRAGMA busy_timeout").await,
+        100,
+        "the writer is as patient as before"
+    );
+    sqlx::raw_sql("COMMIT").execute(&mut reader).await.expect("read");
+    let step = trim(&mut bench.connection, &path, &keep).await.expect("trimmed");
+    assert!(matches!(step, Trim::Deleted(_)), "{step:?}");
+}
+
+#[tokio::test]
+async fn names_go_when_no_sample_has_them() {
+    let mut bench = Bench::new().await;
+    bench
+        .run(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+             INSERT INTO _name SELECT i, 'name ' || i FROM n;
+             INSERT INTO _process_raw (at_ns, device_id, pid, process_id, container_id) VALUES
+                 (1, 1, 1, 10, 20), (2, 1, 1, 10, NULL), (3, 1, 1, NULL, NULL);
+             INSERT INTO _engine_raw VALUES (1, 1, 30, NULL)",
+        )
+        .await;
+    let pruned = prune_names(&mut bench.connection).await.expect("looked");
+    assert!(!pruned, "few names are not worth a look at every sample");
+    assert!(
+        prune_names_beyond(&mut bench.connection, 99)
+            .await
+            .expect("pruned")
+    );
+    assert_eq!(bench.number("SELECT count(*) FROM _name").await, 3);
+    assert_eq!(
+        bench
+            .number("SELECT count(*) FROM _name WHERE id IN (10, 20, 30)")
+            .await,
+        3
+    );
+    assert!(
+        !prune_names_beyond(&mut bench.connection, 0)
+            .await
+            .expect("looked")
+    );
+}
+
+#[tokio::test]
 async fn nothing_is_trimmed_that_would_not_help() {
     let mut bench = Bench::new().await;
     let path = bench.folder.path().join("t.db");
@@ -219,7 +311,7 @@ async fn nothing_is_trimmed_that_would_not_help() {
         trim(&mut bench.connection, &path, &keep)
             .await
             .expect("nothing to do"),
-        None
+        Trim::Done
     );
     bench.connection.close().await.expect("closed");
 }

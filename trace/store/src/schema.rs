@@ -223,8 +223,8 @@ fn read_write(path: &Path) -> SqliteConnectOptions {
         .pragma("journal_size_limit", "67108864")
         .pragma("cache_size", "-16000")
         .analysis_limit(400)
-        // Those for blocks of samples come in two dozen sizes.
-        .statement_cache_capacity(256)
+        // The writer's texts are long, some 200 KiB each when compiled, and few are in use at a time.
+        .statement_cache_capacity(32)
         .busy_timeout(BUSY)
         .disable_statement_logging()
 }

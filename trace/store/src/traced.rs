@@ -10,7 +10,8 @@ use plimsoll_trace::{
 use sqlx::SqliteConnection;
 
 use crate::demangle::demangled;
-use crate::rows::{Blocks, Bound, number};
+use crate::rows::{Blocks, number};
+use crate::script::{self, Script};
 
 /// Kernels and their names that are remembered; more than the programs of a host have.
 const KERNELS: usize = 65_536;
@@ -90,15 +91,15 @@ impl Kernels {
     async fn of(
         &mut self,
         connection: &mut SqliteConnection,
-        run: RunId,
-        device: i64,
-        name: &Arc<str>,
+        begun: &mut bool,
+        (run, device, name): (RunId, i64, &Arc<str>),
     ) -> Result<(i64, Key), sqlx::Error> {
-        let name = self.name(connection, name).await?;
+        let name = self.name(connection, begun, name).await?;
         let key = [run.0, device, name];
         if let Some(id) = self.kernels.get(&key) {
             return Ok((*id, key));
         }
+        script::begin(connection, begun).await?;
         sqlx::query(
             "INSERT INTO _kernel (run_id, device_id, name_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         )
@@ -121,10 +122,16 @@ impl Kernels {
         Ok((id, key))
     }
 
-    async fn name(&mut self, connection: &mut SqliteConnection, raw: &Arc<str>) -> Result<i64, sqlx::Error> {
+    async fn name(
+        &mut self,
+        connection: &mut SqliteConnection,
+        begun: &mut bool,
+        raw: &Arc<str>,
+    ) -> Result<i64, sqlx::Error> {
         if let Some(id) = self.names.get(raw) {
             return Ok(*id);
         }
+        script::begin(connection, begun).await?;
         sqlx::query("INSERT INTO _kernel_name (raw, name) VALUES (?, ?) ON CONFLICT DO NOTHING")
             .bind(&**raw)
             .bind(&*demangled(raw))
@@ -147,7 +154,7 @@ impl<'a> Rows<'a> {
     pub(crate) async fn take(
         &mut self,
         connection: &mut SqliteConnection,
-        known: &mut Kernels,
+        (known, begun): (&mut Kernels, &mut bool),
         at_ns: i64,
         device: Option<i64>,
         traced: &'a Traced,
@@ -155,11 +162,11 @@ impl<'a> Rows<'a> {
         let (run, device, pid) = (traced.run, device.unwrap_or(0), traced.pid);
         match (&traced.work, run) {
             (Work::Kernels(window), Some(run)) => {
-                let kernel = known.of(connection, run, device, &window.name).await?;
+                let kernel = known.of(connection, begun, (run, device, &window.name)).await?;
                 self.window(kernel, pid, window);
             }
             (Work::Span(span), Some(run)) => {
-                let kernel = known.of(connection, run, device, &span.name).await?;
+                let kernel = known.of(connection, begun, (run, device, &span.name)).await?;
                 self.span(kernel.0, pid, span);
             }
             (Work::Copies(window), Some(run)) => {
@@ -216,26 +223,21 @@ impl<'a> Rows<'a> {
             .push([span.start_ns, kernel, pid.into(), span.stream.into(), span.end_ns]);
     }
 
-    pub(crate) async fn store(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    pub(crate) fn store(self, script: &mut Script) {
         let kernels: Vec<[i64; 8]> = self.kernels.iter().map(|(id, total)| total.row(*id)).collect();
-        KERNEL.store(connection, &kernels, numbers).await?;
+        KERNEL.store(script, &kernels, numbers);
         let bucket = |(&(kernel, bucket), &count): (&(i64, u8), &i64)| [kernel, bucket.into(), count];
         let buckets: Vec<[i64; 3]> = self.buckets.iter().map(bucket).collect();
-        BUCKET.store(connection, &buckets, numbers).await?;
+        BUCKET.store(script, &buckets, numbers);
         for ((run, device, direction), sums) in &self.copies {
-            let query = sqlx::query(ADD_COPIES).bind(run).bind(device).bind(*direction);
-            let query = sums.iter().fold(query, |query, sum| query.bind(*sum));
-            query.execute(&mut *connection).await?;
+            script.usual(ADD_COPIES).bind(*run).bind(*device).bind(*direction);
+            numbers(script, sums);
         }
-        WINDOW.store(connection, &self.windows, numbers).await?;
-        SPAN.store(connection, &self.spans, numbers).await?;
-        COPY_WINDOW
-            .store(connection, &self.copy_windows, copy_window)
-            .await?;
-        ALLOCATION
-            .store(connection, &self.allocations, allocation)
-            .await?;
-        ALLOCATOR.store(connection, &self.allocators, allocator).await
+        WINDOW.store(script, &self.windows, numbers);
+        SPAN.store(script, &self.spans, numbers);
+        COPY_WINDOW.store(script, &self.copy_windows, copy_window);
+        ALLOCATION.store(script, &self.allocations, allocation);
+        ALLOCATOR.store(script, &self.allocators, allocator);
     }
 }
 
@@ -264,13 +266,15 @@ fn owned<T>(traced: &Traced, device: i64, work: T) -> Owned<T> {
     }
 }
 
-fn numbers<'q, const N: usize>(query: Bound<'q>, row: &[i64; N]) -> Bound<'q> {
-    row.iter().fold(query, |query, number| query.bind(*number))
+fn numbers<const N: usize>(script: &mut Script, row: &[i64; N]) {
+    for number in row {
+        script.bind(*number);
+    }
 }
 
-fn copy_window<'q>(query: Bound<'q>, row: &Owned<&CopyWindow>) -> Bound<'q> {
+fn copy_window(script: &mut Script, row: &Owned<&CopyWindow>) {
     let copies = row.work;
-    query
+    script
         .bind(copies.start_ns)
         .bind(row.run)
         .bind(row.device)
@@ -279,12 +283,12 @@ fn copy_window<'q>(query: Bound<'q>, row: &Owned<&CopyWindow>) -> Bound<'q> {
         .bind(copies.end_ns)
         .bind(signed(copies.count))
         .bind(signed(copies.bytes))
-        .bind(signed(copies.total_ns))
+        .bind(signed(copies.total_ns));
 }
 
-fn allocation<'q>(query: Bound<'q>, row: &Owned<&Allocation>) -> Bound<'q> {
+fn allocation(script: &mut Script, row: &Owned<&Allocation>) {
     let allocation = row.work;
-    query
+    script
         .bind(allocation.at_ns)
         .bind(row.run)
         .bind(row.device)
@@ -292,12 +296,12 @@ fn allocation<'q>(query: Bound<'q>, row: &Owned<&Allocation>) -> Bound<'q> {
         .bind(allocation.operation.as_str())
         .bind(allocation.kind.as_str())
         .bind(allocation.address.cast_signed())
-        .bind(number(allocation.bytes))
+        .bind(number(allocation.bytes));
 }
 
-fn allocator<'q>(query: Bound<'q>, (at_ns, row): &(i64, Owned<&AllocatorSample>)) -> Bound<'q> {
+fn allocator(script: &mut Script, (at_ns, row): &(i64, Owned<&AllocatorSample>)) {
     let sample = row.work;
-    query
+    script
         .bind(*at_ns)
         .bind(row.pid)
         .bind(row.device)
@@ -310,7 +314,7 @@ fn allocator<'q>(query: Bound<'q>, (at_ns, row): &(i64, Owned<&AllocatorSample>)
         .bind(number(sample.requested_bytes))
         .bind(number(sample.segments))
         .bind(number(sample.largest_free_bytes))
-        .bind(sample.source)
+        .bind(sample.source);
 }
 
 /// A count as SQLite holds it; collectors refuse what is beyond anything that can be meant.

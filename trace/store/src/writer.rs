@@ -22,7 +22,7 @@ use crate::{
     ledger::Ledger,
     lock::Lock,
     queue::{CAPACITY, Item, Queue},
-    retention::{self, Keep, Trimmed},
+    retention::{self, Keep, Trim, Trimmed},
     schema,
 };
 
@@ -277,6 +277,15 @@ struct Keeper {
     told: Option<Instant>,
 }
 
+/// What one look at the house came to.
+struct Step {
+    /// There is more that is too old.
+    more: bool,
+    trim: Trim,
+    /// Numbers of names that the ledger may remember are void.
+    names_went: bool,
+}
+
 impl Keeper {
     const EVERY: Duration = Duration::from_secs(60);
     /// While there is a backlog, a step is made this often.
@@ -315,14 +324,19 @@ impl Keeper {
             return;
         };
         let behind = match self.step(connection, now, now_ns).await {
-            Ok((behind, trimmed)) => {
-                if let Some(trimmed) = trimmed {
+            Ok(step) => {
+                if step.names_went {
+                    ledger.forget_names();
+                }
+                if let Trim::Deleted(trimmed) = step.trim {
                     self.tell(ledger, now, now_ns, trimmed);
                 }
-                behind
+                step.more || step.trim != Trim::Done
             }
             Err(error) => {
                 tracing::warn!(%error, "old samples could not be deleted");
+                // Whether names went before it failed is not known.
+                ledger.forget_names();
                 false
             }
         };
@@ -334,14 +348,20 @@ impl Keeper {
         connection: &mut SqliteConnection,
         now: Instant,
         now_ns: i64,
-    ) -> Result<(bool, Option<Trimmed>), sqlx::Error> {
+    ) -> Result<Step, sqlx::Error> {
         let more = retention::prune(connection, now_ns, &self.keep).await?;
-        let trimmed = retention::trim(connection, &self.path, &self.keep).await?;
+        let trim = retention::trim(connection, &self.path, &self.keep).await?;
+        let mut names_went = false;
         if now >= self.analyze {
-            schema::analyze(connection).await?;
             self.analyze = now + Self::ANALYZE_EVERY;
+            names_went = retention::prune_names(connection).await?;
+            schema::analyze(connection).await?;
         }
-        Ok((more || trimmed.is_some(), trimmed))
+        Ok(Step {
+            more,
+            trim,
+            names_went,
+        })
     }
 
     /// What went for want of room is a loss; that it goes is an event, though not one a minute.

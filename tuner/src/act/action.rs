@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use plimsoll_trace::{ChangeOutcome, ConfigChange, Decision, DecisionOutcome, Event, Record, Stamp};
+use plimsoll_trace::{
+    ChangeOutcome, ConfigChange, Decision, DecisionOutcome, Event, EventKind, Record, Stamp,
+};
 use serde_json::{Value, json};
 
 use super::order::{Ended, Order, Report};
@@ -142,6 +144,11 @@ impl Action {
         decision
             .chain(self.change.clone().map(Record::ConfigChange))
             .collect()
+    }
+
+    /// That the engine answers its health check after a reload.
+    pub(super) fn ready(&self, message: String) -> Event {
+        Event::new(EventKind::EngineReady, message).in_run(self.order.decision.run)
     }
 
     pub(super) fn note(&mut self, key: &str, value: Value) {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use plimsoll_trace::{ChangeOutcome, DecisionOutcome, Stamp, units};
+use plimsoll_trace::{ChangeOutcome, DecisionOutcome, Record, Stamp, units};
 use serde_json::json;
 
 use super::action::{Action, chain};
@@ -45,7 +45,7 @@ impl Action {
     fn run(mut self, plan: &Plan, live: &Live, journal: &dyn Journal) -> Report {
         let engine = Arc::clone(&self.order.engine);
         let mut before = live.latest(&engine.name);
-        before.vram = effect::fresh(before.vram, Stamp::now());
+        before.vram = effect::fresh(&before, Stamp::now(), live.interval());
         if let Err(error) = file::check(&plan.snapshot) {
             self.change = None;
             return self.refuse(&error);
@@ -100,7 +100,16 @@ impl Action {
             json!({ "after_secs": took.as_secs_f64(), "read_back": shown }),
         );
         let applied = Stamp::now();
-        if let Err(error) = journal.commit(self.rows()) {
+        let mut rows = self.rows();
+        if self.order.engine.health.is_some() {
+            let engine = &self.order.engine.name;
+            let message = format!(
+                "{engine} serves again after {}{values}",
+                units::show_duration(took)
+            );
+            rows.push(Record::Event(self.ready(message)));
+        }
+        if let Err(error) = journal.commit(rows) {
             // The engine serves; the row will follow with the outcome.
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::spec::Call;
 
-/// A call may not take longer than this, whatever the engine does.
+/// A call for which no other time is given may not take longer than this, whatever the engine does.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than this of an answer is not read.
 const BODY_LIMIT: u64 = 1 << 20;

@@ -1,6 +1,7 @@
 //! What the executor sees of the world while it acts: kept up to date by the pipeline, read by the action's thread.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ pub struct Latest {
 pub struct Live {
     engines: Mutex<HashMap<String, Latest>>,
     changed: Condvar,
+    interval_millis: AtomicU64,
 }
 
 impl Live {
@@ -42,6 +44,17 @@ impl Live {
     pub fn update(&self, engine: &str, change: impl FnOnce(&mut Latest)) {
         change(self.lock().entry(engine.to_owned()).or_default());
         self.changed.notify_all();
+    }
+
+    /// Tells how often values are read.
+    pub fn set_interval(&self, interval: Duration) {
+        let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        self.interval_millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// How often values are read; zero when nobody said.
+    pub(super) fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_millis.load(Ordering::Relaxed))
     }
 
     /// Waits until `found` answers something, at most until `deadline`.

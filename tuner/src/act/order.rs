@@ -43,6 +43,8 @@ pub enum Ended {
     Failed,
     /// A former daemon ended in the middle; it was undone.
     Interrupted,
+    /// A former daemon ended in the middle, and the file cannot be read, so that is still so.
+    Unresolved,
 }
 
 /// What an action came to, for the pipeline to store and the rules to learn from.

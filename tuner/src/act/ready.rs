@@ -10,9 +10,13 @@ use crate::spec::{Applied, EngineSpec, Probe};
 
 /// How often an engine is asked while it reloads.
 const POLL: Duration = Duration::from_millis(200);
+/// A probe that is just due has this long at least.
+const SHORTEST_PROBE: Duration = Duration::from_secs(1);
 /// Without a read-back, an engine counts as ready after this many answers in a row: the first may still come from
 /// before the reload.
 const PASSES: u32 = 5;
+/// Fractions that differ by less than this part of themselves are the same.
+const PRECISION: f64 = 1e-6;
 
 /// What the read-back says.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +81,10 @@ pub(super) fn wait_until_ready(
                         format!("it shows {key} = {shown} instead of {planned}")
                     }
                     read_back if read_back == ReadBack::Equal || passes >= PASSES => {
-                        match model_answers(health.probe.as_ref()) {
+                        match model_answers(
+                            health.probe.as_ref(),
+                            health.within.saturating_sub(started.elapsed()),
+                        ) {
                             Ok(()) => {
                                 return Readiness::Ready {
                                     read_back,
@@ -106,12 +113,13 @@ pub(super) fn wait_until_ready(
     }
 }
 
-/// Sends the probe request, if one is configured.
-fn model_answers(probe: Option<&Probe>) -> Result<(), String> {
+/// Sends the probe request, if one is configured, and gives the model all the time that is left: its first answer after
+/// a load is slow, and one that is broken off and sent again may only queue up behind itself.
+fn model_answers(probe: Option<&Probe>, left: Duration) -> Result<(), String> {
     let Some(Probe { http: call, body }) = probe else {
         return Ok(());
     };
-    match http::send(call, body, None) {
+    match http::send(call, body, Some(left.max(SHORTEST_PROBE))) {
         Ok(answer) if answer.is_success() => Ok(()),
         Ok(answer) => Err(format!(
             "its model does not answer: {} says {}",
@@ -155,9 +163,12 @@ fn compare(shown: Option<&Value>, wanted: &[(KeyPath, Value)]) -> ReadBack {
     }
 }
 
-/// Numbers are compared as numbers: 1 and 1.0 are the same setting.
+/// Numbers are compared as numbers: 1 and 1.0 are the same setting, and so is 0.9 of an engine that keeps it with single
+/// precision and shows 0.8999999761581421.
 fn same(a: &Value, b: &Value) -> bool {
-    a == b || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if a.total_cmp(&b).is_eq())
+    let close = |a: f64, b: f64| (a - b).abs() <= PRECISION * a.abs().max(b.abs());
+    let integers = a.is_i64() && b.is_i64();
+    a == b || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if !integers && close(a, b))
 }
 
 #[cfg(test)]
@@ -182,5 +193,17 @@ mod tests {
         assert_eq!(compare(Some(&json!([1])), &wanted), ReadBack::Unknown);
         assert_eq!(compare(None, &wanted), ReadBack::Unknown);
         assert_eq!(compare(Some(&shown), &[]), ReadBack::Unknown);
+    }
+
+    #[test]
+    fn a_number_is_the_same_with_less_precision() {
+        assert!(same(&json!(0.9), &json!(f64::from(0.9_f32))));
+        assert!(same(&json!(1), &json!(1.0)) && same(&json!(0), &json!(0.0)));
+        assert!(!same(&json!(0.9), &json!(0.900_01)));
+        assert!(
+            !same(&json!(8_388_608), &json!(8_388_609)),
+            "whole numbers are exact"
+        );
+        assert!(!same(&json!(0), &json!(1e-9)) && !same(&json!("1"), &json!(1)));
     }
 }

@@ -1,12 +1,15 @@
 //! What a former daemon left in the middle: finished or undone at the next start.
 
+use std::time::Instant;
+
 use plimsoll_trace::{ChangeOutcome, ConfigChange, DecisionOutcome};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::action::{Action, chain};
 use super::live::Live;
 use super::order::{Ended, Order, Report};
 use super::panics::caught;
+use super::undo::{PAUSE, WRITING};
 use super::{Journal, plan, ready};
 use crate::file;
 
@@ -15,6 +18,8 @@ use crate::file;
 ///   read the other;
 /// - as planned, or edited by a person since: kept if the engine had been seen to serve with it, else undone. What
 ///   the person wrote stays in either case.
+///
+/// While the file cannot be read, nothing is known, so nothing is decided: [`Ended::Unresolved`].
 #[must_use]
 pub fn recover(order: Order, change: Option<ConfigChange>, live: &Live, journal: &dyn Journal) -> Report {
     let action = Action::resume(order, change);
@@ -29,14 +34,16 @@ fn resolve(mut action: Action, live: &Live, journal: &dyn Journal) -> Report {
     let Some(change) = &mut action.change else {
         return action.interrupted("the daemon ended before anything was written");
     };
-    let now = match file::read(change.path.as_ref()) {
-        Ok(now) => now,
-        Err(error) => {
-            let said = format!(
-                "the daemon ended in the middle, and the file cannot be read now: {}",
-                chain(&error)
-            );
-            return action.give_up(&said);
+    // An editor may be saving it, a disk may not be mounted yet.
+    let deadline = Instant::now() + WRITING;
+    let now = loop {
+        match file::read(change.path.as_ref()) {
+            Ok(now) => break now,
+            Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            Err(error) => {
+                let why = chain(&error);
+                return action.unresolved(&why);
+            }
         }
     };
     let decision = &action.order.decision;
@@ -73,6 +80,28 @@ fn resolve(mut action: Action, live: &Live, journal: &dyn Journal) -> Report {
 impl Action {
     fn interrupted(self, said: &str) -> Report {
         self.end(Ended::Interrupted, DecisionOutcome::Interrupted, said, None)
+    }
+
+    /// The rows stay as they were found, for the next try.
+    fn unresolved(mut self, why: &str) -> Report {
+        const KEY: &str = "unreadable";
+        if self.order.decision.detail.get(KEY).is_none() {
+            tracing::error!(
+                engine = self.order.engine.name,
+                rule = self.order.decision.rule,
+                "{why}; what a former daemon began in it is resolved when it can be read, and no rule of this engine acts before"
+            );
+        }
+        self.note(KEY, json!(why));
+        Report {
+            engine: self.order.engine.name.clone(),
+            rule: self.order.decision.rule.clone(),
+            ended: Ended::Unresolved,
+            effect_bytes: None,
+            base: None,
+            left: None,
+            records: self.rows(),
+        }
     }
 
     /// What the file holds is unknown, so what is under ours stays remembered.

@@ -1,16 +1,22 @@
 //! The ways of making an engine read its file again. Each either was carried out, or says why not.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
 use super::http::{self, HttpError};
 use super::live::ProcessRef;
 use crate::spec::{Reload, ReloadSignal};
+
+/// More of what a command said last is not shown.
+const SAID: usize = 4 << 10;
 
 /// Why a reload was not carried out.
 #[derive(Debug, Error)]
@@ -187,6 +193,9 @@ const fn number(signal: ReloadSignal) -> Signal {
 }
 
 /// Runs a command without a shell, in a process group of its own, which is ended as a whole when the time is over.
+///
+/// What it says goes to a file without a name, not to a pipe: a command that starts an engine may leave it in the
+/// background, and writing to a pipe whose other end is closed would end that.
 fn run(words: &[String], within: Duration) -> Result<(), ReloadError> {
     use std::os::unix::process::CommandExt;
 
@@ -194,27 +203,21 @@ fn run(words: &[String], within: Duration) -> Result<(), ReloadError> {
     let Some((program, arguments)) = words.split_first() else {
         return Ok(());
     };
+    let start = |source| ReloadError::Start {
+        command: command.clone(),
+        source,
+    };
+    let stderr = rustix::fs::memfd_create("plimsoll-reload", MemfdFlags::CLOEXEC)
+        .map(File::from)
+        .map_err(|error| start(error.into()))?;
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+        .stderr(stderr.try_clone().map_err(start)?)
         .process_group(0)
         .spawn()
-        .map_err(|source| ReloadError::Start {
-            command: command.clone(),
-            source,
-        })?;
-    let mut stderr = child.stderr.take();
-    // Read beside the wait, so that a command which says much does not block on a full pipe.
-    let reader = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        if let Some(pipe) = stderr.as_mut() {
-            // What cannot be read is not shown; the exit status decides.
-            drop(pipe.take(64 << 10).read_to_end(&mut text));
-        }
-        String::from_utf8_lossy(&text).trim().to_owned()
-    });
+        .map_err(start)?;
     let deadline = Instant::now() + within;
     let status = loop {
         match child.try_wait() {
@@ -237,12 +240,20 @@ fn run(words: &[String], within: Duration) -> Result<(), ReloadError> {
     if status.success() {
         return Ok(());
     }
-    let stderr = reader.join().unwrap_or_default();
     Err(ReloadError::Command {
         command,
         status: status.to_string(),
-        stderr,
+        stderr: end_of(&stderr),
     })
+}
+
+/// The end of what was written to a file. What cannot be read is not shown; the exit status decides.
+fn end_of(file: &File) -> String {
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    let mut text = vec![0; SAID];
+    let read = file.read_at(&mut text, length.saturating_sub(SAID as u64));
+    text.truncate(read.unwrap_or(0));
+    String::from_utf8_lossy(&text).trim().to_owned()
 }
 
 #[cfg(test)]
@@ -321,6 +332,43 @@ mod tests {
         ));
         let hung = run(&words(&["sleep", "600"]), Duration::from_millis(50));
         assert!(matches!(hung, Err(ReloadError::Hung { .. })));
+    }
+
+    #[test]
+    fn a_command_may_leave_an_engine_in_the_background() {
+        let folder = tempfile::tempdir().unwrap();
+        let (go, wrote) = (folder.path().join("go"), folder.path().join("wrote"));
+        let script = format!(
+            "(while [ ! -e {0} ]; do sleep 0.01; done; echo late >&2 && touch {1}) & echo started >&2; exit 5",
+            go.display(),
+            wrote.display()
+        );
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let words = ["sh", "-c", &script].map(str::to_owned);
+            done.send(run(&words, Duration::from_secs(60)))
+        });
+        // Not only when the engine ends, which is never.
+        let ended = ended.recv_timeout(Duration::from_secs(30));
+        std::fs::write(&go, "").unwrap();
+        let error = ended.expect("ended").unwrap_err().to_string();
+        assert!(error.contains("started"), "{error}");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !wrote.exists() {
+            assert!(Instant::now() < deadline, "it could not write any more");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn of_much_that_was_said_the_end_is_shown() {
+        let script = "i=0; while [ $i -lt 20000 ]; do echo $i >&2; i=$((i+1)); done; exit 1";
+        let words = ["sh", "-c", script].map(str::to_owned);
+        let error = run(&words, Duration::from_secs(60)).unwrap_err().to_string();
+        assert!(
+            error.ends_with("19998\n19999") && error.len() < 2 * SAID,
+            "{error}"
+        );
     }
 
     proptest! {

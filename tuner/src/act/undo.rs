@@ -15,11 +15,12 @@ use crate::adopt::Base;
 use crate::desired;
 use crate::file::{self, FileError};
 use crate::rule::Setting;
+use crate::spec::Reload;
 
 /// So long a person who is writing the file at this very moment is waited for.
-const WRITING: Duration = Duration::from_secs(3);
+pub(super) const WRITING: Duration = Duration::from_secs(3);
 /// Pause between two tries on the file or the engine.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 
 impl Action {
@@ -53,22 +54,32 @@ impl Action {
         let wanted = wanted.unwrap_or_default();
         let restored = Stamp::now();
         let deadline = Instant::now() + self.within();
+        // A call or a signal that failed may be repeated; a command may have done half of its work.
+        let repeatable = matches!(engine.reload, Reload::Signal(_) | Reload::Http(_));
+        let mut failed = None;
         let reloaded = loop {
             // A process that started after the file was restored has read it already.
             let process = live.latest(&engine.name).root;
             if process.is_some_and(|process| started_after(process, restored)) {
                 break Ok(());
             }
-            match reload::carry_out(&engine.reload, process, self.within()) {
-                Ok(()) => break Ok(()),
-                // It refuses to reload, and serves what the file says: perhaps it never read the other.
-                Err(_) if ready::serves(&engine, &wanted) => break Ok(()),
-                Err(error) if Instant::now() >= deadline => break Err(chain(&error)),
-                Err(_) => {
-                    let next = Instant::now() + RELOAD_PAUSE;
-                    live.wait_for(&engine.name, next, |now| (now.root != process).then_some(()));
-                }
+            let error = match failed.take().filter(|_| !repeatable) {
+                Some(error) => error,
+                None => match reload::carry_out(&engine.reload, process, self.within()) {
+                    Ok(()) => break Ok(()),
+                    Err(error) => chain(&error),
+                },
+            };
+            // It refuses to reload, and serves what the file says: perhaps it never read the other.
+            if ready::serves(&engine, &wanted) {
+                break Ok(());
             }
+            if Instant::now() >= deadline {
+                break Err(error);
+            }
+            failed = Some(error);
+            let next = Instant::now() + RELOAD_PAUSE;
+            live.wait_for(&engine.name, next, |now| (now.root != process).then_some(()));
         };
         let ready = reloaded.map_or_else(Readiness::NotReady, |()| {
             ready::wait_until_ready(&engine, &wanted, Instant::now())
@@ -96,6 +107,10 @@ impl Action {
                 self.end(Ended::Failed, DecisionOutcome::Failed, &said, None)
             }
             Readiness::Ready { .. } | Readiness::NotChecked => {
+                if matches!(ready, Readiness::Ready { .. }) {
+                    let message = format!("{} serves again, on its former configuration", engine.name);
+                    self.events.push(self.ready(message));
+                }
                 let said = format!("{problem}; the former file is back and the engine serves it");
                 self.end(Ended::RolledBack, DecisionOutcome::RolledBack, &said, None)
             }

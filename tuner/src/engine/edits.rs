@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use plimsoll_trace::{Event, EventKind, Record, Stamp};
+use plimsoll_trace::{Event, EventKind, Record, Stamp, Verdict};
 use serde_json::json;
 
 use super::Engine;
+use super::proposals::withdrawn;
 use crate::adopt::Base;
 use crate::edit::{Format, KeyPath, Reason};
+use crate::rule::Rule;
 use crate::{desired, diff, edit, file};
+
+const THEIRS: &str = "A person changed its keys in the engine's file.";
 
 impl Engine {
     /// Looks whether a person changed the file. If so, their text is the new base, and the rules on the keys that they
@@ -78,7 +82,7 @@ impl Engine {
         tracing::warn!(engine = self.name(), "{message}");
         let detail = json!({ "path": base.path, "keys": keys, "before_text": base.text });
         vec![Record::Event(
-            Event::new(EventKind::ConfigReloaded, message).with_detail(detail),
+            Event::new(EventKind::EngineFileLeft, message).with_detail(detail),
         )]
     }
 
@@ -92,7 +96,13 @@ impl Engine {
         let changed = desired::touched_keys(before, edited, config.format, &all);
         // Against a text that cannot be read, they changed them all.
         let changed = changed.unwrap_or_else(|_| all.iter().cloned().collect());
-        let suspended = self.memo.ladder.suspend(&self.ladder, &changed, now);
+        let heeded = self.heeded(before, edited, &changed, config.format);
+        let mut others = self.ladder.clone();
+        others.rules.retain(|rule| !heeded.contains(&rule.name));
+        let suspended = self.memo.ladder.suspend(&others, &changed, now);
+        let mut closed = self.close(&suspended, THEIRS);
+        heeded.iter().for_each(|rule| self.memo.ladder.heed(rule));
+        closed.extend(self.close(&heeded, "A person wrote what it advised, so that is their own."));
         if let Some(base) = self.memo.base.take() {
             match base.adopt(edited, config.format) {
                 // What is ours stays remembered for as long as it is in the file, also when its rule is suspended.
@@ -107,7 +117,8 @@ impl Engine {
                 // What is ours cannot be told from what is theirs: all of it is theirs.
                 Err(_) => {
                     let keys: Vec<KeyPath> = all.into_iter().collect();
-                    self.memo.ladder.suspend(&self.ladder, &keys, now);
+                    let rules = self.memo.ladder.suspend(&self.ladder, &keys, now);
+                    closed.extend(self.close(&rules, THEIRS));
                 }
             }
         }
@@ -123,9 +134,38 @@ impl Engine {
             "keys": changed.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "suspended": suspended,
         });
-        vec![Record::Event(
-            Event::new(EventKind::HumanEdit, message).with_detail(detail),
-        )]
+        let event = Event::new(EventKind::HumanEdit, message).with_detail(detail);
+        std::iter::once(Record::Event(event)).chain(closed).collect()
+    }
+
+    /// The rules whose proposal a person follows with an edit: those of their keys that were changed have the advised value.
+    /// To follow in part is to follow, because a scale is of the value that was there before.
+    fn heeded(&self, before: &[u8], edited: &[u8], changed: &[KeyPath], format: Format) -> Vec<String> {
+        let base = self.memo.base.as_ref();
+        let base = base.map_or(before, |base| base.text.as_bytes());
+        let follows = |rule: &Rule| {
+            let proposal = self.proposals.get(&rule.name)?;
+            let own = self.overlays(std::slice::from_ref(&rule.name));
+            let advised = desired::render(base, format, &own).ok()?;
+            let paths = rule.set.iter().map(|setting| &setting.path);
+            let theirs: Vec<&KeyPath> = paths
+                .filter(|path| changed.iter().any(|key| key.overlaps(path)))
+                .collect();
+            let is_theirs = !theirs.is_empty();
+            let differs = desired::touched_keys(&advised, edited, format, theirs).ok()?;
+            Some(proposal.verdict == Verdict::Apply && is_theirs && differs.is_empty())
+        };
+        let rules = self.ladder.rules.iter();
+        rules
+            .filter(|rule| follows(rule) == Some(true))
+            .map(|rule| rule.name.clone())
+            .collect()
+    }
+
+    /// Closes what was proposed for these rules.
+    fn close(&mut self, rules: &[String], why: &str) -> Vec<Record> {
+        let proposals = rules.iter().filter_map(|rule| self.proposals.remove(rule));
+        proposals.map(|proposal| withdrawn(proposal, why)).collect()
     }
 }
 

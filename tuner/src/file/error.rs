@@ -1,7 +1,7 @@
 //! Why a file was not read or not replaced.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -40,13 +40,21 @@ pub enum FileError {
         /// The system's reason.
         source: io::Error,
     },
-    /// A link that others could turn.
+    /// A symbolic link.
+    #[error("{} is a symbolic link, and links are not edited; {}", .path.display(), instead(.target.as_deref()))]
+    Link {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads, when that can be told.
+        target: Option<PathBuf>,
+    },
+    /// A folder on the way is a link that others could turn.
     #[error(
-        "{} is a link into {}, where everybody may write; name the file itself in `config`, or close the folder to others",
+        "{} lies behind a link into {}, where everybody may write; name the folder itself in `config`, or close it to others",
         .path.display(), .folder.display()
     )]
     LinkToOpenFolder {
-        /// The link.
+        /// The path as configured.
         path: PathBuf,
         /// Where it leads.
         folder: PathBuf,
@@ -120,4 +128,17 @@ pub enum FileError {
         /// The system's reason.
         source: io::Error,
     },
+}
+
+/// What to write in the configuration in place of a link.
+fn instead(target: Option<&Path>) -> String {
+    target.map_or_else(
+        || "name the file itself in `config`".to_owned(),
+        |target| {
+            format!(
+                "if {} may be changed, name it itself in `config`",
+                target.display()
+            )
+        },
+    )
 }

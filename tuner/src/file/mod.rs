@@ -4,8 +4,9 @@
 //! if the file is still what the snapshot says. A person who saves the file at the same moment wins, whichever way their
 //! editor writes: nothing that they wrote is ever lost. How: see [`replace`].
 //!
-//! Links are followed once, by [`read`]; what they lead to is what is written, so the link itself stays. A link that leads
-//! into a folder in which everybody may write is refused, because others could then choose what is written to.
+//! A file that is a symbolic link is refused: to replace it would cut the link, to write behind it would change a file that
+//! nobody named. Folders on the way may be links, unless they lead into one in which everybody may write, because others
+//! could then choose what is written to.
 
 mod draft;
 mod error;
@@ -20,6 +21,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 pub use error::FileError;
@@ -31,7 +33,7 @@ use crate::edit::MAX_BYTES;
 /// A file as it was at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Where it lies, links resolved.
+    /// Where it lies, links among its folders resolved.
     pub path: PathBuf,
     /// What is in it.
     pub bytes: Vec<u8>,
@@ -65,11 +67,11 @@ pub fn hash(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Reads a file, following links.
+/// Reads a file.
 ///
 /// # Errors
-/// [`FileError`] when there is none, it is no regular file, cannot be read, is too large to be a configuration, or lies
-/// behind a link that others control.
+/// [`FileError`] when there is none, it is a link or no regular file, cannot be read, is too large to be a configuration,
+/// or lies in a folder that others control.
 pub fn read(path: &Path) -> Result<Snapshot, FileError> {
     let resolved = resolve(path)?;
     let unreadable = |source| FileError::Unreadable {
@@ -78,7 +80,13 @@ pub fn read(path: &Path) -> Result<Snapshot, FileError> {
     };
     // A pipe would make a plain open wait for its other end.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
-    let file = rustix::fs::open(&resolved, flags, Mode::empty()).map_err(|error| unreadable(error.into()))?;
+    let file = rustix::fs::open(&resolved, flags, Mode::empty()).map_err(|error| match error {
+        Errno::NOENT => FileError::Missing {
+            path: path.to_owned(),
+        },
+        Errno::LOOP => link(&resolved),
+        error => unreadable(error.into()),
+    })?;
     snapshot(File::from(file), resolved)
 }
 
@@ -117,6 +125,19 @@ fn snapshot(mut file: File, path: PathBuf) -> Result<Snapshot, FileError> {
     })
 }
 
+/// The refusal of a link, with what it leads to.
+fn link(path: &Path) -> FileError {
+    let aim = || {
+        let target = fs::read_link(path).ok()?;
+        Some(path.parent()?.join(target))
+    };
+    FileError::Link {
+        path: path.to_owned(),
+        target: fs::canonicalize(path).ok().or_else(aim),
+    }
+}
+
+/// The path with the links among its folders resolved, so that nobody can turn them meanwhile.
 fn resolve(path: &Path) -> Result<PathBuf, FileError> {
     let unreadable = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound => FileError::Missing {
@@ -127,23 +148,20 @@ fn resolve(path: &Path) -> Result<PathBuf, FileError> {
             source,
         },
     };
-    let resolved = fs::canonicalize(path).map_err(unreadable)?;
-    if !fs::symlink_metadata(&resolved).map_err(unreadable)?.is_file() {
-        return Err(FileError::NotRegular { path: resolved });
-    }
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let beside = fs::canonicalize(parent).map_err(unreadable)?;
-    if let Some(folder) = resolved.parent().filter(|folder| **folder != beside) {
-        let mode = fs::metadata(folder).map_err(unreadable)?.permissions().mode();
+    let (Some(named), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(FileError::NotRegular {
+            path: path.to_owned(),
+        });
+    };
+    let folder = fs::canonicalize(named).map_err(unreadable)?;
+    if folder != named {
+        let mode = fs::metadata(&folder).map_err(unreadable)?.permissions().mode();
         if mode & 0o002 != 0 {
             return Err(FileError::LinkToOpenFolder {
                 path: path.to_owned(),
-                folder: folder.to_owned(),
+                folder,
             });
         }
     }
-    Ok(resolved)
+    Ok(folder.join(name))
 }

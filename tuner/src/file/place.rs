@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -93,7 +93,8 @@ impl Place {
         };
         match read(&self.path) {
             Ok(now) if same(&now) => Ok(()),
-            Ok(_) | Err(FileError::Missing { .. } | FileError::NotRegular { .. }) => {
+            Ok(_)
+            | Err(FileError::Missing { .. } | FileError::NotRegular { .. } | FileError::Link { .. }) => {
                 Err(FileError::ChangedMeanwhile {
                     path: self.path.clone(),
                 })
@@ -182,7 +183,11 @@ impl Place {
     }
 }
 
-/// A folder that other Plimsoll processes keep out of, until this is dropped or the process ends.
+/// So long another of us is waited for: engines may have their files in one folder, and a replacement takes
+/// milliseconds, or a second where somebody has the file open.
+const LOCKED_FOR: Duration = Duration::from_secs(3);
+
+/// A folder that all others of us keep out of, in this process and in others, until this is dropped or the process ends.
 ///
 /// It is given back by word, not by closing: a process that is just being started holds a copy of each of our
 /// descriptors until it becomes another program.
@@ -195,17 +200,26 @@ impl Locked {
             source,
         };
         let directory = File::open(folder).map_err(unreadable)?;
-        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            // Some network filesystems have no locks.
-            Ok(()) | Err(Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS | Errno::INVAL) => Ok(Self(directory)),
-            Err(Errno::WOULDBLOCK) => Err(FileError::Locked {
-                folder: folder.to_owned(),
-            }),
-            Err(error) => Err(FileError::Step {
-                path: folder.to_owned(),
-                step: "lock the folder",
-                source: error.into(),
-            }),
+        let deadline = Instant::now() + LOCKED_FOR;
+        loop {
+            return match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                // Some network filesystems have no locks.
+                Ok(()) | Err(Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS | Errno::INVAL) => {
+                    Ok(Self(directory))
+                }
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10));
+                    continue;
+                }
+                Err(Errno::WOULDBLOCK) => Err(FileError::Locked {
+                    folder: folder.to_owned(),
+                }),
+                Err(error) => Err(FileError::Step {
+                    path: folder.to_owned(),
+                    step: "lock the folder",
+                    source: error.into(),
+                }),
+            };
         }
     }
 }

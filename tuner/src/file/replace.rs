@@ -121,8 +121,9 @@ impl Place {
             };
             let out = self.look_at_when_quiet(draft);
             if (&out.identity, &out.hash) == (&in_place.identity, &in_place.hash) {
-                if out.writer.is_some() {
-                    // Somebody has it open, and their next write must not go to a file without a name.
+                if out.writer.is_some() || out.hash.is_none() {
+                    // Somebody has it open, and their next write must not go to a file without a name. Or what is in it
+                    // cannot be told, so it may be more than what was there before.
                     break;
                 }
                 self.tidy(draft);

@@ -103,19 +103,38 @@ fn the_new_text_is_in_place_and_nothing_else_changed() {
 }
 
 #[test]
-fn a_link_stays_and_its_target_is_written() {
-    let (folder, path) = file();
+fn a_link_is_refused_with_what_it_leads_to() {
+    let (_folder, path) = file();
     let links = tempfile::tempdir().expect("a folder");
     let link = links.path().join("link.yaml");
     symlink(&path, &link).expect("linked");
-    let snapshot = read(&link).expect("read");
+    let error = read(&link).expect_err("refused").to_string();
+    assert_eq!(
+        error,
+        format!(
+            "{} is a symbolic link, and links are not edited; if {} may be changed, name it itself in `config`",
+            link.display(),
+            path.display()
+        )
+    );
+    assert_eq!(fs::read_link(&link).expect("still a link"), path);
+    assert_eq!(text(&path), OLD);
+}
+
+#[test]
+fn a_folder_may_be_a_link_but_not_into_one_that_is_open_to_all() {
+    let (folder, path) = file();
+    let links = tempfile::tempdir().expect("a folder");
+    let behind = links.path().join("folder");
+    symlink(folder.path(), &behind).expect("linked");
+    let linked = behind.join(path.file_name().expect("a name"));
+    let snapshot = read(&linked).expect("read");
     assert_eq!(snapshot.path, path);
     replace(&snapshot, NEW.as_bytes()).expect("replaced");
-    assert_eq!(fs::read_link(&link).expect("still a link"), path);
-    assert_eq!((text(&path).as_str(), text(&link).as_str()), (NEW, NEW));
+    assert_eq!(text(&path), NEW);
 
     fs::set_permissions(folder.path(), Permissions::from_mode(0o1777)).expect("set");
-    assert!(matches!(read(&link), Err(FileError::LinkToOpenFolder { .. })));
+    assert!(matches!(read(&linked), Err(FileError::LinkToOpenFolder { .. })));
     assert!(read(&path).is_ok(), "named itself, it is the person's own choice");
 }
 
@@ -142,7 +161,8 @@ fn what_is_no_file_is_refused() {
     assert!(matches!(read(&pipe), Err(FileError::NotRegular { .. })));
     let dangling = path.with_extension("link");
     symlink("nowhere", &dangling).expect("linked");
-    assert!(matches!(read(&dangling), Err(FileError::Missing { .. })));
+    let nowhere = dangling.with_file_name("nowhere");
+    assert!(matches!(read(&dangling), Err(FileError::Link { target: Some(to), .. }) if to == nowhere));
     let large = fs::File::create(&path).expect("created");
     large
         .set_len(crate::edit::MAX_BYTES as u64 + 1)
@@ -191,18 +211,57 @@ fn two_of_us_do_not_write_at_once() {
     let mut second = None;
     replace_with(&snapshot, NEW.as_bytes(), &mut |step| {
         if step == Step::Named {
-            second = Some((
-                replace(&snapshot, LATER.as_bytes()),
-                clean_leftovers(path.parent().expect("a folder")),
-            ));
+            second = Some(clean_leftovers(path.parent().expect("a folder")));
         }
     })
     .expect("replaced");
-    assert!(matches!(
-        second,
-        Some((Err(FileError::Locked { .. }), Err(FileError::Locked { .. })))
-    ));
+    assert!(matches!(second, Some(Err(FileError::Locked { .. }))));
     assert_eq!(text(&path), NEW);
+}
+
+#[test]
+fn files_in_one_folder_wait_for_each_other() {
+    let (_folder, path) = file();
+    let other = path.with_extension("yml");
+    fs::write(&other, OLD).expect("written");
+    let (snapshot, second) = (read(&path).expect("read"), read(&other).expect("read"));
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        replace_with(&snapshot, NEW.as_bytes(), &mut |step| {
+            if step == Step::Permitted {
+                let (done, second) = (done.clone(), &second);
+                scope.spawn(move || done.send(replace(second, LATER.as_bytes())));
+                // It does not end as long as the folder is ours, so this is only to let it come as far as it can.
+                let early = ended.recv_timeout(std::time::Duration::from_millis(100));
+                assert!(early.is_err(), "{early:?}");
+            }
+        })
+        .expect("replaced");
+        ended.recv().expect("ended").expect("replaced");
+    });
+    assert_eq!((text(&path).as_str(), text(&other).as_str()), (NEW, LATER));
+}
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_the_same() {
+    let (_folder, path) = file();
+    let snapshot = read(&path).expect("read");
+    let large = crate::edit::MAX_BYTES as u64 + 1;
+    let outcome = replace_with(&snapshot, NEW.as_bytes(), &mut |step| match step {
+        Step::Checked => {
+            let beside = path.with_extension("swp");
+            let file = fs::File::create(&beside).expect("created");
+            file.set_len(large).expect("set");
+            fs::rename(&beside, &path).expect("renamed");
+        }
+        Step::GivingBack => save(&path, Save::Rename, LATER),
+        _ => {}
+    });
+    let Err(FileError::Contended { kept, .. }) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(text(&path), LATER, "what they saved last");
+    assert_eq!(fs::metadata(&kept).expect("kept").len(), large);
 }
 
 #[test]

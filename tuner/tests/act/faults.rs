@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use plimsoll_trace::{ChangeOutcome, DecisionOutcome};
+use plimsoll_tuner::Reload;
 use plimsoll_tuner::act::{self, Ended};
 
 use super::engine::{Fault, When};
-use super::world::{Daemon, PERSON, World, file_values};
+use super::world::{Daemon, PERSON, RULES, World, file_values};
 
 /// Takes the first rung on an engine with these faults.
 fn take(faults: &[Fault]) -> (World, Daemon, act::Report) {
@@ -77,6 +78,22 @@ fn an_engine_that_dies_stops_all_acting() {
         rows.events
     );
     assert!(daemon.act(0.95).is_none(), "no other rung either");
+}
+
+#[test]
+fn a_command_is_run_once_each_way() {
+    let world = World::new();
+    let ran = world.folder.join("ran");
+    let mut spec = world.spec();
+    let script = format!("echo run >> {}; exit 1", ran.display());
+    spec.reload = Reload::Command(["sh", "-c", &script].map(str::to_owned).to_vec());
+    // So that it never counts as serving.
+    spec.health.as_mut().expect("a health check").http += "/of/somebody/else";
+    let mut daemon = Daemon::start_with(&world.paths, world.book(), spec, RULES);
+    let report = daemon.act(0.85).expect("an action");
+    assert_eq!(report.ended, Ended::Failed, "{:?}", report.records);
+    assert_eq!(std::fs::read_to_string(ran).unwrap(), "run\nrun\n");
+    assert_eq!(world.text(), PERSON);
 }
 
 #[test]

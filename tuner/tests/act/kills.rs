@@ -223,6 +223,25 @@ fn while_a_change_is_taken_back() {
     everywhere(taken(0), &[Fault::Refuses], 0.95);
 }
 
+#[test]
+fn what_cannot_be_read_is_resolved_when_it_can() {
+    let world = World::new();
+    let point = Point::Request(0, When::Before);
+    assert!(killed(&world, 0.95, point));
+    let (planned, away) = (world.text(), world.folder.join("away"));
+    std::fs::rename(world.file(), &away).unwrap();
+    {
+        let mut next = Daemon::start(&world.paths, world.book());
+        let decision = next.book.rows().last().clone();
+        assert_eq!(decision.outcome, DecisionOutcome::Applying, "{decision:?}");
+        assert!(decision.detail["unreadable"].is_string(), "{decision:?}");
+        std::fs::rename(&away, world.file()).unwrap();
+        assert_eq!(next.engine.file_changed(next.now), [], "it is no person's edit");
+        assert!(next.act(0.95).is_none(), "and no rule acts before it is resolved");
+    }
+    check_after(&world, point, PERSON, &planned);
+}
+
 /// The daemon that puts things in order is killed as well.
 #[test]
 fn while_a_former_kill_is_resolved() {

@@ -1,6 +1,6 @@
 //! What is remembered of the person's text, however Plimsoll's own configuration changes under it.
 
-use plimsoll_trace::{DecisionOutcome, Mode};
+use plimsoll_trace::{Decision, DecisionOutcome, Mode};
 use plimsoll_tuner::act::Ended;
 use plimsoll_tuner::{ConfigFile, Engine, Format};
 
@@ -176,18 +176,69 @@ fn another_name_for_the_engine_inherits_what_is_known_of_its_file() {
     assert!(!Engine::new(elsewhere, ladder(RULES), None).inherits(&memo));
 }
 
+fn proposed(world: &World) -> Vec<Decision> {
+    let rows = world.book().rows();
+    let open = rows
+        .decisions
+        .into_values()
+        .filter(|it| it.outcome == DecisionOutcome::Proposed);
+    open.collect()
+}
+
+/// One rule proposes, and a person edits the file.
+fn edited_while_proposed(text: &str) -> (World, Daemon) {
+    let rule = RULES.rfind("[[rule]]").expect("the second");
+    let advise = RULES[rule..].replace("\"act\"", "\"advise\"");
+    let world = World::new();
+    let mut daemon = Daemon::start_with(&world.paths, world.book(), world.spec(), &advise);
+    daemon.tick(0.95);
+    assert_eq!(proposed(&world).len(), 1);
+    world.save(text);
+    let records = daemon.engine.file_changed(daemon.now);
+    daemon.store(records);
+    (world, daemon)
+}
+
+/// Whether any rule has to be given its keys back before it says anything again.
+fn is_suspended(daemon: &Daemon) -> bool {
+    let memo: serde_json::Value = serde_json::from_str(&daemon.engine.remembered()).unwrap();
+    let rules = memo["ladder"]["rules"].as_object().unwrap();
+    rules
+        .values()
+        .any(|rule| rule["suspended"].as_array().is_some_and(|keys| !keys.is_empty()))
+}
+
+#[test]
+fn who_writes_what_was_advised_has_followed_the_rule() {
+    let all = PERSON.replace("batch: 64", "batch: 32 # as advised") + "swap: true\n";
+    let (world, mut daemon) = edited_while_proposed(&all);
+    assert_eq!(proposed(&world), []);
+    assert!(!is_suspended(&daemon));
+    let said = world.book().rows().last().explanation.clone();
+    assert!(said.contains("A person wrote what it advised"), "{said}");
+    // It does not repeat itself, and takes nothing of theirs back.
+    daemon.tick(0.95);
+    daemon.tick(0.05);
+    daemon.tick(0.05);
+    assert_eq!(proposed(&world), []);
+    assert_eq!(world.text(), all);
+}
+
+#[test]
+fn a_proposal_on_keys_that_a_person_changed_is_closed() {
+    let (world, mut daemon) = edited_while_proposed(&PERSON.replace("batch: 64", "batch: 48"));
+    assert_eq!(proposed(&world), []);
+    assert!(is_suspended(&daemon));
+    let said = world.book().rows().last().explanation.clone();
+    assert!(said.contains("Withdrawn: A person changed its keys"), "{said}");
+    daemon.tick(0.95);
+    assert_eq!(proposed(&world), []);
+}
+
 #[test]
 fn proposals_outlive_the_daemon_and_not_their_rule() {
     let advise = RULES.replace("\"act\"", "\"advise\"");
     let world = World::new();
-    let proposed = |world: &World| {
-        let rows = world.book().rows();
-        let open = rows
-            .decisions
-            .into_values()
-            .filter(|it| it.outcome == DecisionOutcome::Proposed);
-        open.collect::<Vec<_>>()
-    };
     let mut daemon = Daemon::start_with(&world.paths, world.book(), world.spec(), &advise);
     daemon.tick(0.85);
     assert_eq!(proposed(&world).len(), 1);

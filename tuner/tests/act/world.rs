@@ -213,6 +213,9 @@ impl Daemon {
             let order = self.engine.resume(decision);
             let report = act::recover(order, change, &self.live, &self.book);
             self.finished(&report);
+            if report.ended == act::Ended::Unresolved {
+                return;
+            }
             self.engine.hold(false);
         }
         self.engine.settle(self.now);

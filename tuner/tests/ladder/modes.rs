@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_trace::Verdict;
-use plimsoll_tuner::Outcome;
-
-use super::drive::{Drive, GIB, one_rung};
+use super::drive::{Drive, one_rung};
 
 #[test]
 fn observe_records_once_and_again_after_the_pressure_was_over() {
@@ -34,22 +31,17 @@ fn a_proposal_is_made_once_and_waits_for_a_person() {
     drive.run(500, Some(0.95));
     assert_eq!(drive.logged(), [(11, "apply quantize")]);
     assert_eq!(drive.phase(), "proposed");
-    let rungs = drive
-        .state
-        .start(&drive.ladder, "quantize", Verdict::Apply, drive.now)
-        .expect("it is proposed");
-    assert_eq!(rungs, ["quantize"]);
-    assert_eq!(drive.phase(), "applying");
-    drive.run(5, Some(0.95));
-    drive.state.on_outcome(
-        "quantize",
-        Outcome::Kept {
-            effect_bytes: Some(5 * GIB),
-        },
-        drive.now,
-    );
+    drive.run(500, Some(0.95));
+    assert_eq!(drive.log.len(), 1);
+}
+
+#[test]
+fn the_release_of_a_rung_is_proposed_once_and_withdrawn_with_its_reason() {
+    let mut drive = Drive::new(one_rung("act", "saves = '5GiB'"));
+    drive.run(11, Some(0.95));
     assert_eq!(drive.active(), ["quantize"]);
-    // Its release is proposed once too, withdrawn when the pressure would be back, and proposed again.
+    // It may not act any more, and holds a rung.
+    drive.ladder = one_rung("advise", "saves = '5GiB'");
     drive.run(500, Some(0.30));
     drive.run(10, Some(0.70));
     assert_eq!(drive.withdrawn, ["The pressure would come back."]);
@@ -58,19 +50,11 @@ fn a_proposal_is_made_once_and_waits_for_a_person() {
         drive.logged(),
         [
             (11, "apply quantize"),
-            (565, "release quantize"),
-            (1046, "release quantize")
+            (71, "release quantize"),
+            (552, "release quantize")
         ]
     );
-    let rungs = drive
-        .state
-        .start(&drive.ladder, "quantize", Verdict::Release, drive.now)
-        .expect("it is proposed");
-    assert!(rungs.is_empty());
-    drive
-        .state
-        .on_outcome("quantize", Outcome::Kept { effect_bytes: None }, drive.now);
-    assert!(drive.active().is_empty());
+    assert_eq!(drive.active(), ["quantize"], "nothing was changed");
 }
 
 #[test]

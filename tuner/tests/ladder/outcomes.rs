@@ -1,6 +1,5 @@
 //! What follows from outcomes, and from what a person does.
 
-use plimsoll_trace::Verdict;
 use plimsoll_tuner::Outcome;
 
 use super::drive::{Drive, one_rung, two_rungs};
@@ -96,26 +95,13 @@ fn a_persons_edit_suspends_the_rules_that_set_the_same_keys() {
 }
 
 #[test]
-fn a_revert_stands_until_the_pressure_is_over() {
-    let mut drive = Drive::new(one_rung("act", "saves = '5GiB'"));
-    drive.run(11, Some(0.95));
-    let wish = |drive: &mut Drive| {
-        drive
-            .state
-            .start(&drive.ladder, "quantize", Verdict::Revert, drive.now)
-    };
-    assert_eq!(wish(&mut drive), Ok(vec![]));
-    drive
-        .state
-        .on_outcome("quantize", Outcome::Kept { effect_bytes: None }, drive.now);
-    drive.run(1_000, Some(0.95));
-    assert_eq!(drive.log.len(), 1);
-    assert_eq!(drive.phase(), "gated");
-    assert_eq!(
-        wish(&mut drive).expect_err("off").to_string(),
-        "'quantize' is not in force"
-    );
-    drive.run(1, Some(0.75));
-    drive.run(11, Some(0.95));
-    assert_eq!(drive.log.len(), 2);
+fn one_rule_alone_is_given_its_keys_back() {
+    let mut drive = Drive::new(two_rungs());
+    let keys = ["model", "gradient_checkpointing"].map(|key| key.parse().expect("a path"));
+    drive.state.suspend(&drive.ladder, &keys, drive.now);
+    drive.run(100, Some(0.95));
+    assert_eq!(drive.logged(), []);
+    drive.state.lift("quantize");
+    drive.run(2, Some(0.95));
+    assert_eq!(drive.active(), ["quantize"], "and no other");
 }

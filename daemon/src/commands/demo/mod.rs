@@ -79,7 +79,7 @@ async fn show(arguments: &cli::Demo) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     let error = anyhow::anyhow!(
-        "not both rules were applied and kept; see {}",
+        "not both rules were applied and kept with an effect that was seen and the comments intact; see {}",
         world.files.daemon_log.display()
     );
     Err(Failure::new(Status::Failed, error))

@@ -11,7 +11,7 @@ use super::world::World;
 
 pub(super) struct Summary {
     pub(super) text: String,
-    /// Whether both rules were applied and kept.
+    /// Whether both rules were applied and kept, in order, with an effect that was seen and every comment intact.
     pub(super) complete: bool,
 }
 
@@ -23,7 +23,8 @@ pub(super) async fn make(
 ) -> anyhow::Result<Summary> {
     let mut text = String::new();
     let decisions = "SELECT d.rule, d.verdict, d.outcome, d.value, d.threshold, \
-         json_extract(d.detail, '$.effect.freed_bytes'), \
+         json_extract(d.detail, '$.effect.freed_bytes'), json_extract(d.detail, '$.file.reload'), \
+         json_extract(d.detail, '$.ready.after_secs'), json_extract(d.detail, '$.ready.read_back'), \
          (d.at_ns - (SELECT min(started_ns) FROM runs)) / 1000000 \
          FROM decisions d ORDER BY d.id";
     let table = reader
@@ -39,6 +40,9 @@ pub(super) async fn make(
             value,
             threshold,
             freed,
+            reload,
+            ready_secs,
+            read_back,
             at_ms,
         ] = row.as_slice()
         else {
@@ -49,7 +53,7 @@ pub(super) async fn make(
                 .as_f64()
                 .map_or_else(|| "unknown".to_owned(), units::show_ratio)
         };
-        let freed = freed.as_f64().map_or_else(
+        let effect = freed.as_f64().map_or_else(
             || "effect unknown".to_owned(),
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "printed")]
             |bytes| format!("{} freed", units::show_bytes(bytes.max(0.0) as u64)),
@@ -59,16 +63,19 @@ pub(super) async fn make(
             .map_or_else(String::new, |ms| format!("at {:.1} s ", ms / 1000.0));
         writeln!(
             text,
-            "  {at}rule {rule} ({verdict}): {outcome}; memory at {}, line at {}, {freed}",
+            "  {at}rule {rule} ({verdict}): {outcome}; memory at {}, line at {}, {effect}",
             percent(value),
             percent(threshold)
         )?;
+        if let Some(secs) = ready_secs.as_f64() {
+            writeln!(text, "    {}", reloaded(reload, secs, read_back))?;
+        }
         if outcome == "kept" && verdict == "apply" {
-            kept.push(rule.clone());
+            kept.push((rule.clone(), freed.as_f64().is_some()));
         }
     }
-    let place = |name: &str| kept.iter().position(|rule| rule == name);
-    let complete =
+    let place = |name: &str| kept.iter().position(|(rule, seen)| rule == name && *seen);
+    let in_order =
         matches!((place("checkpointing"), place("quantize")), (Some(first), Some(then)) if first < then);
     let counts = "SELECT (SELECT count(*) FROM events WHERE kind = 'out_of_memory'), max(used_bytes), \
          max(total_bytes - coalesce(reserved_bytes, 0)), count(*) FROM device_samples";
@@ -138,5 +145,23 @@ pub(super) async fn make(
         alone.lost,
         "",
     )?;
-    Ok(Summary { text: head, complete })
+    Ok(Summary {
+        text: head,
+        complete: in_order && intact,
+    })
+}
+
+/// How the engine took a change over, in the words of the decision's row.
+fn reloaded(reload: &Value, ready_secs: f64, read_back: &Value) -> String {
+    let by = match reload {
+        Value::Text(by) => by
+            .strip_prefix("signal ")
+            .map_or_else(|| by.clone(), |signal| format!("SIG{signal}")),
+        _ => "a way that is unknown".to_owned(),
+    };
+    let shown = match read_back {
+        Value::Text(word) if word == "equal" => "new values shown",
+        _ => "values not shown",
+    };
+    format!("reloaded by {by}, served again after {ready_secs:.1} s, {shown}")
 }

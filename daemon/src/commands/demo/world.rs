@@ -160,6 +160,7 @@ impl World {
             .env("PLIMSOLL_SIM_GPU", &files.gpu)
             .env_remove("PLIMSOLL_SOCKET")
             .env_remove("PLIMSOLL_DB")
+            .env_remove("PLIMSOLL_NVML_LIBRARY")
             .env_remove("PLIMSOLL_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -9,13 +9,16 @@ use anyhow::Context;
 use jiff::Timestamp;
 use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
-use plimsoll_reports::{Theme, find_run, html, load, show, svg};
+use plimsoll_reports::{Theme, find_run, html, load, runs, show, svg};
 use plimsoll_store::Reader;
 use plimsoll_trace::units;
+use plimsoll_tuner::condition::Clause;
+use plimsoll_tuner::rule::Rule;
 
 use super::super::{Outcome, print, runtime};
 use super::{failed, now_ns, open};
 use crate::cli;
+use crate::config::Config;
 use crate::failure::{Failure, Status};
 use crate::screen::say;
 
@@ -63,9 +66,11 @@ pub(in crate::commands) fn report(arguments: &cli::Report) -> Outcome {
         },
         page,
     };
+    // A picture needs no configuration, so a mistake in it is no hindrance; its lines are then those of decisions alone.
+    let config = Config::load(arguments.source.config.config.as_deref()).ok();
     let text = runtime()?.block_on(async {
         let reader = open(&arguments.source).await?;
-        make(&reader, &drawing).await
+        make(&reader, &drawing, config.as_ref()).await
     })?;
     if to_stdout {
         return print(&text);
@@ -87,21 +92,36 @@ pub(in crate::commands) async fn draw(reader: &Reader, run: &str, output: &Path)
             theme: Theme::Auto,
             page,
         },
+        None,
     )
     .await?;
     write(output, &text)
 }
 
-async fn make(reader: &Reader, drawing: &Drawing<'_>) -> Result<String, Failure> {
-    let run = find_run(reader, drawing.run).await.map_err(failed)?;
-    let shown = show::load(reader, run, now_ns()).await.map_err(failed)?;
-    let zone = TimeZone::system();
-    let instant = |text: Option<&str>| {
-        text.map(|text| instant(text, shown.run.started_ns, &zone))
-            .transpose()
+/// The lines of the rules that are configured for an engine.
+fn lines(config: &Config, engine: &str) -> Vec<load::RuleLine> {
+    let ladder = config.engines.iter().map(|(_, ladder)| ladder);
+    let rules = ladder
+        .filter(|ladder| ladder.engine == engine)
+        .flat_map(|ladder| &ladder.rules);
+    let line = |rule: &Rule, clause: &Clause| load::RuleLine {
+        rule: rule.name.clone(),
+        signal: clause.probe.signal.to_string(),
+        enter: clause.enter,
+        exit: Some(clause.exit),
     };
+    rules
+        .flat_map(|rule| rule.when.clauses().iter().map(move |clause| line(rule, clause)))
+        .collect()
+}
+
+async fn make(reader: &Reader, drawing: &Drawing<'_>, config: Option<&Config>) -> Result<String, Failure> {
+    let run = find_run(reader, drawing.run).await.map_err(failed)?;
+    let told = runs::one(reader, run).await.map_err(failed)?;
+    let zone = TimeZone::system();
+    let instant = |text: Option<&str>| text.map(|text| instant(text, told.started_ns, &zone)).transpose();
     let (from_ns, to_ns) = (instant(drawing.from)?, instant(drawing.to)?);
-    let (start, end) = (shown.run.started_ns, shown.run.ended_ns.unwrap_or_else(now_ns));
+    let (start, end) = (told.started_ns, told.ended_ns.unwrap_or_else(now_ns));
     if from_ns.is_some_and(|from| from >= end) || to_ns.is_some_and(|to| to <= start) {
         let lasted = Duration::from_nanos(u64::try_from(end.saturating_sub(start)).unwrap_or(0));
         let lasted = units::show_duration(lasted);
@@ -113,15 +133,17 @@ async fn make(reader: &Reader, drawing: &Drawing<'_>) -> Result<String, Failure>
         run: Some(run),
         from_ns,
         to_ns,
-        rules: Vec::new(),
+        rules: config
+            .zip(told.engine.as_deref())
+            .map_or_else(Vec::new, |(config, engine)| lines(config, engine)),
     };
     let timeline = load::timeline(reader, &request).await.map_err(failed)?;
     let picture = svg(&timeline, drawing.theme, &zone).context("the picture cannot be drawn")?;
-    Ok(if drawing.page {
-        html::page(&shown, &picture, &zone, now_ns())
-    } else {
-        picture
-    })
+    if !drawing.page {
+        return Ok(picture);
+    }
+    let shown = show::load(reader, run, now_ns()).await.map_err(failed)?;
+    Ok(html::page(&shown, &picture, &zone, now_ns()))
 }
 
 /// Reads "90s" or "01:30" into the run, as pictures count; "03:20:00", the first after its start; or a date and time,

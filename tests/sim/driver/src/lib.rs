@@ -41,6 +41,13 @@ pub use crate::strip::strip_symbols;
 macro_rules! exports {
     ($(fn $name:ident($($argument:ident: $type:ty),*) $(for $handle:ident)? $(|$call:ident $(, $device:ident)?|)? = $body:expr;)+) => {
         $(
+            /// NVML's function of this name.
+            ///
+            /// # Safety
+            /// As NVML asks of its callers: each pointer is null or points to what its parameter's type says, an array with
+            /// room for as many elements as the length or count beside it says, and a text ends with a zero byte.
+            // SAFETY: the name is NVML's own, and whoever links or loads this library does so to get this function by it;
+            // the macro's names are all different, so nothing else here has it.
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name($($argument: $type),*) -> nvmlReturn_t {
                 const FUNCTION: Function = Function::new(stringify!($name));
@@ -157,7 +164,8 @@ exports! {
 }
 
 /// The only function that answers a text, without a session and without faults.
+// SAFETY: the name is NVML's own, as with the functions above.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlErrorString(code: nvmlReturn_t) -> *const c_char {
+extern "C" fn nvmlErrorString(code: nvmlReturn_t) -> *const c_char {
     error_text::of(code).as_ptr()
 }

@@ -252,3 +252,29 @@ async fn a_large_answer_is_cut_and_it_is_said() {
         );
     }
 }
+
+#[tokio::test]
+async fn one_row_is_bounded_too() {
+    let bench = Bench::new().await;
+    let row = |columns: usize, length: usize| {
+        let value = format!("hex(zeroblob({}))", length / 2);
+        format!("SELECT {}", vec![value; columns].join(", "))
+    };
+    // As many columns as the widest view with whole files has.
+    let answer = ask(&bench, &row(8, (4 << 20) - 2))
+        .await
+        .expect("a few long texts");
+    assert_eq!(answer.rows.len(), 1);
+    let longest = ask(&bench, &row(1, (8 << 20) - 2))
+        .await
+        .expect("the longest text");
+    assert_eq!(longest.rows.len(), 1);
+    let error = ask(&bench, &row(128, 4 << 20))
+        .await
+        .expect_err("half a gigabyte");
+    assert!(
+        matches!(error, QueryError::Limit(Limit::Length(262_144))),
+        "{error:?}"
+    );
+    assert!(ask(&bench, &row(129, 2)).await.is_err(), "too many columns");
+}

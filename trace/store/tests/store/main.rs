@@ -4,6 +4,7 @@ mod console;
 mod crash;
 mod open;
 mod round_trip;
+mod scan;
 mod schema;
 mod traced;
 

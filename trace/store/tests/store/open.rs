@@ -144,6 +144,7 @@ async fn numbers_go_on_where_they_ended() {
         engine: None,
         host: "h".into(),
         pid: None,
+        process_key: None,
         command: None,
         trace_tier: plimsoll_trace::TraceTier::Off,
     };

@@ -23,6 +23,7 @@ fn run_start(id: RunId) -> RunStart {
         engine: Some("chat".into()),
         host: "böx".into(),
         pid: Some(u32::MAX),
+        process_key: Some("boot/7".into()),
         command: Some("serve --x 'a b'".into()),
         trace_tier: TraceTier::Graph,
     }

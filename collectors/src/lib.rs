@@ -18,7 +18,7 @@ pub use agent::{
     AgentDesk, AgentId, AgentReport, Agents, Arrival, DeliverAgents, Peer, Rights, Room, lineage,
 };
 pub use host::Host;
-pub use nvml::{Nvml, NvmlOptions};
+pub use nvml::{Card, Driver, Nvml, NvmlOptions, look};
 pub use proc::container_of;
 pub use processes::{
     DeliverTable, EngineProcesses, Exit, ExitHint, Match, MatchError, Pattern, ProcessId, ProcessTable,

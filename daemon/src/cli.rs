@@ -26,8 +26,8 @@ First steps:
   plimsoll daemon                    record all the time, and act by your rules
   plimsoll report last               draw what happened
 
-Exit status: 0 ok, 1 failed, 2 wrong usage or configuration, 4 daemon not reachable, \
-5 query refused or over its limit; `run` exits with its command's status.";
+Exit status: 0 ok, 1 failed, 2 wrong usage or configuration, 3 no GPU or driver (check), 4 daemon not reachable, \
+5 query refused or over its limit, 6 check found a problem; `run` exits with its command's status.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -46,6 +46,16 @@ PLIMSOLL_LOG chooses what it says on stderr: error, warn, info or debug.")]
     },
     /// Record one command as a run, with or without a daemon, and exit with its status
     Run(Run),
+    /// Say what works on this machine and what does not: driver, agent, kernel timing, configuration
+    #[command(after_help = "\
+Exit status: 0 all works, 3 no GPU or driver, 6 there is a problem. What is a note works with less.")]
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show devices, engines and rules now, as the daemon sees them
     Status {
         #[command(flatten)]
@@ -122,6 +132,9 @@ PLIMSOLL_LOG chooses what it says on stderr: error, warn, info or debug.")]
     /// Print the manual page
     #[command(after_help = "To read it: plimsoll man | man -l -")]
     Man,
+    /// Tries CUPTI out, for `check`; it may crash
+    #[command(hide = true)]
+    ProbeCupti,
     /// The simulated inference engine, as the demo and the tests start it
     #[command(hide = true)]
     SimEngine(EngineArgs),

@@ -14,6 +14,7 @@ mod gpu;
 mod identities;
 mod ledger;
 mod life;
+mod look;
 mod memory;
 mod mig;
 mod opening;
@@ -38,6 +39,7 @@ use plimsoll_trace::{Batch, Record, Stamp};
 use crate::{Collector, Deliver};
 use activity::{Place, Visit};
 use ledger::Ledger;
+pub use look::{Card, Driver, look};
 use refusal::Missing;
 use worker::Worker;
 

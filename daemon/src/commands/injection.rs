@@ -10,14 +10,17 @@ const INJECTION: &str = "CUDA_INJECTION64_PATH";
 
 /// What is to be recorded.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Tracing {
-    pub(super) tier: TraceTier,
+pub(in crate::commands) struct Tracing {
+    pub(in crate::commands) tier: TraceTier,
     /// The share of the process's time that it may cost.
-    pub(super) budget: Option<f64>,
+    pub(in crate::commands) budget: Option<f64>,
 }
 
 /// The variables for a command, or why there are none.
-pub(super) fn variables(tracing: Tracing, socket: &Path) -> Result<Vec<(&'static str, OsString)>, String> {
+pub(in crate::commands) fn variables(
+    tracing: Tracing,
+    socket: &Path,
+) -> Result<Vec<(&'static str, OsString)>, String> {
     let agent = agent()?;
     let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
     let mut variables = vec![
@@ -45,7 +48,7 @@ fn foreign(present: Option<OsString>, agent: &Path) -> Option<OsString> {
 }
 
 /// The agent: named by PLIMSOLL_AGENT, else beside this program, where it is built, or where packages put it.
-fn agent() -> Result<PathBuf, String> {
+pub(in crate::commands) fn agent() -> Result<PathBuf, String> {
     if let Some(named) = std::env::var_os("PLIMSOLL_AGENT").filter(|value| !value.is_empty()) {
         return PathBuf::from(&named).canonicalize().map_err(|error| {
             format!(

@@ -9,8 +9,8 @@ use crate::cli::Cli;
 
 /// What no single option says.
 const BEHIND: &str = r#".SH "EXIT STATUS"
-0 ok; 1 failed; 2 wrong usage or configuration, or a query that is not SQL; 4 the daemon is not
-reachable; 5 a query that is refused or goes over its limit. \fBplimsoll run\fR exits with the status of its command,
+0 ok; 1 failed; 2 wrong usage or configuration, or a query that is not SQL; 3 no GPU or driver (\fBcheck\fR); 4 the
+daemon is not reachable; 5 a query that is refused or goes over its limit; 6 \fBcheck\fR found a problem. \fBplimsoll run\fR exits with the status of its command,
 128 and the signal's number after a signal, 127 when it cannot be started.
 .SH FILES
 .TP

@@ -1,5 +1,6 @@
 //! One module a command, or a family of commands. Each reads its arguments, asks the crate that knows, and prints.
 
+mod check;
 mod control;
 mod demo;
 mod injection;
@@ -30,6 +31,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             die_with_parent,
         } => daemon(config.config, die_with_parent),
         Command::Run(run) => run::run(run),
+        Command::Check { config, json } => check::run(config.config.as_deref(), json),
+        Command::ProbeCupti => check::probe(),
         Command::Status { source, json } => control::status(&source, json),
         Command::Why {
             subject,

@@ -1,5 +1,6 @@
 //! The demo's world: its files, the simulated GPU, the engine under a supervisor, and the daemon.
 
+use std::ffi::OsString;
 use std::fs::{DirEntry, File};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -13,9 +14,11 @@ use plimsoll_sim::Supervisor;
 use plimsoll_sim::demo::{Demo, DemoFiles, demo_device, demo_engine_config};
 use plimsoll_sim_gpu::Gpu;
 use plimsoll_store::Reader;
-use plimsoll_trace::Stamp;
+use plimsoll_trace::{Stamp, TraceTier};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::commands::injection::{self, Tracing};
 
 /// The first line of the demo's configuration, by which its folder is known.
 const MARK: &str = "# The configuration of `plimsoll demo`.";
@@ -122,6 +125,20 @@ impl Files {
     }
 }
 
+/// What makes the simulated CUDA load the agent into the engine, as the real one would.
+fn tracing(socket: &Path) -> anyhow::Result<Vec<(&'static str, OsString)>> {
+    let tracing = Tracing {
+        tier: TraceTier::Graph,
+        budget: None,
+    };
+    let mut variables = injection::variables(tracing, socket).map_err(anyhow::Error::msg)?;
+    let cupti = plimsoll_sim_cuda::library_path().context(
+        "the simulated CUDA libplimsoll_sim_cuda.so is not beside this program; build it with `cargo build --release --workspace`",
+    )?;
+    variables.push(("PLIMSOLL_CUPTI_LIBRARY", cupti.into_os_string()));
+    Ok(variables)
+}
+
 /// Everything that runs. What still runs when it is dropped is ended.
 pub(super) struct World {
     pub(super) files: Files,
@@ -213,9 +230,11 @@ impl World {
         let arguments = self.demo.engine_args(&files, Stamp::now().unix_ns);
         let log = File::create(&self.files.engine_log).context("the engine's log cannot be made")?;
         let program = self.program.clone();
+        let tracing = tracing(&self.files.store.with_extension("sock"))?;
         let command = move || {
             let mut command = Command::new(&program);
             command
+                .envs(tracing.iter().map(|(name, value)| (*name, value)))
                 .arg("sim-engine")
                 .args(&arguments)
                 .stdin(Stdio::null())

@@ -1,0 +1,250 @@
+//! Whether kernels can be timed here. CUPTI is tried out in a child process, because releases of it crash where there is no
+//! driver; the child tells each thing before it tries the next, so that one that dies has said how far it came.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use cupti_sys::{Answer, Finding as Found};
+
+use super::super::Outcome;
+use super::Finding;
+
+/// CUPTI starts the driver, which may take seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The variable that names a CUPTI, here and for the agent.
+const NAMED: &str = "PLIMSOLL_CUPTI_LIBRARY";
+
+const SUBJECT: &str = "kernel timing";
+
+/// What the child does: tells each finding as a line, at once.
+pub(in crate::commands) fn probe() -> Outcome {
+    let named = std::env::var_os(NAMED)
+        .filter(|name| !name.is_empty())
+        .map(PathBuf::from);
+    cupti_sys::probe(named.as_deref(), |finding| {
+        let line = match finding {
+            Found::Loaded { path, .. } => format!("loaded {}", path.display()),
+            Found::NotLoaded(why) => format!("not-loaded {}", why.replace('\n', " ")),
+            Found::Missing(symbol) => format!("missing {symbol}"),
+            Found::Trying(call) => format!("trying {call}"),
+            Found::Answered(call, answer) => format!("answered {} {call}", answer.0),
+            Found::Version(version) => format!("version {version}"),
+        };
+        let mut stdout = std::io::stdout().lock();
+        // Without the parent there is nobody to tell.
+        let _told = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What came of it, for people.
+pub(super) fn findings() -> Vec<Finding> {
+    match tell_of_child() {
+        Ok(told) => judge(&told),
+        Err(error) => vec![Finding::note(
+            SUBJECT,
+            format!("CUPTI cannot be tried out: {error}"),
+        )],
+    }
+}
+
+/// What the child told.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    lines: String,
+    /// How it ended, unless well.
+    ending: Option<String>,
+}
+
+fn tell_of_child() -> std::io::Result<Told> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("probe-cupti")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        // It is CUPTI that is tried, not another tool's library or our own agent.
+        .env_remove("CUDA_INJECTION64_PATH")
+        .spawn()?;
+    let stdout = child.stdout.take();
+    let reader = std::thread::spawn(move || {
+        let mut lines = Vec::new();
+        let read = stdout.map(|stdout| stdout.take(1 << 20).read_to_end(&mut lines));
+        drop(read);
+        String::from_utf8_lossy(&lines).into_owned()
+    });
+    let began = Instant::now();
+    let ending = loop {
+        if let Some(status) = child.try_wait()? {
+            break (!status.success()).then(|| status.to_string());
+        }
+        if began.elapsed() > PATIENCE {
+            child.kill()?;
+            child.wait()?;
+            break Some("it did not end within 30 s".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let lines = reader.join().unwrap_or_default();
+    Ok(Told { lines, ending })
+}
+
+fn judge(told: &Told) -> Vec<Finding> {
+    let rest = |word: &str| {
+        let found = told.lines.lines().filter_map(move |line| line.strip_prefix(word));
+        found.map(str::trim).next_back()
+    };
+    let answer = |call: &str| {
+        let number = told.lines.lines().find_map(|line| {
+            let (number, name) = line.strip_prefix("answered ")?.split_once(' ')?;
+            (name == call).then_some(number)
+        });
+        number.and_then(|number| number.parse().ok()).map(Answer)
+    };
+    if let Some(why) = rest("not-loaded ") {
+        return vec![
+            Finding::note(SUBJECT, why)
+                .why("engines that bring their own CUPTI, as those with PyTorch do, are traced all the same"),
+        ];
+    }
+    let path = rest("loaded ").unwrap_or("CUPTI");
+    if let Some(ending) = &told.ending {
+        let call = rest("trying ").unwrap_or("it is loaded");
+        return vec![
+            Finding::note(SUBJECT, format!("{path} ends the process that uses it ({ending}) at: {call}"))
+                .why("the agent would take an engine with it, so do not trace with this release; 13.2 is known to crash where there is no driver")
+                .to_do("name another libcupti in PLIMSOLL_CUPTI_LIBRARY"),
+        ];
+    }
+    let refused = |call: &str| answer(call).filter(|answer| *answer != Answer::SUCCESS);
+    let mut found = Vec::new();
+    if let Some(answer) = refused("register callbacks").or_else(|| refused("enable CONCURRENT_KERNEL")) {
+        let (why, to_do) = meaning(answer);
+        let what = format!("{path} refuses records of kernels: {}", word(answer));
+        return vec![Finding::note(SUBJECT, what).why(why).to_do(to_do)];
+    }
+    let version = version(rest("version "));
+    found.push(Finding::ok(
+        SUBJECT,
+        format!("{path}{version} takes records of kernels"),
+    ));
+    if let Some(answer) = refused("enable GRAPH_TRACE") {
+        let what = format!("whole CUDA graphs cannot be recorded: {}", word(answer));
+        found.push(Finding::note(SUBJECT, what).why("CUPTI before 11.8 has no such record; each kernel of a graph is recorded instead, which costs more"));
+    }
+    if let Some(answer) = refused("enable MEMORY2") {
+        found.push(Finding::note(
+            "allocations",
+            format!("{path} refuses records of memory: {}", word(answer)),
+        ));
+    }
+    if refused("subscribe") == Some(Answer::MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED) {
+        found.push(
+            Finding::note("allocations", "another profiler holds CUPTI's one subscription")
+                .why("memory that is taken through the virtual memory calls (expandable segments) is not seen meanwhile"),
+        );
+    }
+    found
+}
+
+fn word(answer: Answer) -> String {
+    answer.word().map_or_else(
+        || format!("result {}", answer.0),
+        |word| format!("{} ({})", word.to_lowercase().replace('_', " "), answer.0),
+    )
+}
+
+/// CUPTI's number; 11.8 to 12.1 all say 18, so it names no release.
+fn version(number: Option<&str>) -> String {
+    let number = number.and_then(|number| number.parse::<u32>().ok());
+    match number {
+        Some(number @ 130_000..140_000) => format!(" (13.{})", (number - 130_000) / 100),
+        Some(number) => format!(" (API version {number})"),
+        None => String::new(),
+    }
+}
+
+const fn meaning(answer: Answer) -> (&'static str, &'static str) {
+    match answer {
+        Answer::NOT_INITIALIZED | Answer::UNKNOWN => (
+            "there is no driver, or one that is older than this CUPTI",
+            "see that nvidia-smi works here; use a CUPTI of the driver's CUDA version or an older one",
+        ),
+        Answer::INSUFFICIENT_PRIVILEGES => (
+            "this user may not profile on this machine",
+            "see NVIDIA's page on ERR_NVGPUCTRPERM; plain kernel records need no privilege since CUDA 10.2",
+        ),
+        Answer::HARDWARE_BUSY | Answer::MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED => (
+            "another profiler uses CUPTI",
+            "end it (nsys, ncu, a debugger), then check again",
+        ),
+        Answer::NOT_SUPPORTED => (
+            "this platform or virtual GPU has no such records",
+            "trace with the tier memory, or not at all",
+        ),
+        _ => (
+            "no kernel can be timed with it",
+            "try another release of CUPTI by PLIMSOLL_CUPTI_LIBRARY",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::check::Grade;
+
+    fn judged(lines: &str, ending: Option<&str>) -> Vec<String> {
+        let told = Told {
+            lines: lines.to_owned(),
+            ending: ending.map(str::to_owned),
+        };
+        judge(&told).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn each_way_of_failing_is_told_in_words() {
+        let works = judged(
+            "loaded /x/libcupti.so.12\nanswered 0 register callbacks\nanswered 0 enable CONCURRENT_KERNEL\nversion 24\n",
+            None,
+        );
+        assert_eq!(
+            works,
+            ["ok       kernel timing: /x/libcupti.so.12 (API version 24) takes records of kernels\n"]
+        );
+        let crashed = judged(
+            "loaded /x/libcupti.so.13\ntrying version\n",
+            Some("signal: 11 (SIGSEGV)"),
+        );
+        assert!(
+            crashed[0].contains("ends the process") && crashed[0].contains("at: version"),
+            "{crashed:?}"
+        );
+        let old = judged("loaded /x\nanswered 15 register callbacks\n", None);
+        assert!(
+            old[0].contains("not initialized (15)") && old[0].contains("older than this CUPTI"),
+            "{old:?}"
+        );
+        let absent = judged("not-loaded no such file\n", None);
+        assert!(
+            absent[0].starts_with("note") && absent[0].contains("no such file"),
+            "{absent:?}"
+        );
+        let busy = judged(
+            "loaded /x\nanswered 0 enable CONCURRENT_KERNEL\nanswered 39 subscribe\n",
+            None,
+        );
+        assert_eq!(busy.len(), 2, "{busy:?}");
+        // A child that said nothing at all.
+        assert_eq!(
+            judge(&Told {
+                lines: String::new(),
+                ending: Some("exit status: 1".to_owned())
+            })[0]
+                .grade,
+            Grade::Note
+        );
+    }
+}

@@ -11,6 +11,7 @@
 
 mod agent;
 mod bad_input;
+mod check;
 mod command_line;
 mod daemon_life;
 mod demo;

@@ -140,20 +140,32 @@ impl Config {
     /// # Errors
     /// A named file that is missing, or anything in it that is not valid.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
-        let mut config = match place::find(named)? {
-            Some(path) => Self::parse(&read(&path)?, &path)?,
-            None => Self {
-                file: None,
-                ..Self::parse("", Path::new(""))?
-            },
+        match place::find(named)? {
+            Some(path) => Ok(Self::parse(&read(&path)?, &path)?.as_the_environment_says()),
+            None => Self::without_file(),
+        }
+    }
+
+    /// The defaults.
+    ///
+    /// # Errors
+    /// None that a user could make.
+    pub(crate) fn without_file() -> Result<Self, ConfigError> {
+        let defaults = Self {
+            file: None,
+            ..Self::parse("", Path::new(""))?
         };
+        Ok(defaults.as_the_environment_says())
+    }
+
+    fn as_the_environment_says(mut self) -> Self {
         if let Some(path) = place::store_from_environment() {
-            config.store.path = Some(path);
+            self.store.path = Some(path);
         }
         if let Some(library) = place::nvml_library_from_environment() {
-            config.sampling.nvml_library = library;
+            self.sampling.nvml_library = library;
         }
-        Ok(config)
+        self
     }
 
     /// Reads a configuration from text; `path` is for messages and the base of nothing.

@@ -77,7 +77,7 @@ fn configuration(named: Option<&Path>, found: &mut Vec<Finding>) -> Result<Confi
                 Finding::problem("configuration", what)
                     .why("the daemon does not start with it, and a running one keeps the former one"),
             );
-            Config::parse("", Path::new("plimsoll.toml"))?
+            Config::without_file()?
         }
     })
 }

@@ -202,6 +202,17 @@ impl Cycle {
         }
     }
 
+    /// Counts what is there now; what comes meanwhile is for the next time.
+    fn drain_waiting(&mut self) {
+        let waiting = self
+            .tracing
+            .as_ref()
+            .map_or(0, |tracing| tracing.hooked.buffers.waiting());
+        for _ in 0..waiting {
+            self.drain(0);
+        }
+    }
+
     /// Counts what is left when the process ends, and tells each part at once: nobody knows how long it will wait.
     fn finish(mut self) {
         while let Ok(tracing) = &self.tracing
@@ -225,10 +236,9 @@ impl Cycle {
                 .flush_all(if forced { FLUSH_FORCED } else { 0 })
                 .ok();
         }
-        // What comes while this is counted is for the next time; at the end it is counted part by part.
-        let waiting = if forced { 0 } else { hooked.buffers.waiting() };
-        for _ in 0..waiting {
-            self.drain(0);
+        if !forced {
+            // At the end it is counted part by part.
+            self.drain_waiting();
         }
         // SAFETY: no context is named.
         if let Ok(dropped) = unsafe { hooked.functions.dropped_records(std::ptr::null_mut(), 0) } {
@@ -297,7 +307,13 @@ impl Cycle {
             monotonic_ns: now,
             realtime_ns: clock::realtime(),
         }));
-        consumer.kernels.tell(cupti_now, |frame| ship.tell(frame));
+        let is_recording = match &self.tracing {
+            Ok(tracing) => tracing.control.is_enabled(kind::CONCURRENT_KERNEL),
+            Err(_) => false,
+        };
+        consumer
+            .kernels
+            .tell(cupti_now, is_recording, |frame| ship.tell(frame));
         consumer.copies.tell(cupti_now, |frame| ship.tell(frame));
         consumer.memory.tell(|frame| ship.tell(frame));
         // The second half of the ring is for what may not be missed.
@@ -470,12 +486,22 @@ impl Cycle {
         self.judge(true);
         if let Ok(tracing) = &mut self.tracing {
             tracing.control.make(desired);
-            if self.has_yielded {
-                // What was recorded until here is ours, and nobody flushes from here on.
-                tracing.hooked.functions.flush_all(0).ok();
-            }
         }
-        self.desired = Some(desired);
+        let before = self.desired.replace(desired).is_some_and(|before| before.kernels);
+        if desired.kernels && !before {
+            self.consumer.kernels.begin(self.cupti_now());
+        } else if before && !desired.kernels {
+            self.end_period();
+        }
+    }
+
+    /// Kernels are not recorded from here on: what was counted is told with the time in which it was.
+    fn end_period(&mut self) {
+        if let Ok(tracing) = &self.tracing {
+            tracing.hooked.functions.flush_all(0).ok();
+        }
+        self.drain_waiting();
+        self.ship_out(false);
     }
 
     fn read_clocks(&mut self) {

@@ -173,8 +173,9 @@ impl Counts {
     }
 
     /// Ends the period at `now_ns` and hands what was counted to `tell`. What it refuses stays and is told with the next
-    /// period, which is the longer for it: counts are late, but never lost.
-    pub(crate) fn tell(&mut self, now_ns: u64, mut tell: impl FnMut(&Frame) -> bool) {
+    /// period, which is the longer for it: counts are late, but never lost. When nothing ran although kernels are recorded,
+    /// that is told too: it is another thing than not to know.
+    pub(crate) fn tell(&mut self, now_ns: u64, is_recording: bool, mut tell: impl FnMut(&Frame) -> bool) {
         let start_ns = *self.began_ns.get_or_insert(now_ns);
         let key = |number: &u32| {
             let entry = &self.entries[*number as usize];
@@ -211,6 +212,14 @@ impl Counts {
                 self.active.extend_from_slice(now);
             }
             (waiting, size, told) = (later, 0, 0);
+        }
+        if active.is_empty() && is_recording && now_ns > start_ns {
+            let stats = Vec::new();
+            tell(&Frame::Kernels(Kernels {
+                start_ns,
+                end_ns: now_ns,
+                stats,
+            }));
         }
         self.begin(now_ns);
     }
@@ -266,7 +275,7 @@ mod tests {
 
     fn told(counts: &mut Counts, now: u64) -> Vec<Kernels> {
         let mut frames = Vec::new();
-        counts.tell(now, |frame| {
+        counts.tell(now, false, |frame| {
             let Frame::Kernels(kernels) = frame else {
                 return false;
             };
@@ -316,13 +325,30 @@ mod tests {
         let (mut names, mut counts) = (Names::default(), Counts::new());
         counts.begin(50);
         counts.kernel(&mut names, (0x5000, 0), 10, || b"a").unwrap();
-        counts.tell(100, |_| false);
+        counts.tell(100, false, |_| false);
         counts.kernel(&mut names, (0x5000, 0), 20, || b"a").unwrap();
         let frames = told(&mut counts, 200);
         assert_eq!((frames[0].start_ns, frames[0].end_ns), (50, 200));
         assert_eq!((frames[0].stats[0].count, frames[0].stats[0].total_ns), (2, 30));
         counts.kernel(&mut names, (0x5000, 0), 1, || b"a").unwrap();
         assert_eq!(told(&mut counts, 300)[0].start_ns, 200);
+    }
+
+    #[test]
+    fn nothing_is_told_as_nothing_only_where_it_is_known() {
+        let mut counts = Counts::new();
+        counts.begin(10);
+        let mut periods = Vec::new();
+        for (now, is_recording) in [(20, true), (30, false), (40, true)] {
+            counts.tell(now, is_recording, |frame| {
+                let Frame::Kernels(kernels) = frame else {
+                    return false;
+                };
+                periods.push((kernels.start_ns, kernels.end_ns, kernels.stats.len()));
+                true
+            });
+        }
+        assert_eq!(periods, [(10, 20, 0), (30, 40, 0)]);
     }
 
     #[test]
@@ -385,7 +411,7 @@ mod tests {
         }
         let mut bytes = Vec::new();
         let mut stats = 0;
-        counts.tell(1, |frame| {
+        counts.tell(1, false, |frame| {
             frame.encode(&mut bytes);
             assert!(bytes.len() <= MOST_FRAME, "{}", bytes.len());
             let Frame::Kernels(kernels) = frame else {
@@ -426,10 +452,10 @@ mod tests {
                 *sum = (sum.0 + 1, sum.1 + u64::from(ns));
                 if flush {
                     counts.next_buffer();
-                    counts.tell(ns.into(), |frame| !ns.is_multiple_of(3) && take(frame, &mut found));
+                    counts.tell(ns.into(), false, |frame| !ns.is_multiple_of(3) && take(frame, &mut found));
                 }
             }
-            counts.tell(u64::MAX, |frame| take(frame, &mut found));
+            counts.tell(u64::MAX, false, |frame| take(frame, &mut found));
             prop_assert_eq!(found, expected);
         }
     }

@@ -78,6 +78,7 @@ impl Pipeline {
             let waited = self.is_stopping() || now.since(since) >= WAIT;
             let run = self
                 .run_of(&arrival)
+                .or_else(|| self.resume_own(&arrival))
                 .or_else(|| waited.then(|| self.begin_own(&arrival)));
             match run {
                 Some(run) => {
@@ -140,18 +141,36 @@ impl Pipeline {
         };
         let record = self.runs.begin_command(start);
         self.store(vec![record]);
-        let command = Command {
-            id,
-            name,
-            pid: pid.unwrap_or(0),
-        };
-        let own = Own {
-            root: arrival.root,
-            command,
-        };
-        self.attached.own.insert(id, own);
-        self.watch_processes();
+        self.keep_own(
+            arrival.root,
+            Command {
+                id,
+                name,
+                pid: pid.unwrap_or(0),
+            },
+        );
         id
+    }
+
+    /// A run that a former daemon began for a program that still runs.
+    fn resume_own(&mut self, arrival: &Arrival) -> Option<RunId> {
+        let start = self.runs.resume_command(&arrival.lineage)?;
+        let (id, pid) = (start.id, start.pid.unwrap_or(0));
+        let root = arrival.lineage.iter().find(|process| process.pid == pid);
+        self.keep_own(
+            root.copied(),
+            Command {
+                id,
+                name: start.name,
+                pid,
+            },
+        );
+        Some(id)
+    }
+
+    fn keep_own(&mut self, root: Option<ProcessId>, command: Command) {
+        self.attached.own.insert(command.id, Own { root, command });
+        self.watch_processes();
     }
 
     fn agent_left(&mut self, agent: AgentId) {

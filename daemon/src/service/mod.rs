@@ -9,6 +9,7 @@ mod journal;
 mod pipeline;
 mod runs;
 mod secrets;
+mod socket;
 mod status;
 mod watch;
 
@@ -55,7 +56,7 @@ pub(crate) async fn run(config: Config, named: Option<PathBuf>, until: Until) ->
         .context("the store cannot be opened")?;
     let (events, queue) = mpsc::channel(QUEUE);
     let path_of_socket = socket_path(&path);
-    let socket = control::Socket::bind(&path_of_socket, config.agent_group)
+    let socket = socket::Socket::bind(&path_of_socket, config.agent_group)
         .with_context(|| format!("the control socket {} cannot be made", path_of_socket.display()))?;
     let sources =
         Sources::spawn(&config, &events, store.writer()).context("a collector cannot be started")?;

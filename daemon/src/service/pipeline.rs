@@ -16,8 +16,9 @@ use tokio::time::MissedTickBehavior;
 
 use super::agents::Attached;
 use super::allocator::Heard;
-use super::control::{Control, Door};
+use super::control::Control;
 use super::runs::{Runs, watch_name};
+use super::socket::Door;
 use super::status::Status;
 use super::watch::Watch;
 use super::{Sources, watches};

@@ -6,7 +6,8 @@ use cupti_sys::constant::{attribute, domain, kind};
 use cupti_sys::{Answer, Functions, Subscriber};
 use plimsoll_trace::TraceTier;
 
-use crate::hooks::{self, LAUNCH_CALLS, VIRTUAL_MEMORY_CALLS};
+use crate::calls::{LAUNCH_CALLS, VIRTUAL_MEMORY_CALLS};
+use crate::hooks;
 
 /// CUPTI keeps at most so many of its buffers on the device, per context, 3.2 MB each: 64 MB in place of 800.
 const DEVICE_BUFFERS: usize = 20;

@@ -32,8 +32,27 @@ fn records_without_valid_times_are_losses_and_not_kernels() {
 
 #[test]
 fn kernels_are_given_up_when_their_times_are_wrong_too_often() {
-    let agent = with_fault("zero-timestamps:5000", "launch 1 5000");
+    let daemon = Daemon::listen();
+    let mut program = Program::new("steps 5000", &daemon.socket())
+        .env("PLIMSOLL_SIM_CUPTI_FAULT", "zero-timestamps:5000")
+        // All of them in one period.
+        .env("PLIMSOLL_FLUSH", "2s")
+        .start();
+    let mut agent = daemon.accept();
+    program.says("launched");
+    agent.read_until("that they are given up", |agent| {
+        agent
+            .states()
+            .iter()
+            .any(|(state, says)| *state == State::Degraded && says.contains("no kernels"))
+    });
     assert_eq!(agent.lost(LossReason::ZeroTimestamp), 5_000);
+    program.go_on();
+    program.says("launched");
+    program.close_input();
+    agent.read_to_end();
+    program.ends();
+    assert_eq!(agent.launches(), 0);
 }
 
 #[test]

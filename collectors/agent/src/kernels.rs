@@ -238,6 +238,11 @@ impl Counts {
         }
     }
 
+    /// The clock was set: the period under way began then by the new one.
+    pub(crate) fn shift(&mut self, step_ns: i64) {
+        self.began_ns = self.began_ns.map(|began| began.saturating_add_signed(step_ns));
+    }
+
     /// Entries of one name and device, whose addresses differ.
     fn sum(&self, numbers: &[u32]) -> KernelStats {
         let entries = || numbers.iter().map(|number| &self.entries[*number as usize]);

@@ -11,6 +11,9 @@ use crate::presence::Presence;
 /// Figures that do not change are told nevertheless after so long.
 const REPEAT_NS: u64 = 60_000_000_000;
 
+/// What differs by more between two looks is a clock that was set, and none that runs a little too fast.
+const STEP_NS: u64 = 100_000_000;
+
 impl Cycle {
     /// Writes all that there is to say into the ring.
     pub(super) fn ship_out(&mut self) {
@@ -150,7 +153,14 @@ impl Cycle {
         };
         // Where CUPTI does not say, it is the clock that it takes on Linux.
         let cupti = cupti.unwrap_or_else(clock::realtime);
-        self.clock_offset = cupti.wrapping_sub(monotonic).cast_signed();
+        let offset = cupti.wrapping_sub(monotonic).cast_signed();
+        let step = offset.wrapping_sub(self.clock_offset);
+        if self.clock_offset != 0 && step.unsigned_abs() > STEP_NS {
+            // Or the period under way would have the length of the step.
+            self.consumer.kernels.shift(step);
+            self.consumer.copies.shift(step);
+        }
+        self.clock_offset = offset;
     }
 
     pub(super) fn cupti_now(&self) -> u64 {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plimsoll_collectors::{AgentId, AgentReport, Arrival, ProcessId};
-use plimsoll_trace::{RunId, RunStart, Stamp, TraceTier};
+use plimsoll_trace::{Record, RunId, RunStart, Stamp, TraceTier};
 use tokio::sync::oneshot;
 
 use super::pipeline::{Command, Pipeline, host_name};
@@ -67,7 +67,17 @@ impl Pipeline {
                 let records = self.runs.traced(run, process.tier);
                 self.store(records.into_iter().collect());
             }
-            AgentReport::Work(batch) => self.take_batch(batch),
+            AgentReport::Work(mut batch) => {
+                for record in &mut batch.records {
+                    if let Record::Traced(traced) = record
+                        && let Some(device) = &traced.device
+                        && let Some(named) = self.status.device_named(device)
+                    {
+                        traced.device = Some(named);
+                    }
+                }
+                self.take_batch(batch);
+            }
             AgentReport::Left(agent) => self.agent_left(agent),
         }
     }

@@ -215,10 +215,13 @@ impl Control {
 
     /// What does not come although it was wanted, in words.
     pub(crate) fn shortfalls(&self, explain: impl Fn(Answer) -> String, virtual_memory: bool) -> Vec<String> {
-        let mut all: Vec<_> = self
-            .refused
-            .iter()
-            .map(|(kind, answer)| format!("no {}: CUPTI answers {}", kind_name(*kind), explain(*answer)))
+        let mut refused = BTreeMap::<Answer, Vec<&str>>::new();
+        for (kind, answer) in &self.refused {
+            refused.entry(*answer).or_default().push(kind_name(*kind));
+        }
+        let mut all: Vec<_> = refused
+            .into_iter()
+            .map(|(answer, kinds)| format!("no {}: CUPTI answers {}", kinds.join(", "), explain(answer)))
             .collect();
         if !self.useless.is_empty() {
             all.push("no kernels: more than 1 % of the times that CUPTI gives for them are wrong".to_owned());

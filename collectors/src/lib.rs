@@ -19,7 +19,7 @@ pub use agent::{
 };
 pub use host::Host;
 pub use nvml::{Card, Driver, Nvml, NvmlOptions, look};
-pub use proc::container_of;
+pub use proc::{command_of, container_of};
 pub use processes::{
     DeliverTable, EngineProcesses, Exit, ExitHint, Match, MatchError, Pattern, ProcessId, ProcessTable,
     Processes, Watch,

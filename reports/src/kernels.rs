@@ -324,13 +324,11 @@ fn below(kernels: &Kernels) -> String {
     } else {
         out += &wrapped(&format!("Tracing {}.", told.join(", ")), 0);
     }
-    for loss in &kernels.losses {
-        out += &wrapped(
-            &format!("Lost: {} by {}", loss.count, loss.reason.replace('_', " ")),
-            0,
-        );
-    }
-    if kernels.losses.is_empty() && kernels.count > 0 {
+    let lost = |loss: &Lost| format!("{} ({})", loss.count, loss.reason.replace('_', " "));
+    let lost: Vec<String> = kernels.losses.iter().map(lost).collect();
+    if !lost.is_empty() && kernels.run.trace_tier != "off" {
+        out += &wrapped(&format!("Lost meanwhile: {}.", lost.join(", ")), 0);
+    } else if kernels.count > 0 {
         out += "Nothing was lost.\n";
     }
     out

@@ -5,12 +5,12 @@ use std::path::Path;
 use jiff::tz::{Offset, TimeZone};
 use plimsoll_reports::load::{self, Request, RuleLine};
 use plimsoll_reports::timeline::{MarkKind, OwnerName, Timeline};
-use plimsoll_reports::{ReportError, Theme, find_run, runs, show, svg, why};
+use plimsoll_reports::{ReportError, Theme, find_run, kernels, runs, show, svg, why};
 use plimsoll_store::{Reader, Store, StoreOptions};
 use plimsoll_trace::{
     Batch, ChangeOutcome, ConfigChange, Decision, DecisionId, DecisionOutcome, DeviceInfo, DeviceSample,
-    Event, EventKind, Loss, MemoryVersion, Mode, ProcessSample, Record, RunEnd, RunId, RunOutcome, RunStart,
-    Stamp, TraceTier, Verdict,
+    Event, EventKind, KernelWindow, Loss, MemoryVersion, Mode, ProcessSample, Record, RunEnd, RunId,
+    RunOutcome, RunStart, Stamp, TraceTier, Traced, Verdict, Work, sketch,
 };
 use serde_json::json;
 
@@ -448,4 +448,85 @@ async fn a_long_window_keeps_its_peak_its_gap_and_its_owners() {
         .nth(1)
         .and_then(|rest| rest.split('<').next());
     assert_eq!(at_most, Some("at most 512.0 MiB"), "the owners were cut down");
+}
+
+fn kernel(device: &str, name: &str, count: u64, each_ns: u64) -> Record {
+    Record::Traced(Traced {
+        pid: 7,
+        run: Some(RunId(1)),
+        device: Some(device.into()),
+        work: Work::Kernels(KernelWindow {
+            name: name.into(),
+            start_ns: START * 1_000_000_000,
+            end_ns: (START + 1) * 1_000_000_000,
+            count,
+            total_ns: count * each_ns,
+            min_ns: each_ns,
+            max_ns: each_ns,
+            buckets: vec![(sketch::bucket(each_ns), count)],
+        }),
+    })
+}
+
+fn agent_signal(signal: &str, value: f64) -> Record {
+    Record::Traced(Traced {
+        pid: 7,
+        run: Some(RunId(1)),
+        device: None,
+        work: Work::Signal {
+            signal: signal.into(),
+            value,
+        },
+    })
+}
+
+#[tokio::test]
+async fn kernels_by_gpu_time_with_cost_and_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.db");
+    let store = Store::open(StoreOptions::new(&path)).await.unwrap();
+    let commit = async |at: i64, records| {
+        let at = Stamp::at_secs(START + at);
+        store.writer().commit(Batch { at, records }).await.unwrap();
+    };
+    let mut chat = start(1, "chat", 7);
+    if let Record::RunStart(run) = &mut chat {
+        run.trace_tier = TraceTier::Graph;
+    }
+    commit(0, vec![chat, start(2, "idle", 8)]).await;
+    let long = format!("_ZN{}{}Ev", 90, "n".repeat(90));
+    commit(
+        1,
+        vec![
+            kernel(
+                "GPU-a",
+                "_ZN2at6native18elementwise_kernelILi128EEEvi",
+                1_234_567,
+                4_000,
+            ),
+            kernel("GPU-b", "ampere_fp16_s16816gemm_fp16_128x128", 500, 2_500_000),
+            kernel("GPU-a", &long, 1, 870),
+            kernel("GPU-a", "evil\u{1b}[31m\nname", 2, 1_000_000_000),
+            agent_signal("agent.cost_ratio", 0.002),
+            agent_signal("agent.duty_ratio", 1.0),
+            agent_signal("agent.device_bytes", 1e7),
+            Record::Loss(Loss::new("agent", "dropped_by_cupti", 12)),
+            Record::Loss(Loss::new("nvml", "device_hung", 1)),
+        ],
+    )
+    .await;
+    commit(2, vec![agent_signal("agent.cost_ratio", 0.004)]).await;
+    let reader = Reader::open(&path).await.unwrap();
+    let all = kernels::load(&reader, 1, None, NOW_NS).await.unwrap();
+    insta::assert_snapshot!("kernels", kernels::text(&all, 100));
+    insta::assert_snapshot!("kernels-json", kernels::json(&all));
+    let two = kernels::load(&reader, 1, Some(2), NOW_NS).await.unwrap();
+    assert_eq!((two.kernels.len(), two.left_out), (2, 2));
+    assert_eq!(two.total_ns, all.total_ns, "shares are of all");
+    assert_eq!(two.kernels[..], all.kernels[..2]);
+    let narrow = kernels::text(&two, 40);
+    assert!(narrow.contains("2 of them are"), "{narrow}");
+    let none = kernels::load(&reader, 2, None, NOW_NS).await.unwrap();
+    insta::assert_snapshot!("kernels-none", kernels::text(&none, 100));
+    store.close().await.unwrap();
 }

@@ -6,7 +6,8 @@ use cupti_sys::constant::{attribute, domain, kind};
 use cupti_sys::{Answer, Functions, Subscriber};
 use plimsoll_trace::TraceTier;
 
-use crate::hooks::{self, LAUNCH_CALLS, VIRTUAL_MEMORY_CALLS};
+use crate::calls::{LAUNCH_CALLS, VIRTUAL_MEMORY_CALLS};
+use crate::hooks;
 
 /// CUPTI keeps at most so many of its buffers on the device, per context, 3.2 MB each: 64 MB in place of 800.
 const DEVICE_BUFFERS: usize = 20;
@@ -214,10 +215,13 @@ impl Control {
 
     /// What does not come although it was wanted, in words.
     pub(crate) fn shortfalls(&self, explain: impl Fn(Answer) -> String, virtual_memory: bool) -> Vec<String> {
-        let mut all: Vec<_> = self
-            .refused
-            .iter()
-            .map(|(kind, answer)| format!("no {}: CUPTI answers {}", kind_name(*kind), explain(*answer)))
+        let mut refused = BTreeMap::<Answer, Vec<&str>>::new();
+        for (kind, answer) in &self.refused {
+            refused.entry(*answer).or_default().push(kind_name(*kind));
+        }
+        let mut all: Vec<_> = refused
+            .into_iter()
+            .map(|(answer, kinds)| format!("no {}: CUPTI answers {}", kinds.join(", "), explain(answer)))
             .collect();
         if !self.useless.is_empty() {
             all.push("no kernels: more than 1 % of the times that CUPTI gives for them are wrong".to_owned());

@@ -31,6 +31,11 @@ impl CopyCounts {
         stats.total_ns = stats.total_ns.saturating_add(ns);
     }
 
+    /// The clock was set: the period under way began then by the new one.
+    pub(crate) fn shift(&mut self, step_ns: i64) {
+        self.began_ns = self.began_ns.map(|began| began.saturating_add_signed(step_ns));
+    }
+
     /// Ends the period and hands it to `tell`; what it refuses is told with the next.
     pub(crate) fn tell(&mut self, now_ns: u64, tell: impl FnOnce(&Frame) -> bool) {
         let start_ns = *self.began_ns.get_or_insert(now_ns);

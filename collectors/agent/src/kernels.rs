@@ -8,51 +8,37 @@ use plimsoll_trace::wire::{Frame, KernelStats, Kernels};
 use crate::names::Names;
 use crate::ship::MOST_FRAME;
 
-/// So many pairs of name and device at most.
+/// So many entries at most; then the table begins anew.
 const MOST: usize = 8192;
-const FIRST_SLOTS: usize = 1 << 10;
-const MOST_SLOTS: usize = 1 << 15;
+/// Places in the table, a power of two and twice the entries.
+const PLACES: usize = 2 * MOST;
 const NONE: u32 = u32::MAX;
 /// So many graphs have a name of their own: a program that makes new ones all day must not use all names up.
 const MOST_GRAPHS: usize = 1024;
 
-/// What one kernel did on one device since it was last told.
+/// What the kernel of one address of a name did on one device since it was last told. All that a record changes lies in the
+/// first line of the processor's cache, but for its bucket.
 #[derive(Clone, Debug)]
-struct Stat {
-    name: u32,
-    device: u32,
+#[repr(align(64))]
+struct Entry {
+    address: u64,
     count: u64,
     total_ns: u64,
     min_ns: u64,
     max_ns: u64,
+    name: u32,
+    device: u32,
+    /// In which buffer the text at the address was last compared.
+    checked: u32,
     buckets: [u32; BUCKETS],
 }
-
-/// Where the kernel of a name's address and a device is counted.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    address: u64,
-    device: u32,
-    stat: u32,
-    /// In which buffer the text was last compared.
-    checked: u32,
-}
-
-const EMPTY: Slot = Slot {
-    address: 0,
-    device: 0,
-    stat: NONE,
-    checked: 0,
-};
 
 /// All kernels of a process.
 #[derive(Debug)]
 pub(crate) struct Counts {
-    /// Open addressing by address and device, a power of two of them, at most three quarters full.
-    slots: Vec<Slot>,
-    used: usize,
-    stats: Vec<Stat>,
-    by_name: HashMap<(u32, u32), u32>,
+    /// Numbers of entries by address and device, open addressing.
+    places: Vec<u32>,
+    entries: Vec<Entry>,
     by_graph: HashMap<(u32, u32), u32>,
     /// Those that have counted anything since they were last told.
     active: Vec<u32>,
@@ -67,10 +53,8 @@ pub(crate) struct Full;
 impl Counts {
     pub(crate) fn new() -> Self {
         Self {
-            slots: vec![EMPTY; FIRST_SLOTS],
-            used: 0,
-            stats: Vec::new(),
-            by_name: HashMap::new(),
+            places: vec![NONE; PLACES],
+            entries: Vec::new(),
             by_graph: HashMap::new(),
             active: Vec::new(),
             buffer: 0,
@@ -93,149 +77,126 @@ impl Counts {
         ns: u64,
         text: impl FnOnce() -> &'t [u8],
     ) -> Result<u32, Full> {
-        let mut at = self.first_slot(address, device);
-        loop {
-            let slot = self.slots[at];
-            if slot.stat == NONE {
-                break;
-            }
-            if slot.address == address && slot.device == device {
-                if slot.checked == self.buffer {
-                    return Ok(self.count(slot.stat, ns));
+        let mixed = (address ^ (u64::from(device) << 48)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut place = (mixed >> 40) as usize % PLACES;
+        while let Some(entry) = self.entries.get(self.places[place] as usize) {
+            if entry.address == address && entry.device == device {
+                if entry.checked == self.buffer {
+                    return Ok(self.count(self.places[place], ns));
                 }
                 break;
             }
-            at = (at + 1) & (self.slots.len() - 1);
+            place = (place + 1) % PLACES;
         }
-        let stat = self.look_up(names, at, (address, device), text())?;
-        Ok(self.count(stat, ns))
+        let number = self.look_up(names, place, (address, device), text())?;
+        Ok(self.count(number, ns))
     }
 
     /// Counts the launch of a whole graph under a name of its own.
     pub(crate) fn graph(&mut self, names: &mut Names, graph: u32, device: u32, ns: u64) -> Result<u32, Full> {
-        let stat = match self.by_graph.get(&(graph, device)) {
-            Some(stat) => *stat,
+        let own = self.by_graph.get(&(graph, device)).copied();
+        let number = match own {
+            Some(number) => number,
             None if self.by_graph.len() < MOST_GRAPHS => {
-                let stat = self.stat_of(names, format!("CUDA graph {graph}").as_bytes(), device)?;
-                self.by_graph.insert((graph, device), stat);
-                stat
+                self.add_graph(names, (graph, device), &format!("CUDA graph {graph}"))?
             }
-            None => self.stat_of(names, b"CUDA graphs", device)?,
+            None => match self.by_graph.get(&(u32::MAX, device)) {
+                Some(number) => *number,
+                None => self.add_graph(names, (u32::MAX, device), "CUDA graphs")?,
+            },
         };
-        Ok(self.count(stat, ns))
+        Ok(self.count(number, ns))
+    }
+
+    fn add_graph(&mut self, names: &mut Names, key: (u32, u32), text: &str) -> Result<u32, Full> {
+        let name = names.number(text.as_bytes()).ok_or(Full)?;
+        let number = self.add(0, name, key.1)?;
+        self.by_graph.insert(key, number);
+        Ok(number)
     }
 
     #[inline]
-    fn first_slot(&self, address: u64, device: u32) -> usize {
-        let mixed = (address ^ (u64::from(device) << 48)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 32) as usize & (self.slots.len() - 1)
-    }
-
-    #[inline]
-    fn count(&mut self, stat: u32, ns: u64) -> u32 {
-        let index = stat as usize;
-        let stat = &mut self.stats[index];
-        if stat.count == 0 {
-            self.active.push(index.try_into().unwrap_or(NONE));
-            (stat.min_ns, stat.max_ns) = (ns, ns);
+    fn count(&mut self, number: u32, ns: u64) -> u32 {
+        let entry = &mut self.entries[number as usize];
+        if entry.count == 0 {
+            self.active.push(number);
+            (entry.min_ns, entry.max_ns) = (ns, ns);
         }
-        stat.count += 1;
-        stat.total_ns = stat.total_ns.saturating_add(ns);
-        stat.min_ns = stat.min_ns.min(ns);
-        stat.max_ns = stat.max_ns.max(ns);
-        let count = &mut stat.buckets[usize::from(bucket(ns))];
+        entry.count += 1;
+        entry.total_ns = entry.total_ns.saturating_add(ns);
+        entry.min_ns = entry.min_ns.min(ns);
+        entry.max_ns = entry.max_ns.max(ns);
+        let count = &mut entry.buckets[usize::from(bucket(ns))];
         *count = count.saturating_add(1);
-        stat.name
+        entry.name
     }
 
-    /// The slot at `at` is empty, or is this address's and its text has to be compared.
+    /// A place that is free, or one whose entry is of this address and whose text has to be compared.
     #[cold]
     fn look_up(
         &mut self,
         names: &mut Names,
-        at: usize,
+        place: usize,
         (address, device): (u64, u32),
         text: &[u8],
     ) -> Result<u32, Full> {
-        let slot = self.slots[at];
-        let known = slot.stat != NONE;
-        let stat = if known && names.is(self.stats[slot.stat as usize].name, text) {
-            slot.stat
-        } else {
-            self.stat_of(names, text, device)?
-        };
-        if !known {
-            self.used += 1;
+        let number = self.places[place];
+        if let Some(entry) = self.entries.get_mut(number as usize)
+            && names.is(entry.name, text)
+        {
+            entry.checked = self.buffer;
+            return Ok(number);
         }
-        self.slots[at] = Slot {
-            address,
-            device,
-            stat,
-            checked: self.buffer,
-        };
-        if self.used * 4 > self.slots.len() * 3 {
-            self.grow();
-        }
-        Ok(stat)
+        // Another text at this address: the entry that was here is told once more and found no more.
+        let name = names.number(text).ok_or(Full)?;
+        self.places[place] = self.add(address, name, device)?;
+        Ok(self.places[place])
     }
 
-    fn stat_of(&mut self, names: &mut Names, text: &[u8], device: u32) -> Result<u32, Full> {
-        let name = names.number(text).ok_or(Full)?;
-        if let Some(stat) = self.by_name.get(&(name, device)) {
-            return Ok(*stat);
-        }
-        if self.stats.len() >= MOST {
+    fn add(&mut self, address: u64, name: u32, device: u32) -> Result<u32, Full> {
+        if self.entries.len() >= MOST {
             return Err(Full);
         }
-        let stat = u32::try_from(self.stats.len()).map_err(|_| Full)?;
-        self.stats.push(Stat {
-            name,
-            device,
+        let number = u32::try_from(self.entries.len()).map_err(|_| Full)?;
+        self.entries.push(Entry {
+            address,
             count: 0,
             total_ns: 0,
             min_ns: 0,
             max_ns: 0,
+            name,
+            device,
+            checked: self.buffer,
             buckets: [0; BUCKETS],
         });
-        self.by_name.insert((name, device), stat);
-        Ok(stat)
-    }
-
-    /// Doubles the table; one that is large enough begins anew, because most of its addresses are of modules long gone.
-    fn grow(&mut self) {
-        let old = std::mem::take(&mut self.slots);
-        self.used = 0;
-        if old.len() >= MOST_SLOTS {
-            self.slots = vec![EMPTY; old.len()];
-            return;
-        }
-        self.slots = vec![EMPTY; old.len() * 2];
-        for slot in old.into_iter().filter(|slot| slot.stat != NONE) {
-            let mut at = self.first_slot(slot.address, slot.device);
-            while self.slots[at].stat != NONE {
-                at = (at + 1) & (self.slots.len() - 1);
-            }
-            self.slots[at] = slot;
-            self.used += 1;
-        }
+        Ok(number)
     }
 
     /// Ends the period at `now_ns` and hands what was counted to `tell`. What it refuses stays and is told with the next
-    /// period, which is the longer for it: counts are late, but never lost.
-    pub(crate) fn tell(&mut self, now_ns: u64, mut tell: impl FnMut(&Frame) -> bool) {
+    /// period, which is the longer for it: counts are late, but never lost. When nothing ran although kernels are recorded,
+    /// that is told too: it is another thing than not to know.
+    pub(crate) fn tell(&mut self, now_ns: u64, is_recording: bool, mut tell: impl FnMut(&Frame) -> bool) {
         let start_ns = *self.began_ns.get_or_insert(now_ns);
-        let mut stats = Vec::new();
-        let mut size = 0;
-        let mut waiting = std::mem::take(&mut self.active).into_iter().peekable();
-        let mut told = Vec::new();
-        while let Some(index) = waiting.next() {
-            let stat = self.stats[index as usize].told();
+        let key = |number: &u32| {
+            let entry = &self.entries[*number as usize];
+            (entry.name, entry.device)
+        };
+        let mut active = std::mem::take(&mut self.active);
+        active.sort_unstable_by_key(key);
+        let mut stats = Vec::<KernelStats>::new();
+        let (mut size, mut told) = (0, 0);
+        let kernels: Vec<_> = active
+            .chunk_by(|a, b| key(a) == key(b))
+            .map(<[u32]>::len)
+            .collect();
+        let mut waiting = active.as_slice();
+        for (at, length) in kernels.iter().enumerate() {
+            let stat = self.sum(&waiting[told..told + length]);
+            told += length;
             // A number takes ten bytes at most.
             size += 60 + 11 * stat.buckets.len();
             stats.push(stat);
-            told.push(index);
-            let next = waiting.peek().map_or(0, |_| 60 + 11 * BUCKETS);
-            if next != 0 && size + next < MOST_FRAME {
+            if at + 1 < kernels.len() && size + 60 + 11 * BUCKETS < MOST_FRAME {
                 continue;
             }
             let frame = Frame::Kernels(Kernels {
@@ -243,43 +204,68 @@ impl Counts {
                 end_ns: now_ns.max(start_ns),
                 stats: std::mem::take(&mut stats),
             });
+            let (now, later) = waiting.split_at(told);
             if tell(&frame) {
-                told.iter().for_each(|index| self.stats[*index as usize].reset());
+                now.iter()
+                    .for_each(|number| self.entries[*number as usize].reset());
             } else {
-                self.active.extend(&told);
+                self.active.extend_from_slice(now);
             }
-            told.clear();
-            size = 0;
+            (waiting, size, told) = (later, 0, 0);
         }
-        if self.active.is_empty() {
-            self.began_ns = Some(now_ns);
+        if active.is_empty() && is_recording && now_ns > start_ns {
+            let stats = Vec::new();
+            tell(&Frame::Kernels(Kernels {
+                start_ns,
+                end_ns: now_ns,
+                stats,
+            }));
+        }
+        self.begin(now_ns);
+    }
+
+    /// The next period begins now, unless something of the last one is still to be told.
+    pub(crate) fn begin(&mut self, now_ns: u64) {
+        if !self.active.is_empty() {
+            return;
+        }
+        self.began_ns = Some(now_ns);
+        if self.entries.len() >= MOST {
+            // Most of them are of addresses that are long gone.
+            self.entries.clear();
+            self.by_graph.clear();
+            self.places.fill(NONE);
         }
     }
 
-    /// Nothing was recorded before now: the next period begins here.
-    pub(crate) fn begin(&mut self, now_ns: u64) {
-        if self.active.is_empty() {
-            self.began_ns = Some(now_ns);
+    /// The clock was set: the period under way began then by the new one.
+    pub(crate) fn shift(&mut self, step_ns: i64) {
+        self.began_ns = self.began_ns.map(|began| began.saturating_add_signed(step_ns));
+    }
+
+    /// Entries of one name and device, whose addresses differ.
+    fn sum(&self, numbers: &[u32]) -> KernelStats {
+        let entries = || numbers.iter().map(|number| &self.entries[*number as usize]);
+        let mut buckets = [0_u64; BUCKETS];
+        for entry in entries() {
+            for (sum, count) in buckets.iter_mut().zip(&entry.buckets) {
+                *sum += u64::from(*count);
+            }
+        }
+        let buckets = (0_u8..).zip(buckets).filter(|(_, count)| *count > 0);
+        KernelStats {
+            name: entries().next().map_or(0, |entry| entry.name),
+            device: entries().next().map_or(0, |entry| entry.device),
+            count: entries().map(|entry| entry.count).sum(),
+            total_ns: entries().fold(0, |sum, entry| sum.saturating_add(entry.total_ns)),
+            min_ns: entries().map(|entry| entry.min_ns).min().unwrap_or(0),
+            max_ns: entries().map(|entry| entry.max_ns).max().unwrap_or(0),
+            buckets: buckets.collect(),
         }
     }
 }
 
-impl Stat {
-    fn told(&self) -> KernelStats {
-        let buckets = (0_u8..).zip(&self.buckets).filter(|(_, count)| **count > 0);
-        KernelStats {
-            name: self.name,
-            device: self.device,
-            count: self.count,
-            total_ns: self.total_ns,
-            min_ns: self.min_ns,
-            max_ns: self.max_ns,
-            buckets: buckets
-                .map(|(bucket, count)| (bucket, u64::from(*count)))
-                .collect(),
-        }
-    }
-
+impl Entry {
     fn reset(&mut self) {
         (self.count, self.total_ns) = (0, 0);
         self.buckets.fill(0);
@@ -287,160 +273,4 @@ impl Stat {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn told(counts: &mut Counts, now: u64) -> Vec<Kernels> {
-        let mut frames = Vec::new();
-        counts.tell(now, |frame| {
-            let Frame::Kernels(kernels) = frame else {
-                return false;
-            };
-            frames.push(kernels.clone());
-            true
-        });
-        frames
-    }
-
-    #[test]
-    fn one_text_at_two_addresses_is_one_kernel() {
-        let (mut names, mut counts) = (Names::default(), Counts::new());
-        for (address, device, ns) in [(0x5000, 0, 10), (0x6000, 0, 30), (0x5000, 0, 20), (0x5000, 1, 5)] {
-            counts
-                .kernel(&mut names, (address, device), ns, || b"gemm")
-                .unwrap();
-        }
-        let frames = told(&mut counts, 100);
-        assert_eq!(frames.len(), 1);
-        let stats = &frames[0].stats;
-        assert_eq!(stats.len(), 2);
-        let first = &stats[0];
-        assert_eq!(
-            (first.count, first.total_ns, first.min_ns, first.max_ns),
-            (3, 60, 10, 30)
-        );
-        assert_eq!(first.buckets.iter().map(|(_, count)| count).sum::<u64>(), 3);
-        assert_eq!((stats[1].device, stats[1].count), (1, 1));
-        assert!(told(&mut counts, 200).is_empty());
-    }
-
-    #[test]
-    fn an_address_with_another_text_is_another_kernel_from_the_next_buffer_on() {
-        let (mut names, mut counts) = (Names::default(), Counts::new());
-        let mut count = |counts: &mut Counts, text: &'static [u8]| {
-            counts.kernel(&mut names, (0x5000, 0), 1, || text).unwrap()
-        };
-        assert_eq!(count(&mut counts, b"old"), 0);
-        counts.next_buffer();
-        assert_eq!(count(&mut counts, b"new"), 1);
-        counts.next_buffer();
-        assert_eq!(count(&mut counts, b"old"), 0);
-    }
-
-    #[test]
-    fn what_is_refused_is_told_later_and_whole() {
-        let (mut names, mut counts) = (Names::default(), Counts::new());
-        counts.begin(50);
-        counts.kernel(&mut names, (0x5000, 0), 10, || b"a").unwrap();
-        counts.tell(100, |_| false);
-        counts.kernel(&mut names, (0x5000, 0), 20, || b"a").unwrap();
-        let frames = told(&mut counts, 200);
-        assert_eq!((frames[0].start_ns, frames[0].end_ns), (50, 200));
-        assert_eq!((frames[0].stats[0].count, frames[0].stats[0].total_ns), (2, 30));
-        counts.kernel(&mut names, (0x5000, 0), 1, || b"a").unwrap();
-        assert_eq!(told(&mut counts, 300)[0].start_ns, 200);
-    }
-
-    #[test]
-    fn no_more_than_so_many_names() {
-        let (mut names, mut counts) = (Names::default(), Counts::new());
-        let texts: Vec<_> = (0..=crate::names::MOST)
-            .map(|number| format!("kernel_{number}"))
-            .collect();
-        let results: Vec<_> = (4096..)
-            .zip(&texts)
-            .map(|(address, text)| counts.kernel(&mut names, (address, 0), 1, || text.as_bytes()))
-            .collect();
-        assert_eq!(
-            results.iter().filter(|result| result.is_ok()).count(),
-            crate::names::MOST
-        );
-        assert_eq!(results.last(), Some(&Err(Full)));
-    }
-
-    #[test]
-    fn graphs_beyond_a_number_share_a_name() {
-        let (mut names, mut counts) = (Names::default(), Counts::new());
-        for graph in 0..u32::try_from(MOST_GRAPHS).unwrap() + 100 {
-            counts.graph(&mut names, graph, 0, 1).unwrap();
-        }
-        let frames = told(&mut counts, 1);
-        let stats: Vec<_> = frames.iter().flat_map(|frame| &frame.stats).collect();
-        assert_eq!(stats.len(), MOST_GRAPHS + 1);
-        assert_eq!(stats.last().map(|stat| stat.count), Some(100));
-    }
-
-    #[test]
-    fn more_than_fits_in_a_frame_is_told_in_several() {
-        let (mut names, mut counts) = (Names::default(), Counts::new());
-        for number in 0..2_000_u64 {
-            let text = format!("kernel_{number}");
-            for ns in [1, 1_000, 1_000_000] {
-                counts
-                    .kernel(&mut names, (4096 + number, 0), ns * number, || text.as_bytes())
-                    .unwrap();
-            }
-        }
-        let mut bytes = Vec::new();
-        let mut stats = 0;
-        counts.tell(1, |frame| {
-            frame.encode(&mut bytes);
-            assert!(bytes.len() <= MOST_FRAME, "{}", bytes.len());
-            let Frame::Kernels(kernels) = frame else {
-                return false;
-            };
-            stats += kernels.stats.len();
-            true
-        });
-        assert_eq!(stats, 2_000);
-    }
-
-    proptest! {
-        /// However the records come, whatever is refused meanwhile: the sums are those of the records.
-        #[test]
-        fn counts_and_totals_are_exact(
-            records in proptest::collection::vec((0..40_u64, 0..3_u32, any::<u32>(), any::<bool>()), 0..400),
-        ) {
-            let texts: Vec<_> = (0..10).map(|number| format!("kernel_{number}")).collect();
-            let (mut names, mut counts) = (Names::default(), Counts::new());
-            let mut expected = HashMap::<(u32, u32), (u64, u64)>::new();
-            let mut found = HashMap::<(u32, u32), (u64, u64)>::new();
-            let take = |frame: &Frame, found: &mut HashMap<(u32, u32), (u64, u64)>| {
-                let Frame::Kernels(kernels) = frame else { return false };
-                for stat in &kernels.stats {
-                    let sum = found.entry((stat.name, stat.device)).or_default();
-                    *sum = (sum.0 + stat.count, sum.1 + stat.total_ns);
-                    assert_eq!(stat.buckets.iter().map(|(_, count)| count).sum::<u64>(), stat.count);
-                    assert!(stat.min_ns <= stat.max_ns);
-                }
-                true
-            };
-            for (address, device, ns, flush) in records {
-                let text = &texts[usize::try_from(address % 10).unwrap()];
-                let name = counts
-                    .kernel(&mut names, (4096 + address, device), ns.into(), || text.as_bytes())
-                    .unwrap();
-                let sum = expected.entry((name, device)).or_default();
-                *sum = (sum.0 + 1, sum.1 + u64::from(ns));
-                if flush {
-                    counts.next_buffer();
-                    counts.tell(ns.into(), |frame| !ns.is_multiple_of(3) && take(frame, &mut found));
-                }
-            }
-            counts.tell(u64::MAX, |frame| take(frame, &mut found));
-            prop_assert_eq!(found, expected);
-        }
-    }
-}
+mod tests;

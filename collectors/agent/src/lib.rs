@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 mod buffers;
+mod calls;
 mod clock;
 mod control;
 mod copies;

@@ -41,7 +41,7 @@ impl Measured {
     /// Ends the period and hands the frames to `tell`.
     pub fn tell(&mut self, now_ns: u64, mut tell: impl FnMut(&Frame) -> bool) {
         self.consumer.names.tell(&mut tell);
-        self.consumer.kernels.tell(now_ns, &mut tell);
+        self.consumer.kernels.tell(now_ns, false, &mut tell);
         self.consumer.window.tell(&mut tell);
     }
 

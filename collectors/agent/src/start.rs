@@ -12,7 +12,7 @@ use plimsoll_trace::wire::Process;
 use crate::buffers::Buffers;
 use crate::clock;
 use crate::control::{Control, Desired};
-use crate::cycle::{Cycle, Tracing};
+use crate::cycle::{Cycle, Tracing, go_quiet};
 use crate::exit;
 use crate::hooks::Hooked;
 use crate::options::Options;
@@ -50,7 +50,11 @@ fn record(options: Options, socket: &Path, ignored: Vec<String>, began_ns: u64) 
     let hooked = tracing.as_ref().ok().map(|tracing| tracing.hooked);
     let patience = options.exit;
     let cycle = Cycle::new(options, ship, Connection::to(socket), process, tracing, ignored);
-    let Some(thread) = spawn(cycle) else { return };
+    let Some(thread) = spawn(cycle) else {
+        // Nobody would count what CUPTI records.
+        hooked.inspect(|hooked| go_quiet(&hooked.functions));
+        return;
+    };
     if let Some(hooked) = hooked {
         hooked.thread.get_or_init(|| thread.clone());
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A `CUptiResult`. Other numbers than those named here occur; they are shown as numbers.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Answer(pub u32);
 
 macro_rules! answers {
@@ -50,6 +50,21 @@ answers! {
 }
 
 impl Answer {
+    /// What it means for whoever wanted to record, where that is known.
+    #[must_use]
+    pub const fn meaning(self) -> Option<&'static str> {
+        Some(match self {
+            Self::NOT_COMPATIBLE => "another profiler uses CUPTI in a way that excludes this",
+            Self::NOT_INITIALIZED => "there is no driver, or it is older than this CUPTI",
+            Self::INVALID_KIND => "this version does not know it",
+            Self::HARDWARE_BUSY => "another profiler has the hardware",
+            Self::NOT_SUPPORTED => "it is not supported here",
+            Self::INSUFFICIENT_PRIVILEGES => "this user may not profile",
+            Self::MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED => "another profiler has subscribed",
+            _ => return None,
+        })
+    }
+
     /// `Ok` for [`Answer::SUCCESS`].
     ///
     /// # Errors

@@ -131,11 +131,15 @@ impl Library {
         symbol_of(self.handle, name)
     }
 
-    /// CUPTI's text for an answer, or the answer's number and word.
+    /// An answer for people: its number and word, and what it means or what CUPTI says to it.
     #[must_use]
     pub fn explain(&self, answer: Answer) -> String {
+        if let Some(meaning) = answer.meaning() {
+            return format!("{answer}: {meaning}");
+        }
         let mut text = std::ptr::null();
-        if let Some(get) = self.functions.get_result_string
+        if answer.word().is_none()
+            && let Some(get) = self.functions.get_result_string
             // SAFETY: writes a pointer to a local.
             && unsafe { get(answer, &raw mut text) } == Answer::SUCCESS
             && !text.is_null()

@@ -62,6 +62,12 @@ pub fn container_of(pid: u32) -> Option<Arc<str>> {
     cgroup(pid).and_then(|path| cgroup::containers(&path).last().map(Arc::from))
 }
 
+/// The command line of a process, words joined by spaces; `None` when it is gone, cannot be read or has none.
+#[must_use]
+pub fn command_of(pid: u32) -> Option<String> {
+    command(pid)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -91,15 +91,17 @@ impl World {
 
     /// Connects an agent and binds it to a run.
     pub(crate) fn agent(&self, run: i64) -> FakeAgent {
-        let agent = FakeAgent::connect(&self.desk());
-        let all = self.wait("an arrival", |reports| {
-            let last = reports.iter().rev().find_map(|report| match report {
-                AgentReport::Arrived(arrival) => Some(arrival.agent),
-                _ => None,
-            });
-            last.filter(|last| last.0 > 0)
+        let before = self.wait("the arrivals so far", |reports| {
+            Some(
+                reports
+                    .iter()
+                    .filter(|report| matches!(report, AgentReport::Arrived(_)))
+                    .count(),
+            )
         });
-        self.desk().bind(all, RunId(run));
+        let agent = FakeAgent::connect(&self.desk());
+        let arrived = self.arrived(before + 1);
+        self.desk().bind(arrived[before], RunId(run));
         agent
     }
 

@@ -190,7 +190,10 @@ fn check_files(engines: &[(Engine, Ladder)], at: &Locator<'_>) -> Result<(), Con
 /// Whether this version collects what the signal is made of.
 fn is_fed(name: &str) -> bool {
     let source = signal::find(name).map(|signal| signal.source);
-    matches!(source, Some(Source::Device | Source::Run | Source::Host)) && name != "vram.full_in_secs"
+    matches!(
+        source,
+        Some(Source::Device | Source::Run | Source::Agent | Source::Host)
+    ) && name != "vram.full_in_secs"
 }
 
 /// What helps somebody whose signal looks like none that there is.

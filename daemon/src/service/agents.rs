@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plimsoll_collectors::{AgentId, AgentReport, Arrival, ProcessId};
-use plimsoll_trace::{RunId, RunStart, Stamp, TraceTier};
+use plimsoll_trace::{Record, RunId, RunStart, Stamp, TraceTier};
 use tokio::sync::oneshot;
 
 use super::pipeline::{Command, Pipeline, host_name};
@@ -67,7 +67,17 @@ impl Pipeline {
                 let records = self.runs.traced(run, process.tier);
                 self.store(records.into_iter().collect());
             }
-            AgentReport::Work(batch) => self.take_batch(batch),
+            AgentReport::Work(mut batch) => {
+                for record in &mut batch.records {
+                    if let Record::Traced(traced) = record
+                        && let Some(device) = &traced.device
+                        && let Some(named) = self.status.device_named(device)
+                    {
+                        traced.device = Some(named);
+                    }
+                }
+                self.take_batch(batch);
+            }
             AgentReport::Left(agent) => self.agent_left(agent),
         }
     }
@@ -78,6 +88,7 @@ impl Pipeline {
             let waited = self.is_stopping() || now.since(since) >= WAIT;
             let run = self
                 .run_of(&arrival)
+                .or_else(|| self.resume_own(&arrival))
                 .or_else(|| waited.then(|| self.begin_own(&arrival)));
             match run {
                 Some(run) => {
@@ -141,18 +152,36 @@ impl Pipeline {
         };
         let record = self.runs.begin_command(start);
         self.store(vec![record]);
-        let command = Command {
-            id,
-            name,
-            pid: pid.unwrap_or(0),
-        };
-        let own = Own {
-            root: arrival.root,
-            command,
-        };
-        self.attached.own.insert(id, own);
-        self.watch_processes();
+        self.keep_own(
+            arrival.root,
+            Command {
+                id,
+                name,
+                pid: pid.unwrap_or(0),
+            },
+        );
         id
+    }
+
+    /// A run that a former daemon began for a program that still runs.
+    fn resume_own(&mut self, arrival: &Arrival) -> Option<RunId> {
+        let start = self.runs.resume_command(&arrival.lineage)?;
+        let (id, pid) = (start.id, start.pid.unwrap_or(0));
+        let root = arrival.lineage.iter().find(|process| process.pid == pid);
+        self.keep_own(
+            root.copied(),
+            Command {
+                id,
+                name: start.name,
+                pid,
+            },
+        );
+        Some(id)
+    }
+
+    fn keep_own(&mut self, root: Option<ProcessId>, command: Command) {
+        self.attached.own.insert(command.id, Own { root, command });
+        self.watch_processes();
     }
 
     fn agent_left(&mut self, agent: AgentId) {

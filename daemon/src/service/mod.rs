@@ -10,6 +10,7 @@ mod pipeline;
 mod remember;
 mod runs;
 mod secrets;
+mod socket;
 mod sources;
 mod status;
 mod watch;
@@ -61,7 +62,7 @@ pub(crate) async fn run(
         .context("the store cannot be opened")?;
     let (events, queue) = mpsc::channel(QUEUE);
     let path_of_socket = socket;
-    let socket = control::Socket::bind(&path_of_socket, config.agent_group)
+    let socket = socket::Socket::bind(&path_of_socket, config.agent_group)
         .with_context(|| format!("the control socket {} cannot be made", path_of_socket.display()))?;
     let sources =
         Sources::spawn(&config, &events, store.writer()).context("a collector cannot be started")?;

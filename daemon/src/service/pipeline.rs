@@ -15,9 +15,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::agents::Attached;
 use super::allocator::Heard;
-use super::control::{Control, Door};
+use super::control::Control;
 use super::remember::remembering;
 use super::runs::{Runs, watch_name};
+use super::socket::Door;
 use super::status::Status;
 use super::watch::Watch;
 use super::{Sources, watches};

@@ -5,7 +5,7 @@ use plimsoll_store::Store;
 use plimsoll_trace::{DeviceSample, ProcessSample};
 
 use super::*;
-use crate::service::control::Socket;
+use crate::service::socket::Socket;
 use crate::service::store_options;
 
 fn table(at: Stamp, pid: Option<u32>) -> Event {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use plimsoll_collectors::{EngineProcesses, ExitHint, ProcessId, ProcessTable};
+use plimsoll_collectors::{EngineProcesses, ExitHint, ProcessId, ProcessTable, command_of};
 use plimsoll_store::OpenRun;
 use plimsoll_trace::{
     Batch, DeviceId, Event, EventKind, Record, RunEnd, RunId, RunOutcome, RunStart, Stamp, TraceTier,
@@ -14,6 +14,8 @@ use super::secrets::without_secrets;
 
 /// A device this full shortly before a process failed makes want of memory the likely cause.
 const FULL_RATIO: f64 = 0.90;
+/// How long the agents of a former daemon's command may take to come back.
+const RETURN: Duration = Duration::from_secs(60);
 /// How long before the end counts as shortly.
 const SHORTLY: Duration = Duration::from_secs(10);
 /// A device on which a run holds nothing for this long, though it does on another, is none of the run's any more.
@@ -36,6 +38,8 @@ pub(crate) struct Runs {
     fullness: HashMap<DeviceId, VecDeque<(Stamp, f64)>>,
     /// Runs that the store says are under way, from before this daemon began.
     inherited: Vec<OpenRun>,
+    /// When processes were first looked at.
+    began: Option<Stamp>,
 }
 
 /// A run on a device.
@@ -70,6 +74,7 @@ impl Runs {
             devices: HashMap::new(),
             fullness: HashMap::new(),
             inherited,
+            began: None,
         }
     }
 
@@ -141,6 +146,10 @@ impl Runs {
             if self.commands.contains_key(&engine.engine) {
                 continue;
             }
+            // A command that has ended since the table was made; its process may be about to.
+            if engine.engine.contains('/') {
+                continue;
+            }
             match (self.root(&engine.engine), engine.root) {
                 (Some(known), Some(now)) if known == now => {}
                 (known, now) => {
@@ -166,18 +175,22 @@ impl Runs {
                 }
             }
         }
-        // What the store calls running and nobody has seen again ended while nobody watched.
-        for lost in std::mem::take(&mut self.inherited) {
-            let lost = lost.run;
-            if !self.engines.values().any(|open| open.id == lost.id) {
-                let end = RunEnd {
-                    id: lost.id,
-                    exit_code: None,
-                    outcome: RunOutcome::Lost,
-                };
-                records.push(Record::RunEnd(end));
-            }
-        }
+        // What the store calls running and nobody has seen again ended while nobody watched. Agents of a command that still
+        // runs come back by and by.
+        let began = *self.began.get_or_insert(table.at);
+        let may_return = table.at.since(began) < RETURN;
+        let (kept, lost) = std::mem::take(&mut self.inherited)
+            .into_iter()
+            .partition(|open| may_return && is_running_command(&open.run));
+        self.inherited = kept;
+        let end = |lost: OpenRun| RunEnd {
+            id: lost.run.id,
+            exit_code: None,
+            outcome: RunOutcome::Lost,
+        };
+        let is_engine = |lost: &OpenRun| self.engines.values().any(|open| open.id == lost.run.id);
+        let lost = lost.into_iter().filter(|lost| !is_engine(lost));
+        records.extend(lost.map(end).map(Record::RunEnd));
         records
     }
 
@@ -255,6 +268,18 @@ impl Runs {
         self.commands.insert(watch_name(start.id), start.id);
         self.starts.insert(start.id, start.clone());
         Record::RunStart(start)
+    }
+
+    /// A command that a former daemon recorded, if one of these processes is its root and still runs: it goes on.
+    pub(crate) fn resume_command(&mut self, lineage: &[ProcessId]) -> Option<RunStart> {
+        let is_root = |open: &OpenRun| lineage.iter().any(|process| open.run.pid == Some(process.pid));
+        let index = self
+            .inherited
+            .iter()
+            .position(|open| is_root(open) && is_running_command(&open.run))?;
+        let start = self.inherited.swap_remove(index).run;
+        self.begin_command(start.clone());
+        Some(start)
     }
 
     /// A command of `plimsoll run` ended.
@@ -399,6 +424,12 @@ impl Runs {
             .map(|(_, ratio)| *ratio)
             .max_by(f64::total_cmp)
     }
+}
+
+/// Whether a run is a command, not an engine, and its process is still the same.
+fn is_running_command(run: &RunStart) -> bool {
+    let now = || command_of(run.pid?).map(|command| without_secrets(&command));
+    run.engine.is_none() && run.command.is_some() && now() == run.command
 }
 
 /// The name under which the processes of a command are watched; no engine's name has a slash.
@@ -587,6 +618,14 @@ mod tests {
         );
         let records = runs.follow(&table(4, None, None), next);
         assert_eq!(words(&records), ["end 2 lost", "process_exit"]);
+    }
+
+    #[test]
+    fn a_command_that_ended_is_no_engine() {
+        let mut runs = Runs::new("h".into(), "b".into(), Vec::new());
+        let mut late = table(1, Some((7, 1)), None);
+        late.engines[0].engine = watch_name(RunId(3));
+        assert!(runs.follow(&late, || RunId(9)).is_empty());
     }
 
     #[test]

@@ -58,6 +58,16 @@ impl Status {
         }
     }
 
+    /// The name under which the driver knows a device. CUDA gives the UUID of an instance of a partitioned GPU (MIG)
+    /// without saying that it is one.
+    pub(crate) fn device_named(&self, device: &DeviceId) -> Option<DeviceId> {
+        if self.devices.contains_key(device) {
+            return None;
+        }
+        let instance: DeviceId = format!("MIG-{}", device.strip_prefix("GPU-")?).into();
+        self.devices.contains_key(&instance).then_some(instance)
+    }
+
     /// The whole, as the versioned JSON of `plimsoll status --json`. A value stands for the present for `max_age`.
     pub(crate) fn show(&self, runs: &Runs, rules: &[Value], max_age: Duration) -> Value {
         let now = Stamp::now();
@@ -105,5 +115,25 @@ impl Status {
             "engines": runs.running(),
             "rules": rules,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_known_by_the_driver_s_name() {
+        let mut status = Status::new(Stamp::default());
+        let mut batch = Batch::new(Stamp::default());
+        let sample = |device: &str| Record::Device(DeviceSample::unknown(device.into()));
+        batch.records = vec![sample("GPU-a"), sample("MIG-b")];
+        status.update(&batch);
+        let named = |device: &str| status.device_named(&device.into());
+        assert_eq!(named("GPU-b").as_deref(), Some("MIG-b"));
+        assert_eq!(
+            (named("GPU-a"), named("GPU-c"), named("MIG-b")),
+            (None, None, None)
+        );
     }
 }

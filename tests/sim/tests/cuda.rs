@@ -222,10 +222,7 @@ fn the_engine_is_a_cuda_program_when_somebody_traces_it() {
     kill_process(Pid::from_child(&engine.0), Signal::TERM).unwrap();
     assert!(engine.0.wait().unwrap().success());
     let [kernels, total_ns, taken, freed] = world.counted().unwrap();
-    assert!(
-        kernels > 0 && total_ns > kernels * 50_000,
-        "{kernels} {total_ns}"
-    );
+    assert!(kernels > 0 && total_ns > kernels * 50_000, "{kernels} {total_ns}");
     let live = taken - freed;
     assert!(
         live > 7_200_000_000 && live < on_card[0].used_bytes + (2 << 30),

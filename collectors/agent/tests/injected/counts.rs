@@ -188,3 +188,42 @@ fn a_budget_that_is_spent_ends_the_recording_of_kernels_and_nothing_else() {
     program.ends();
     assert_eq!(agent.launches(), before);
 }
+
+#[test]
+fn between_windows_nothing_is_recorded_and_periods_are_those_of_the_windows() {
+    let daemon = Daemon::listen();
+    let mut program = Program::new("steps 50", &daemon.socket())
+        .env("PLIMSOLL_TRACE", "kernels")
+        .env("PLIMSOLL_WINDOW", "30ms")
+        .env("PLIMSOLL_WINDOW_EVERY", "300ms")
+        .start();
+    let mut agent = daemon.accept();
+    let periods = |agent: &Agent| {
+        let periods = agent.each(|frame| match frame {
+            Frame::Kernels(kernels) if !kernels.stats.is_empty() => Some(kernels.start_ns),
+            _ => None,
+        });
+        periods.collect::<std::collections::BTreeSet<_>>().len()
+    };
+    let began = std::time::Instant::now();
+    while periods(&agent) < 3 {
+        program.says("launched");
+        program.go_on();
+        agent.read();
+        assert!(began.elapsed().as_secs() < 60, "{:?}", agent.frames);
+    }
+    program.kill();
+    agent.read_to_end();
+    let (wall, traced) = agent
+        .each(|frame| match frame {
+            Frame::Cost(cost) => Some((cost.wall_ns, cost.traced_ns)),
+            _ => None,
+        })
+        .fold((0, 0), |sum, cost| (sum.0 + cost.0, sum.1 + cost.1));
+    assert!(0 < traced && traced < wall, "{traced} of {wall}");
+    let recorded = agent.each(|frame| match frame {
+        Frame::Kernels(kernels) => Some(kernels.end_ns - kernels.start_ns),
+        _ => None,
+    });
+    assert!(recorded.sum::<u64>() < wall);
+}

@@ -32,8 +32,27 @@ fn records_without_valid_times_are_losses_and_not_kernels() {
 
 #[test]
 fn kernels_are_given_up_when_their_times_are_wrong_too_often() {
-    let agent = with_fault("zero-timestamps:5000", "launch 1 5000");
+    let daemon = Daemon::listen();
+    let mut program = Program::new("steps 5000", &daemon.socket())
+        .env("PLIMSOLL_SIM_CUPTI_FAULT", "zero-timestamps:5000")
+        // All of them in one period.
+        .env("PLIMSOLL_FLUSH", "2s")
+        .start();
+    let mut agent = daemon.accept();
+    program.says("launched");
+    agent.read_until("that they are given up", |agent| {
+        agent
+            .states()
+            .iter()
+            .any(|(state, says)| *state == State::Degraded && says.contains("no kernels"))
+    });
     assert_eq!(agent.lost(LossReason::ZeroTimestamp), 5_000);
+    program.go_on();
+    program.says("launched");
+    program.close_input();
+    agent.read_to_end();
+    program.ends();
+    assert_eq!(agent.launches(), 0);
 }
 
 #[test]
@@ -127,4 +146,52 @@ fn what_makes_no_sense_in_the_environment_is_said() {
             .any(|(_, says)| says.contains("PLIMSOLL_VMM=perhaps")),
         "{states:?}"
     );
+}
+
+#[test]
+fn a_clock_that_steps_loses_no_count_and_is_seen() {
+    for (fault, ahead) in [("clock-step:3:3600000", true), ("clock-step:3:-3600000", false)] {
+        let daemon = Daemon::listen();
+        let mut program = Program::new("steps 100", &daemon.socket())
+            .env("PLIMSOLL_SIM_CUPTI_FAULT", fault)
+            .start();
+        let mut agent = daemon.accept();
+        let offsets = |agent: &Agent| {
+            let clocks = agent.each(|frame| match frame {
+                Frame::Clock(clock) => Some(i128::from(clock.cupti_ns) - i128::from(clock.monotonic_ns)),
+                _ => None,
+            });
+            clocks.map(|offset| offset / 1_000_000_000).collect::<Vec<_>>()
+        };
+        program.says("launched");
+        agent.read_until("the step", |agent| {
+            let offsets = offsets(agent);
+            let (Some(first), Some(last)) = (offsets.first(), offsets.last()) else {
+                return false;
+            };
+            let step = last - first;
+            if ahead { step > 3_000 } else { step < -3_000 }
+        });
+        program.go_on();
+        program.says("launched");
+        program.close_input();
+        agent.read_to_end();
+        program.ends();
+        let lost = agent.lost(LossReason::ZeroTimestamp) + agent.lost(LossReason::InvertedTimestamp);
+        assert_eq!(agent.launches() + lost, 200, "{fault}: {lost} lost");
+        let mut periods = agent.each(|frame| match frame {
+            Frame::Kernels(kernels) => Some(kernels.end_ns - kernels.start_ns),
+            _ => None,
+        });
+        assert!(
+            periods.all(|period| period < 3_000_000_000_000),
+            "no period has the length of the step"
+        );
+    }
+}
+
+#[test]
+fn a_buffer_is_never_refused() {
+    let agent = with_fault("refusal-crashes", "launch 4 60000");
+    assert_eq!(agent.launches(), 240_000);
 }

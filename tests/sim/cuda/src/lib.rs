@@ -4,7 +4,8 @@
 //! `cuda` is the driver. Each stream works in real time, one thing after the other; kernels of a name always take the same
 //! time. Memory is taken on the simulated GPU when there is one: the state file beside the library (`LIBRARY.gpu`), else the
 //! one that `PLIMSOLL_SIM_GPU` names. `cupti` writes what happens into the buffers of its client, in the layout of the release
-//! that `PLIMSOLL_SIM_CUPTI` chooses (`11.8` to `13.5`, `future`); `PLIMSOLL_SIM_CUPTI_FAULT` makes it go wrong ([`fault`]).
+//! that `PLIMSOLL_SIM_CUPTI` chooses (`11.8` to `13.5`, `future`); `PLIMSOLL_SIM_CUPTI_FAULT` makes it go wrong (the words are in
+//! `fault.rs`).
 //!
 //! At the first `cuInit` the library named by `CUDA_INJECTION64_PATH` is loaded, as the real driver does.
 //!

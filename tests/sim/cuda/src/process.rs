@@ -15,7 +15,10 @@ pub fn fork_child(work: impl FnOnce()) -> io::Result<Option<i32>> {
         return Err(io::Error::last_os_error());
     }
     if child == 0 {
-        work();
+        // A panic must not go on in the caller, whose program the child is not.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+            exit_hard(101);
+        }
         // SAFETY: ends the child, with its exit handlers.
         unsafe { libc::exit(0) };
     }

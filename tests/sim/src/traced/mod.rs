@@ -36,8 +36,9 @@ const SHARD_BYTES: u64 = 128 << 20;
 impl Traced {
     /// What of it is wanted. An engine whose driver cannot be used serves all the same, and says why it is not traced.
     pub(crate) fn start(state: &Path, device: usize, uuid: &str) -> (Self, Option<String>) {
-        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let driver = is_set("CUDA_INJECTION64_PATH").then(|| Driver::start(state, device));
+        let injected = std::env::var_os("CUDA_INJECTION64_PATH");
+        let is_traced = injected.is_some_and(|value| !value.is_empty() && value != "none");
+        let driver = is_traced.then(|| Driver::start(state, device));
         let (driver, problem) = match driver.transpose() {
             Ok(driver) => (driver, None),
             Err(problem) => (None, Some(problem)),

@@ -6,7 +6,7 @@
 
 use std::ffi::{c_char, c_int, c_uint};
 
-use crate::cuda::{Out, code, device, plain, pool, start, work};
+use crate::cuda::{Out, code, device, plain, pool, start, stream};
 
 #[unsafe(no_mangle)]
 extern "C" fn cuInit(_flags: c_uint) -> u32 {
@@ -130,7 +130,7 @@ extern "C" fn cuCtxGetDevice(device: Out<c_int>) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxSynchronize() -> u32 {
     plain(|correlation| {
-        work::synchronize(None, correlation)?;
+        stream::synchronize(None, correlation)?;
         pool::shrink_all()
     })
 }

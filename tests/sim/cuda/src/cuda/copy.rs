@@ -1,6 +1,6 @@
 //! Copies and fills, in the time that a PCIe 4 link and a card's memory would take.
 
-use crate::cuda::work;
+use crate::cuda::stream::{run, wait};
 use crate::record::{self, Copy};
 use crate::release::kind;
 
@@ -16,28 +16,24 @@ pub(crate) const fn duration_ns(direction: Copy, bytes: u64) -> u64 {
 pub(crate) fn copy(direction: Copy, bytes: u64, stream: Option<usize>, correlation: u32) -> Result<(), u32> {
     let duration_ns = duration_ns(direction, bytes);
     let handle = stream.unwrap_or(0);
-    work::run(handle, correlation, duration_ns, kind::MEMCPY, |ran| {
+    run(handle, correlation, duration_ns, kind::MEMCPY, |ran| {
         record::copy(ran, direction, bytes, stream.is_some())
     })?;
-    if stream.is_none() {
-        work::wait(handle)
-    } else {
-        Ok(())
-    }
+    if stream.is_none() { wait(handle) } else { Ok(()) }
 }
 
 /// From one device to another. CUPTI tells of it only while other copies are recorded too.
 pub(crate) fn peer(to_device: u32, bytes: u64, correlation: u32) -> Result<(), u32> {
     let duration_ns = duration_ns(Copy::HostToDevice, bytes);
-    work::run(0, correlation, duration_ns, kind::MEMCPY2, |ran| {
+    run(0, correlation, duration_ns, kind::MEMCPY2, |ran| {
         record::peer_copy(ran, to_device, bytes)
     })?;
-    work::wait(0)
+    wait(0)
 }
 
 pub(crate) fn fill(value: u32, bytes: u64, stream: usize, correlation: u32) -> Result<(), u32> {
     let duration_ns = duration_ns(Copy::DeviceToDevice, bytes);
-    work::run(stream, correlation, duration_ns, kind::MEMSET, |ran| {
+    run(stream, correlation, duration_ns, kind::MEMSET, |ran| {
         record::memset(ran, value, bytes)
     })
 }

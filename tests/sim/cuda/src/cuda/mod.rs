@@ -4,14 +4,17 @@
 pub(crate) mod code;
 mod context_calls;
 mod copy;
+pub(crate) mod correlation;
 pub(crate) mod device;
 mod memory;
 mod memory_calls;
 mod pool;
 pub(crate) mod start;
+mod stream;
+mod table;
 mod vmm;
 mod vmm_calls;
-pub(crate) mod work;
+mod work;
 mod work_calls;
 
 use crate::cupti::subscriber::{Function, around};
@@ -42,7 +45,7 @@ fn call<P>(function: &Function, params: &P, work: impl FnOnce(u32) -> Result<(),
 /// Does a call that no client of this library asks about.
 fn plain(work: impl FnOnce(u32) -> Result<(), u32>) -> u32 {
     if start::is_ready() {
-        code::of(work(work::next_correlation()))
+        code::of(work(correlation::next()))
     } else {
         code::NOT_INITIALIZED
     }

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, c_char, c_uint, c_void};
 
-use crate::cuda::{Out, call, code, copy, params, plain, work};
+use crate::cuda::{Out, call, code, copy, params, plain, stream, work};
 use crate::cupti::subscriber::Function;
 use crate::record::{Copy, Shape};
 use crate::{missing, settings};
@@ -63,8 +63,8 @@ extern "C" fn cuGraphLaunch(graph: usize, stream: usize) -> u32 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn cuStreamCreate(stream: Out<usize>, _flags: c_uint) -> u32 {
-    plain(|_| stream.put(work::create_stream()?))
+extern "C" fn cuStreamCreate(handle: Out<usize>, _flags: c_uint) -> u32 {
+    plain(|_| handle.put(stream::create()?))
 }
 
 #[unsafe(no_mangle)]
@@ -73,8 +73,8 @@ extern "C" fn cuStreamDestroy_v2(_stream: usize) -> u32 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn cuStreamSynchronize(stream: usize) -> u32 {
-    plain(|correlation| work::synchronize(Some(stream), correlation))
+extern "C" fn cuStreamSynchronize(handle: usize) -> u32 {
+    plain(|correlation| stream::synchronize(Some(handle), correlation))
 }
 
 /// A text of the caller.

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{PoisonError, RwLock};
 
-use crate::cuda::work;
+use crate::cuda::correlation;
 use crate::cupti::code;
 use crate::record;
 use crate::settings;
@@ -106,7 +106,7 @@ impl Function {
 /// Does a call of the driver; the subscriber hears of it before and after, if it wants to.
 #[inline]
 pub(crate) fn around<P>(function: &Function, params: &P, call: impl FnOnce(u32) -> u32) -> u32 {
-    let correlation = work::next_correlation();
+    let correlation = correlation::next();
     let wanted = WANTED[(function.id / 64) as usize].load(Relaxed) & (1 << (function.id % 64)) != 0;
     if !wanted {
         return call(correlation);

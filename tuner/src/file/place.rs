@@ -145,11 +145,12 @@ impl Place {
         }
     }
 
-    /// The same, once nobody writes to it any more, or a second later: whoever opened it may be about to write, or be a
-    /// process that is just being started and holds copies of our own descriptors.
-    pub(super) fn look_at_when_quiet(&self, name: &str) -> Held {
+    /// The same, once nobody writes to it any more, or after `patience`: whoever opened it may be about to write, or be a
+    /// process that is just being started and holds copies of another's descriptors.
+    pub(super) fn look_at_when_quiet(&self, name: &str, patience: Duration) -> Held {
         let mut held = self.look_at(name);
-        for _ in 0..100 {
+        let began = Instant::now();
+        while began.elapsed() < patience {
             if held.writer.is_none() {
                 break;
             }

@@ -1,8 +1,16 @@
 //! Putting new bytes in a file's place.
 
+use std::time::Duration;
+
 use super::draft::draft;
 use super::place::{Exchange, Held, Place};
 use super::{FileError, Identity, Snapshot, hash, leftovers};
+
+/// How long a writer of the old file is waited for while ours is already in place.
+const SHORTLY: Duration = Duration::from_millis(250);
+
+/// How long a writer of a file that goes back is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is in the file's place now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +93,7 @@ pub(super) fn replace_with(
         }
     }
     at(Step::Exchanged);
-    let held = place.look_at(&draft_name);
+    let held = place.look_at_when_quiet(&draft_name, SHORTLY);
     // Nobody can reach it by its path any more, so without a writer it is final.
     if held.writer.is_some() || held.hash.as_ref() != Some(&snapshot.hash) {
         at(Step::GivingBack);
@@ -119,7 +127,7 @@ impl Place {
             let Ok(Exchange::Both) = self.exchange(draft) else {
                 break;
             };
-            let out = self.look_at_when_quiet(draft);
+            let out = self.look_at_when_quiet(draft, PATIENCE);
             if (&out.identity, &out.hash) == (&in_place.identity, &in_place.hash) {
                 if out.writer.is_some() || out.hash.is_none() {
                     // Somebody has it open, and their next write must not go to a file without a name. Or what is in it

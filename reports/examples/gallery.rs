@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use jiff::tz::{Offset, TimeZone};
 use plimsoll_reports::timeline::{
-    Busy, DeviceTrack, Line, Mark, MarkKind, Owner, OwnerName, Sample, Timeline, Title, find_gaps, find_peak,
+    Busy, DeviceTrack, GpuTime, Line, Mark, MarkKind, Owner, OwnerName, Sample, Timeline, Title, find_gaps,
+    find_peak,
 };
 use plimsoll_reports::{Theme, svg};
 
@@ -19,12 +20,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&folder)?;
     let zone = TimeZone::fixed(Offset::constant(1));
     let (tuned, untuned, day, broken) = (demo(true), demo(false), day(), broken());
+    let (traced, traced_day) = (traced(tuned.clone()), traced(day.clone()));
     for (name, timeline, theme) in [
         ("demo", &tuned, Theme::Auto),
         ("demo-dark", &tuned, Theme::Dark),
         ("demo-untuned", &untuned, Theme::Auto),
         ("day-8-gpus", &day, Theme::Auto),
         ("day-8-gpus-dark", &day, Theme::Dark),
+        ("traced", &traced, Theme::Auto),
+        ("traced-dark", &traced, Theme::Dark),
+        ("traced-day", &traced_day, Theme::Auto),
         ("broken", &broken, Theme::Auto),
         ("empty", &empty(), Theme::Auto),
     ] {
@@ -212,6 +217,45 @@ fn demo(tuned: bool) -> Timeline {
         devices: vec![track],
         marks,
     }
+}
+
+/// The same with kernels recorded: the governor lets the agent rest for a while, then for half of each second.
+fn traced(mut timeline: Timeline) -> Timeline {
+    let mut dice = Dice(11);
+    let columns = 190;
+    let length = (timeline.to_ns - timeline.from_ns) / columns;
+    let at = |column: i64| timeline.from_ns + column * length;
+    for (number, track) in timeline
+        .devices
+        .iter_mut()
+        .enumerate()
+        .filter(|(number, _)| *number != 2)
+    {
+        let mut shares = [180, 360, 60, 40, 0, 70];
+        for column in 0..columns {
+            let resting = (70..92).contains(&column) && number % 3 == 0;
+            if resting {
+                continue;
+            }
+            let mut time = GpuTime::unknown(at(column), at(column + 1));
+            let length = time.to_ns.abs_diff(time.from_ns);
+            let recorded = if (92..110).contains(&column) { 50 } else { 100 };
+            time.recorded_ns = length * recorded / 100;
+            for (share, ns) in shares.iter_mut().zip(&mut time.family_ns) {
+                if column % 5 == 0 {
+                    *share = *share * (90 + dice.roll(22)) / 100;
+                }
+                let quiet = (130..140).contains(&column);
+                *ns = if quiet {
+                    0
+                } else {
+                    length * *share * recorded / 100_000
+                };
+            }
+            track.gpu_time.push(time);
+        }
+    }
+    timeline
 }
 
 /// A day on eight cards at one reading a second, with an hour lost on one of them.

@@ -8,6 +8,7 @@ mod change;
 pub mod decisions;
 pub mod downsample;
 mod error;
+pub mod family;
 mod find;
 pub mod html;
 mod instant;

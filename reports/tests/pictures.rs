@@ -2,7 +2,8 @@
 
 use jiff::tz::{Offset, TimeZone};
 use plimsoll_reports::timeline::{
-    Busy, DeviceTrack, Line, Mark, MarkKind, Owner, OwnerName, Sample, Timeline, Title, find_gaps, find_peak,
+    Busy, DeviceTrack, GpuTime, Line, Mark, MarkKind, Owner, OwnerName, Sample, Timeline, Title, find_gaps,
+    find_peak,
 };
 use plimsoll_reports::{Theme, svg};
 use proptest::prelude::*;
@@ -123,6 +124,41 @@ fn story() -> Timeline {
 #[test]
 fn a_small_story() {
     insta::assert_snapshot!(draw(&story()));
+}
+
+/// The story with kernels recorded in 8 of its 12 seconds, in one of them half of the time.
+fn traced() -> Timeline {
+    let mut timeline = story();
+    timeline.devices[0].gpu_time = (0..12)
+        .filter(|second| !(4..8).contains(second))
+        .map(|second| {
+            let from_ns = START + second * SECOND;
+            let mut time = GpuTime::unknown(from_ns, from_ns + SECOND);
+            time.recorded_ns = if second == 8 { 500_000_000 } else { 1_000_000_000 };
+            // Attention, GEMM and others.
+            time.family_ns = [100_000_000, 200_000_000, 0, 0, 0, 50_000_000];
+            time
+        })
+        .collect();
+    timeline
+}
+
+#[test]
+fn kernels_have_a_lane_and_what_was_not_recorded_is_not_idle() {
+    let picture = draw(&traced());
+    for told in [
+        "attention: 10.7 % of the recorded time, 800 ms of kernels",
+        "GEMM: 21.3 % of the recorded time, 1.6 s of kernels",
+        "idle: 62.7 % of the recorded time",
+        "kernels not recorded: 37.5 % of the time",
+        ">GEMM 21.3 %</text>",
+        ">kernels not recorded</text>",
+    ] {
+        assert!(picture.contains(told), "{told} is not in {picture}");
+    }
+    assert!(!picture.contains("communication"));
+    assert!(!draw(&story()).contains("GPU time by"));
+    insta::assert_snapshot!("kernels", picture);
 }
 
 #[test]
@@ -313,6 +349,11 @@ proptest! {
         }
         device.owners = vec![process(&name, 1, device.samples.clone()), process(&name, 2, device.samples.clone())];
         device.lines = vec![Line { rule: name.clone(), enter_bytes: enter, exit_bytes: reserved, enter_ratio: None, exit_ratio: None }];
+        device.gpu_time = device.samples.windows(2).map(|pair| GpuTime {
+            recorded_ns: pair[0].used_bytes.unwrap_or(0),
+            family_ns: [pair[1].used_bytes.unwrap_or(0); 6],
+            ..GpuTime::unknown(pair[0].at_ns, pair[1].at_ns)
+        }).collect();
         device.gaps = find_gaps(&device.samples);
         device.peak = find_peak(&device.samples);
         let mut drawn = timeline(60, vec![device], vec![mark(1, MarkKind::Xid, &name)]);

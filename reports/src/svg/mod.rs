@@ -5,6 +5,7 @@ mod backend;
 mod busy;
 mod element;
 mod glyph;
+mod gpu_time;
 mod ink;
 mod lane;
 mod look;
@@ -33,7 +34,9 @@ use element::{Canvas, Fault, Figure, draw, rectangle, write};
 use ink::Ink;
 use lane::{QUIET, Scene};
 use look::Looks;
-use plan::{FACTS, LANE_WIDTH, LEFT, LEGEND, MARGIN, RIGHT, STRIP, SWATCH, TITLE, VERDICT, WIDTH};
+use plan::{
+    Extra, FACTS, LANE_WIDTH, LEFT, LEGEND, LaneBox, MARGIN, RIGHT, STRIP, SWATCH, TITLE, VERDICT, WIDTH,
+};
 use stack::Stack;
 
 /// A picture larger than this is drawn again in wider columns.
@@ -93,7 +96,8 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
     let (entries, legend_end) = plan::flow(&texts, legend_top);
     let strip = if marks.is_empty() { 14 } else { STRIP + 8 };
     let top = legend_end + strip;
-    let (boxes, lanes_end) = plan::lanes(timeline.devices.len(), top);
+    let extras: Vec<Extra> = timeline.devices.iter().map(extra).collect();
+    let (boxes, lanes_end) = plan::lanes(&extras, top);
     let key_top = lanes_end + 20;
     let height = key_top + marks::key_height(&marks) + 30;
 
@@ -118,13 +122,17 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
                 continue;
             };
             peaks.extend(lane::draw(&canvas, &place.memory, track, stack, &scene)?);
-            let times = (index + 1 == boxes.len()).then_some(&clock);
-            busy::draw(&canvas, &place.busy, track, &scene, times)?;
+            // The times stand below the last lane.
+            let times = |lane: &LaneBox| (index + 1 == boxes.len() && lane == place.last()).then_some(&clock);
+            busy::draw(&canvas, &place.busy, track, &scene, times(&place.busy))?;
+            if let Some(lane) = &place.gpu_time {
+                gpu_time::draw(&canvas, lane, track, &scene, times(lane))?;
+            }
         }
         if let (Some(first), Some(last)) = (boxes.first(), boxes.last()) {
             let column = |at_ns: i64| time.map(&at_ns, (LEFT, WIDTH - RIGHT - 1));
             let upper = first.caption.map_or(first.memory.top, |y| y - 12);
-            let rows = (upper, last.busy.top + last.busy.height);
+            let rows = (upper, last.last().top + last.last().height);
             marks::strip(&canvas, &marks, &clock, &column, rows)?;
         }
         // What the markers' lines must not run through is written last.
@@ -138,6 +146,9 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
             if !place.busy.compact {
                 let setting = Setting { halo: true, ..QUIET };
                 write(&canvas, (LEFT, place.busy.top - 5), "GPU busy", setting)?;
+            }
+            if let Some(lane) = &place.gpu_time {
+                gpu_time::label(&canvas, lane)?;
             }
         }
         let setting = Setting {
@@ -318,7 +329,16 @@ fn legend(timeline: &Timeline, stacks: &[Stack<'_>], looks: &Looks) -> Vec<(Pain
     if timeline.devices.iter().any(|track| !track.busy.is_empty()) {
         entries.push((Paint::fill(Ink::Busy), "GPU busy".to_owned()));
     }
+    entries.extend(gpu_time::legend(&timeline.devices, looks));
     entries
+}
+
+/// Which lanes a device has beside the usual ones.
+fn extra(track: &DeviceTrack) -> Extra {
+    Extra {
+        gpu_time: !track.gpu_time.is_empty(),
+        allocators: false,
+    }
 }
 
 /// The line above a lane when there are several devices.

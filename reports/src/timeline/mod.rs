@@ -1,8 +1,11 @@
 //! What a memory timeline shows, as plain data: no database, no clock, no pixels.
 
+mod gpu_time;
 mod span;
 mod verdict;
 
+pub use gpu_time::GpuTime;
+pub(crate) use gpu_time::Shares;
 pub(crate) use span::Gaps;
 pub use span::{find_gaps, find_peak};
 
@@ -61,6 +64,9 @@ pub struct DeviceTrack {
     pub busy: Vec<Busy>,
     /// Mean of all readings of that share; `None` for that of `busy`.
     pub mean_busy_ratio: Option<f64>,
+    /// What its time went to, as far as processes were traced: stretches, ascending and equally long. Where one is
+    /// missing, nothing was recorded.
+    pub gpu_time: Vec<GpuTime>,
     /// Where samples are missing, ascending; nothing is drawn there.
     pub gaps: Vec<Span>,
     /// The highest reading of the window, from raw values.

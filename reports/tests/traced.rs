@@ -1,0 +1,181 @@
+//! Reports of runs whose GPU work was traced, out of a real store.
+
+use std::path::Path;
+
+use jiff::tz::{Offset, TimeZone};
+use plimsoll_reports::family::Family;
+use plimsoll_reports::load::{self, Request};
+use plimsoll_reports::timeline::{GpuTime, Timeline};
+use plimsoll_reports::{Theme, svg};
+use plimsoll_store::{Reader, Store, StoreOptions};
+use plimsoll_trace::wire::Direction;
+use plimsoll_trace::{
+    Batch, CopyWindow, DeviceInfo, DeviceSample, KernelWindow, MemoryVersion, ProcessSample, Record, RunId,
+    RunStart, Stamp, TraceTier, Traced, Work,
+};
+
+const GIB: u64 = 1 << 30;
+const MS: u64 = 1_000_000;
+const SECOND: i64 = 1_000_000_000;
+/// 2026-11-22 09:00:00 UTC.
+const START: i64 = 1_795_338_000;
+const PID: u32 = 4242;
+
+fn zone() -> TimeZone {
+    TimeZone::fixed(Offset::constant(1))
+}
+
+fn traced(device: Option<&str>, work: Work) -> Record {
+    Record::Traced(Traced {
+        pid: PID,
+        run: Some(RunId(1)),
+        device: device.map(Into::into),
+        work,
+    })
+}
+
+/// Launches that ended in the second before `second`.
+fn kernels(second: i64, name: &str, total_ms: u64) -> Record {
+    let window = KernelWindow {
+        name: name.into(),
+        start_ns: (START + second - 1) * SECOND,
+        end_ns: (START + second) * SECOND,
+        count: 10,
+        total_ns: total_ms * MS,
+        min_ns: MS,
+        max_ns: 9 * MS,
+        buckets: vec![(80, 10)],
+    };
+    traced(Some("GPU-a"), Work::Kernels(window))
+}
+
+fn copies(second: i64, total_ms: u64) -> Record {
+    let window = CopyWindow {
+        direction: Direction::HostToDevice,
+        start_ns: (START + second - 1) * SECOND,
+        end_ns: (START + second) * SECOND,
+        count: 1,
+        bytes: GIB,
+        total_ns: total_ms * MS,
+    };
+    traced(Some("GPU-a"), Work::Copies(window))
+}
+
+fn duty(ratio: f64) -> Record {
+    let signal = "agent.duty_ratio".into();
+    traced(None, Work::Signal { signal, value: ratio })
+}
+
+fn held(used_bytes: u64) -> [Record; 2] {
+    let mut sample = DeviceSample::unknown("GPU-a".into());
+    sample.memory_version = Some(MemoryVersion::V2);
+    sample.used_bytes = Some(used_bytes + 2 * GIB);
+    sample.reserved_bytes = Some(GIB / 2);
+    sample.total_bytes = Some(24 * GIB);
+    sample.gpu_busy_ratio = Some(0.5);
+    let process = ProcessSample {
+        device: "GPU-a".into(),
+        pid: PID,
+        run: Some(RunId(1)),
+        used_bytes: Some(used_bytes),
+        sm_busy_ratio: None,
+        process: Some("server".into()),
+        container: None,
+    };
+    [Record::Device(sample), Record::Process(process)]
+}
+
+/// Forty seconds of one run: what is added to each second is the test's.
+async fn story(path: &Path, second_by_second: impl Fn(i64) -> Vec<Record>) -> Reader {
+    let store = Store::open(StoreOptions::new(path)).await.expect("a store");
+    for second in 0..=40 {
+        let mut batch = Batch::new(Stamp::at_secs(START + second));
+        if second == 0 {
+            batch.records.push(Record::DeviceInfo(DeviceInfo {
+                device: "GPU-a".into(),
+                name: Some("NVIDIA Test 24GB".to_owned()),
+                driver: Some("580.95.05".to_owned()),
+                total_bytes: Some(24 * GIB),
+                parent: None,
+            }));
+            batch.records.push(Record::RunStart(RunStart {
+                id: RunId(1),
+                name: "chat".to_owned(),
+                engine: None,
+                host: "box".to_owned(),
+                pid: Some(PID),
+                process_key: None,
+                command: Some("server".to_owned()),
+                trace_tier: TraceTier::Graph,
+            }));
+        }
+        batch.records.extend(held(8 * GIB));
+        batch.records.extend(second_by_second(second));
+        store.writer().commit(batch).await.expect("stored");
+    }
+    store.close().await.expect("closed");
+    Reader::open(path).await.expect("a reader")
+}
+
+async fn timeline(reader: &Reader) -> Timeline {
+    let request = Request {
+        run: Some(1),
+        ..Request::default()
+    };
+    load::timeline(reader, &request).await.expect("a timeline")
+}
+
+/// Seconds of the time that fall into a family, and of those recorded, between two seconds.
+fn between(timeline: &Timeline, from: i64, to: i64, family: Family) -> (f64, f64) {
+    let [from, to] = [from, to].map(|second| (START + second) * SECOND);
+    let times = timeline.devices[0].gpu_time.iter();
+    let times: Vec<&GpuTime> = times
+        .filter(|time| time.from_ns >= from && time.to_ns <= to)
+        .collect();
+    let place = Family::ALL
+        .iter()
+        .position(|other| *other == family)
+        .expect("a family");
+    let secs = |ns: u64| ((ns / MS) as f64 / 100.0).round() / 10.0;
+    let sum = |of: &dyn Fn(&GpuTime) -> u64| secs(times.iter().map(|time| of(time)).sum());
+    (sum(&|time| time.family_ns[place]), sum(&|time| time.recorded_ns))
+}
+
+#[tokio::test]
+async fn traced_kernels_become_shares_of_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let reader = story(&folder.path().join("traces.db"), |second| match second {
+        // Busy, then idle, then the governor lets the agent rest, then half of the time.
+        1..=10 => vec![
+            kernels(second, "_Z16flash_fwd_kernelPf", 200),
+            kernels(second, "ampere_sgemm_128x64", 400),
+            copies(second, 100),
+            duty(1.0),
+        ],
+        11..=20 => vec![duty(1.0)],
+        21..=30 => vec![duty(0.0)],
+        31..=40 => vec![kernels(second, "ampere_sgemm_128x64", 250), duty(0.5)],
+        _ => Vec::new(),
+    })
+    .await;
+    let timeline = timeline(&reader).await;
+    assert_eq!(between(&timeline, 0, 10, Family::Attention), (2.0, 9.9));
+    assert_eq!(between(&timeline, 0, 10, Family::Gemm), (4.0, 9.9));
+    assert_eq!(between(&timeline, 0, 10, Family::Copy), (1.0, 9.9));
+    assert_eq!(between(&timeline, 11, 20, Family::Gemm), (0.0, 8.8));
+    assert_eq!(between(&timeline, 21, 30, Family::Gemm), (0.0, 0.0));
+    assert_eq!(between(&timeline, 31, 40, Family::Gemm), (2.2, 4.4));
+    let picture = svg(&timeline, Theme::Light, &zone()).expect("a picture");
+    assert!(
+        picture.contains("kernels not recorded: 37.5 % of the time"),
+        "{picture}"
+    );
+}
+
+#[tokio::test]
+async fn a_run_without_kernels_has_no_lane_of_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let reader = story(&folder.path().join("traces.db"), |_| vec![duty(1.0)]).await;
+    let timeline = timeline(&reader).await;
+    assert_eq!(timeline.devices[0].gpu_time, []);
+}

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use jiff::tz::{Offset, TimeZone};
 use plimsoll_reports::timeline::{
-    Busy, DeviceTrack, GpuTime, Line, Mark, MarkKind, Owner, OwnerName, Sample, Timeline, Title, find_gaps,
-    find_peak,
+    Allocator, Busy, DeviceTrack, GpuTime, Line, Mark, MarkKind, Owner, OwnerName, Sample, Share, Timeline,
+    Title, find_gaps, find_peak,
 };
 use plimsoll_reports::{Theme, svg};
 
@@ -254,6 +254,33 @@ fn traced(mut timeline: Timeline) -> Timeline {
             }
             track.gpu_time.push(time);
         }
+        let share = |column: i64, thousandths: Option<u64>| Share {
+            at_ns: at(column),
+            ratio: thousandths.map(|n| f64::from(u32::try_from(n).unwrap_or(0)) / 1000.0),
+        };
+        let mut pytorch = Allocator {
+            level: "pytorch".to_owned(),
+            source: "pytorch".to_owned(),
+            ..Allocator::default()
+        };
+        for column in 6..columns {
+            let told = (!(100..115).contains(&column)).then_some(column.unsigned_abs());
+            let stuck = told.map(|told| told / 2 + dice.roll(8));
+            pytorch.stuck.push(share(column, stuck));
+            pytorch
+                .slack
+                .push(share(column, stuck.map(|stuck| stuck + 60 + dice.roll(40))));
+        }
+        let slack = (0..columns)
+            .step_by(30)
+            .map(|column| share(column, Some(150 + dice.roll(20))));
+        let pools = Allocator {
+            level: "pools".to_owned(),
+            source: "cupti".to_owned(),
+            slack: slack.collect(),
+            stuck: Vec::new(),
+        };
+        track.allocators = vec![pools, pytorch];
     }
     timeline
 }

@@ -10,8 +10,8 @@ use plimsoll_reports::{Theme, svg};
 use plimsoll_store::{Reader, Store, StoreOptions};
 use plimsoll_trace::wire::Direction;
 use plimsoll_trace::{
-    Batch, CopyWindow, DeviceInfo, DeviceSample, KernelWindow, MemoryVersion, ProcessSample, Record, RunId,
-    RunStart, Stamp, TraceTier, Traced, Work,
+    AllocatorSample, Batch, CopyWindow, DeviceInfo, DeviceSample, KernelWindow, Level, MemoryVersion,
+    ProcessSample, Record, RunId, RunStart, Stamp, TraceTier, Traced, Work,
 };
 
 const GIB: u64 = 1 << 30;
@@ -178,4 +178,45 @@ async fn a_run_without_kernels_has_no_lane_of_them() {
     let reader = story(&folder.path().join("traces.db"), |_| vec![duty(1.0)]).await;
     let timeline = timeline(&reader).await;
     assert_eq!(timeline.devices[0].gpu_time, []);
+}
+
+fn allocator(level: Level, allocated: u64, reserved: u64, stuck: Option<u64>) -> Record {
+    let source = if level == Level::PyTorch {
+        "pytorch"
+    } else {
+        "cupti"
+    };
+    let mut sample = AllocatorSample::unknown(level, source);
+    sample.allocated_bytes = Some(allocated);
+    sample.reserved_bytes = Some(reserved);
+    sample.inactive_split_bytes = stuck;
+    traced(Some("GPU-a"), Work::Allocator(sample))
+}
+
+#[tokio::test]
+async fn allocators_are_told_by_level_and_the_driver_has_no_share() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let reader = story(&folder.path().join("traces.db"), |second| match second {
+        5..=30 => vec![
+            allocator(Level::Driver, 7 * GIB, 7 * GIB, None),
+            allocator(Level::VirtualMemory, GIB, 20 * GIB, None),
+            allocator(Level::PyTorch, 6 * GIB, 8 * GIB, Some(GIB)),
+        ],
+        _ => Vec::new(),
+    })
+    .await;
+    let timeline = timeline(&reader).await;
+    let [allocator] = timeline.devices[0].allocators.as_slice() else {
+        panic!("{:?}", timeline.devices[0].allocators);
+    };
+    assert_eq!(
+        (allocator.level.as_str(), allocator.source.as_str()),
+        ("pytorch", "pytorch")
+    );
+    assert!(allocator.slack.iter().all(|share| share.ratio == Some(0.25)));
+    assert!(allocator.stuck.iter().all(|share| share.ratio == Some(0.125)));
+    assert_eq!(
+        allocator.stuck.first().map(|share| share.at_ns),
+        Some((START + 5) * SECOND)
+    );
 }

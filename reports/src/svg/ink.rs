@@ -84,6 +84,8 @@ inks! {
     OtherKernels = "fo", 0x7d8590, 0x8d97a3;
     /// Memory that an allocator holds free and cannot give back.
     Stuck = "sk", 0xa61e69, 0xf783ac;
+    /// Memory that an allocator holds and does not use.
+    Slack = "sl", 0xc77dab, 0xa05080;
     Peak = "pk", 0x111820, 0xfafbfc;
     Good = "ok", 0x1a7f37, 0x56d364;
     Warn = "wn", 0x955700, 0xe8b339;

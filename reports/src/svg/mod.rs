@@ -1,5 +1,6 @@
 //! The memory timeline as one self-contained SVG: no script, no font, no address; the same bytes for the same data.
 
+mod allocators;
 mod axis;
 mod backend;
 mod busy;
@@ -116,6 +117,7 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
             draw(&canvas, &Figure::of(None, paint, vec![swatch], true))?;
             write(&canvas, (entry.x + SWATCH + 6, entry.y), &entry.text, LEGEND)?;
         }
+        let allocators_top = allocators::top(&timeline.devices);
         let mut peaks = Vec::new();
         for (index, track) in timeline.devices.iter().enumerate() {
             let (Some(stack), Some(place)) = (stacks.get(index), boxes.get(index)) else {
@@ -127,6 +129,9 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
             busy::draw(&canvas, &place.busy, track, &scene, times(&place.busy))?;
             if let Some(lane) = &place.gpu_time {
                 gpu_time::draw(&canvas, lane, track, &scene, times(lane))?;
+            }
+            if let Some(lane) = &place.allocators {
+                allocators::draw(&canvas, lane, track, &scene, allocators_top, times(lane))?;
             }
         }
         if let (Some(first), Some(last)) = (boxes.first(), boxes.last()) {
@@ -149,6 +154,9 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
             }
             if let Some(lane) = &place.gpu_time {
                 gpu_time::label(&canvas, lane)?;
+            }
+            if let Some(lane) = &place.allocators {
+                allocators::label(&canvas, lane)?;
             }
         }
         let setting = Setting {
@@ -330,6 +338,7 @@ fn legend(timeline: &Timeline, stacks: &[Stack<'_>], looks: &Looks) -> Vec<(Pain
         entries.push((Paint::fill(Ink::Busy), "GPU busy".to_owned()));
     }
     entries.extend(gpu_time::legend(&timeline.devices, looks));
+    entries.extend(allocators::legend(&timeline.devices));
     entries
 }
 
@@ -337,7 +346,7 @@ fn legend(timeline: &Timeline, stacks: &[Stack<'_>], looks: &Looks) -> Vec<(Pain
 fn extra(track: &DeviceTrack) -> Extra {
     Extra {
         gpu_time: !track.gpu_time.is_empty(),
-        allocators: false,
+        allocators: !track.allocators.is_empty(),
     }
 }
 

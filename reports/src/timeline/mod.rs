@@ -1,9 +1,11 @@
 //! What a memory timeline shows, as plain data: no database, no clock, no pixels.
 
+mod allocator;
 mod gpu_time;
 mod span;
 mod verdict;
 
+pub use allocator::{Allocator, Share};
 pub use gpu_time::GpuTime;
 pub(crate) use gpu_time::Shares;
 pub(crate) use span::Gaps;
@@ -67,6 +69,8 @@ pub struct DeviceTrack {
     /// What its time went to, as far as processes were traced: stretches, ascending and equally long. Where one is
     /// missing, nothing was recorded.
     pub gpu_time: Vec<GpuTime>,
+    /// What allocators hold and do not use, by level and source.
+    pub allocators: Vec<Allocator>,
     /// Where samples are missing, ascending; nothing is drawn there.
     pub gaps: Vec<Span>,
     /// The highest reading of the window, from raw values.
@@ -234,15 +238,19 @@ impl MarkKind {
 
 impl Busy {
     /// The share in thousandths, as it is drawn.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped to 0..=1000"
-    )]
     pub(crate) fn thousandths(&self) -> Option<u64> {
-        let ratio = self.ratio.filter(|ratio| ratio.is_finite())?;
-        Some((ratio * 1000.0).round().clamp(0.0, 1000.0) as u64)
+        thousandths(self.ratio)
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to 0..=1000"
+)]
+fn thousandths(ratio: Option<f64>) -> Option<u64> {
+    let ratio = ratio.filter(|ratio| ratio.is_finite())?;
+    Some((ratio * 1000.0).round().clamp(0.0, 1000.0) as u64)
 }
 
 impl DeviceTrack {

@@ -6,7 +6,7 @@ use jiff::tz::{Offset, TimeZone};
 use plimsoll_reports::family::Family;
 use plimsoll_reports::load::{self, Request};
 use plimsoll_reports::timeline::{GpuTime, Timeline};
-use plimsoll_reports::{Theme, svg};
+use plimsoll_reports::{Theme, show, svg};
 use plimsoll_store::{Reader, Store, StoreOptions};
 use plimsoll_trace::wire::Direction;
 use plimsoll_trace::{
@@ -219,4 +219,22 @@ async fn allocators_are_told_by_level_and_the_driver_has_no_share() {
         allocator.stuck.first().map(|share| share.at_ns),
         Some((START + 5) * SECOND)
     );
+}
+
+#[tokio::test]
+async fn what_does_not_add_up_is_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let reader = story(&folder.path().join("traces.db"), |second| {
+        let allocated = if second == 0 { 7 * GIB } else { 9 * GIB };
+        vec![allocator(Level::Driver, allocated, allocated, None)]
+    })
+    .await;
+    let now_ns = (START + 40) * SECOND;
+    let shown = show::load(&reader, 1, now_ns).await.expect("a run");
+    let told = show::text(&shown, &zone(), now_ns);
+    let section = told.split("Where the memory was\n").nth(1);
+    let section = section.and_then(|rest| rest.split("\nEvents").next());
+    insta::assert_snapshot!("ledger", section.unwrap_or(&told));
+    let json: serde_json::Value = serde_json::from_str(&show::json(&shown)).expect("JSON");
+    assert_eq!(json["ledger"][3]["unattributed_bytes"], -1_073_741_824_i64);
 }

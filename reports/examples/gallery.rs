@@ -8,7 +8,7 @@ use plimsoll_reports::timeline::{
     Allocator, Busy, DeviceTrack, GpuTime, Line, Mark, MarkKind, Owner, OwnerName, Sample, Share, Timeline,
     Title, find_gaps, find_peak,
 };
-use plimsoll_reports::{Theme, svg};
+use plimsoll_reports::{Theme, flame, svg};
 
 const SECOND: i64 = 1_000_000_000;
 const MIB: u64 = 1 << 20;
@@ -36,6 +36,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let picture = svg(timeline, theme, &zone)?;
         println!("{name}: {} bytes; {}", picture.len(), timeline.verdict(&zone));
         std::fs::write(folder.join(format!("{name}.svg")), picture)?;
+    }
+    for (name, theme) in [("flame", Theme::Auto), ("flame-dark", Theme::Dark)] {
+        std::fs::write(folder.join(format!("{name}.svg")), flame::svg(&kernels(), theme))?;
     }
     Ok(())
 }
@@ -216,6 +219,70 @@ fn demo(tuned: bool) -> Timeline {
         to_ns: START + 30 * SECOND,
         devices: vec![track],
         marks,
+    }
+}
+
+/// Kernels of a decoding loop, with many small ones.
+fn kernels() -> flame::Flame {
+    let mut dice = Dice(5);
+    let named = [
+        (
+            "void flash::flash_fwd_splitkv_kernel<Flash_fwd_kernel_traits<128, 64, 128, 4>, false, true>(flash::Flash_fwd_params)",
+            9_100,
+        ),
+        (
+            "void flash::flash_fwd_splitkv_combine_kernel<Flash_fwd_kernel_traits<128, 64, 128, 4>, 4>(flash::Flash_fwd_params)",
+            700,
+        ),
+        ("nvjet_hsh_64x16_64x16_4x1_v_bz_TNT", 12_800),
+        ("nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_TNT", 5_200),
+        (
+            "void cublasLt::splitKreduce_kernel<32, 16, int, float, __half>(cublasLt::cublasSplitKParams<float>)",
+            900,
+        ),
+        (
+            "ncclDevKernel_AllReduce_Sum_f16_RING_LL(ncclDevKernelArgsStorage<4096ul>)",
+            3_600,
+        ),
+        ("void vllm::rms_norm_kernel<c10::Half>(c10::Half*)", 1_100),
+        (
+            "void vllm::fused_add_rms_norm_kernel<c10::Half, 8>(c10::Half*)",
+            900,
+        ),
+        (
+            "void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>>(int)",
+            800,
+        ),
+        (
+            "void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<int>>(int)",
+            300,
+        ),
+        (
+            "void at::native::unrolled_elementwise_kernel<at::native::direct_copy_kernel_cuda>(int)",
+            500,
+        ),
+        (
+            "void at::native::(anonymous namespace)::cunn_SoftMaxForward<8, float, float>(float*)",
+            650,
+        ),
+    ];
+    let mut kernels: Vec<flame::Kernel> = named
+        .iter()
+        .map(|(name, ms)| flame::Kernel {
+            name: (*name).to_owned(),
+            count: 900 + dice.roll(90_000),
+            total_ns: ms * 1_000_000,
+        })
+        .collect();
+    kernels.extend((0..120).map(|number| flame::Kernel {
+        name: format!("triton_poi_fused_add_mul_{number}"),
+        count: 10,
+        total_ns: dice.roll(9_000_000),
+    }));
+    flame::Flame {
+        run_id: 418,
+        name: "chat".to_owned(),
+        kernels,
     }
 }
 

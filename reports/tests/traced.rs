@@ -1,17 +1,19 @@
 //! Reports of runs whose GPU work was traced, out of a real store.
 
+use std::io::Write;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use jiff::tz::{Offset, TimeZone};
 use plimsoll_reports::family::Family;
 use plimsoll_reports::load::{self, Request};
 use plimsoll_reports::timeline::{GpuTime, Timeline};
-use plimsoll_reports::{Theme, show, svg};
+use plimsoll_reports::{Theme, export, flame, html, show, svg};
 use plimsoll_store::{Reader, Store, StoreOptions};
 use plimsoll_trace::wire::Direction;
 use plimsoll_trace::{
-    AllocatorSample, Batch, CopyWindow, DeviceInfo, DeviceSample, KernelWindow, Level, MemoryVersion,
-    ProcessSample, Record, RunId, RunStart, Stamp, TraceTier, Traced, Work,
+    AllocatorSample, Batch, CopyWindow, DeviceInfo, DeviceSample, Event, EventKind, KernelSpan, KernelWindow,
+    Level, MemoryVersion, ProcessSample, Record, RunId, RunStart, Stamp, TraceTier, Traced, Work,
 };
 
 const GIB: u64 = 1 << 30;
@@ -237,4 +239,152 @@ async fn what_does_not_add_up_is_shown() {
     insta::assert_snapshot!("ledger", section.unwrap_or(&told));
     let json: serde_json::Value = serde_json::from_str(&show::json(&shown)).expect("JSON");
     assert_eq!(json["ledger"][3]["unattributed_bytes"], -1_073_741_824_i64);
+}
+
+/// Keeps what is written.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes a few bytes and then no more, as a full disk.
+struct Full(usize);
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let Some(left) = self.0.checked_sub(bytes.len()) else {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        };
+        self.0 = left;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn request(from: i64, to: i64) -> export::Request {
+    export::Request {
+        run: 1,
+        from_ns: Some((START + from) * SECOND),
+        to_ns: Some((START + to) * SECOND),
+        now_ns: (START + 40) * SECOND,
+    }
+}
+
+async fn exported(reader: &Reader, format: export::Format) -> String {
+    let kept = Kept::default();
+    export::write(reader, &request(0, 2), format, Box::new(kept.clone()))
+        .await
+        .expect("written");
+    let bytes = kept.0.lock().expect("not poisoned").clone();
+    String::from_utf8(bytes).expect("text")
+}
+
+/// A second of each kind of record, with names that need quoting.
+async fn everything(path: &Path) -> Reader {
+    story(path, |second| match second {
+        1 => {
+            let span = |stream, name: &str, start_ms: i64| KernelSpan {
+                name: name.into(),
+                stream,
+                start_ns: (START + 1) * SECOND + start_ms * 1_000_000 + 1,
+                end_ns: (START + 1) * SECOND + start_ms * 1_000_000 + 251_001,
+            };
+            let event = Event::new(EventKind::ProcessStart, "a \"quoted\", name");
+            vec![
+                kernels(1, "ampere_sgemm_128x64", 400),
+                copies(1, 100),
+                duty(1.0),
+                allocator(Level::PyTorch, 6 * GIB, 8 * GIB, Some(GIB)),
+                traced(Some("GPU-a"), Work::Span(span(7, "ampere_sgemm_128x64", 1))),
+                traced(Some("GPU-a"), Work::Span(span(7, "_Z3fooPf", 2))),
+                traced(Some("GPU-a"), Work::Span(span(8, "_Z3fooPf", 2))),
+                Record::Event(event.in_run(Some(RunId(1)))),
+            ]
+        }
+        _ => Vec::new(),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_run_for_other_tools() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let reader = everything(&folder.path().join("traces.db")).await;
+    insta::assert_snapshot!("csv", exported(&reader, export::Format::Csv).await);
+    let lines = exported(&reader, export::Format::Ndjson).await;
+    for line in lines.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).expect("an object a line");
+        assert!(object["view"].is_string());
+    }
+    insta::assert_snapshot!("ndjson", lines);
+    let trace = exported(&reader, export::Format::Perfetto).await;
+    insta::assert_snapshot!("perfetto", trace);
+    let trace: serde_json::Value = serde_json::from_str(&trace).expect("JSON");
+    let spans: Vec<&serde_json::Value> = trace["traceEvents"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|event| event["ph"] == "X")
+        .collect();
+    assert_eq!(spans.len(), 3);
+    assert_eq!(
+        (&spans[0]["ts"], &spans[0]["dur"]),
+        (&1_001_000.001.into(), &251.0.into())
+    );
+    assert_eq!(spans[0]["cat"], "GEMM");
+    assert_eq!(spans[0]["tid"], spans[1]["tid"]);
+    assert_ne!(spans[1]["tid"], spans[2]["tid"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let reader = everything(&folder.path().join("traces.db")).await;
+    for room in [0, 50, 2_000] {
+        let failed = export::write(
+            &reader,
+            &request(0, 40),
+            export::Format::Ndjson,
+            Box::new(Full(room)),
+        )
+        .await;
+        assert!(matches!(failed, Err(export::ExportError::Write(_))), "{failed:?}");
+    }
+}
+
+#[tokio::test]
+async fn kernels_are_a_picture_of_their_own_and_in_the_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let reader = story(&folder.path().join("traces.db"), |second| match second {
+        1..=3 => vec![
+            kernels(second, "_Z16flash_fwd_kernelPf", 200),
+            kernels(second, "_ZN2at6native4fillIiEEvPT_", 40),
+            kernels(second, "_ZN2at6native4fillIfEEvPT_", 60),
+            kernels(second, "evil <b>\"&", 1),
+        ],
+        _ => Vec::new(),
+    })
+    .await;
+    let kernels = flame::load(&reader, 1).await.expect("kernels");
+    let picture = flame::svg(&kernels, Theme::Light);
+    insta::assert_snapshot!("flame", picture);
+    let now_ns = (START + 40) * SECOND;
+    let shown = show::load(&reader, 1, now_ns).await.expect("a run");
+    let page = html::page(&shown, "<svg></svg>", Some(&picture), &zone(), now_ns);
+    assert!(page.contains("Where the GPU time went") && !page.contains("<b>"));
+    let nothing = flame::Flame::default();
+    assert!(flame::svg(&nothing, Theme::Dark).contains("no kernels were recorded"));
+    assert!(!html::page(&shown, "", None, &zone(), now_ns).contains("GPU time"));
 }

@@ -5,6 +5,7 @@ mod axis;
 mod backend;
 mod busy;
 mod element;
+mod flame;
 mod glyph;
 mod gpu_time;
 mod ink;
@@ -23,6 +24,7 @@ use plotters::coord::ranged1d::Ranged as _;
 use plotters::drawing::IntoDrawingArea as _;
 use thiserror::Error;
 
+pub(crate) use flame::flame;
 pub use ink::Theme;
 pub(crate) use plan::column_ns;
 
@@ -193,29 +195,55 @@ fn document(
     metadata: &str,
     body: &str,
 ) -> String {
-    let (title_id, description_id) = (looks.id("t"), looks.id("d"));
-    let name = text::escape(&heading(timeline));
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"plimsoll\" role=\"img\" \
-         aria-labelledby=\"{title_id} {description_id}\" width=\"{WIDTH}\" height=\"{height}\" \
-         viewBox=\"0 0 {WIDTH} {height}\" font-family=\"system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',\
-         'DejaVu Sans',sans-serif\">\n<title id=\"{title_id}\">{name}</title>\n\
-         <desc id=\"{description_id}\">{}</desc>\n<metadata>{}</metadata>\n<style>\n",
-        text::escape(verdict),
-        text::escape(metadata),
-    );
-    out.push_str(&ink::style_sheet(theme));
-    out.push_str("</style>\n");
-    out.push_str(&looks.definitions(timeline, theme));
-    let mut ground = Svg::new(&mut out, (0, 0), theme);
-    ground.path(
-        &[&rectangle((0, 0), (WIDTH, height))],
-        true,
-        &Paint::fill(Ink::Background),
-    );
-    out.push_str(body);
-    out.push_str("</svg>\n");
-    out
+    let sheet = Sheet {
+        id: looks.id("t"),
+        description_id: looks.id("d"),
+        name: &heading(timeline),
+        description: verdict,
+        metadata: Some(metadata),
+        definitions: &looks.definitions(timeline, theme),
+        height,
+    };
+    sheet.with(theme, body)
+}
+
+/// What is around a picture.
+struct Sheet<'a> {
+    id: String,
+    description_id: String,
+    name: &'a str,
+    description: &'a str,
+    metadata: Option<&'a str>,
+    definitions: &'a str,
+    height: i32,
+}
+
+impl Sheet<'_> {
+    /// The whole document.
+    fn with(&self, theme: Theme, body: &str) -> String {
+        let (title_id, description_id, height) = (&self.id, &self.description_id, self.height);
+        let name = text::escape(self.name);
+        let metadata = self.metadata.map_or_else(String::new, |metadata| {
+            format!("<metadata>{}</metadata>\n", text::escape(metadata))
+        });
+        let mut out = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"plimsoll\" role=\"img\" \
+             aria-labelledby=\"{title_id} {description_id}\" width=\"{WIDTH}\" height=\"{height}\" \
+             viewBox=\"0 0 {WIDTH} {height}\" font-family=\"system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',\
+             'DejaVu Sans',sans-serif\">\n<title id=\"{title_id}\">{name}</title>\n\
+             <desc id=\"{description_id}\">{}</desc>\n{metadata}<style>\n",
+            text::escape(self.description),
+        );
+        out.push_str(&ink::style_sheet(theme));
+        out.push_str("</style>\n");
+        out.push_str(self.definitions);
+        let mut ground = Svg::new(&mut out, (0, 0), theme);
+        let all = rectangle((0, 0), (WIDTH, height));
+        ground.path(&[&all], true, &Paint::fill(Ink::Background));
+        out.push_str(body);
+        out.push_str("</svg>\n");
+        out
+    }
 }
 
 fn heading(timeline: &Timeline) -> String {

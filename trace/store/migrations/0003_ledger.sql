@@ -2,75 +2,97 @@
 -- holds is what it allocated and the rest. Nothing is made to add up: a rest may be negative, and what is unknown stays so.
 --
 -- For each run and device two moments: when the device was fullest while the run held memory on it, and the last one.
+-- The work is in subqueries that are DISTINCT, though no two rows are alike; nothing is grouped, and what is put together
+-- with UNION ALL is no join and has columns of the same kind: so SQLite evaluates each once, and brings a condition on run_id down to the tables. A
+-- question about one run reads that run's time.
 
 CREATE VIEW ledger AS
-WITH held AS (
-    -- Without an aggregate, columns beside a maximum are those of its row.
-    SELECT r.id AS run_id, r.started_ns AS from_ns, r.ended_ns AS ended_ns, p.device_id AS device_id,
-        max(p.at_ns) AS last_ns, p.used_bytes AS last_bytes, count(p.used_bytes) AS known
-    FROM _run AS r CROSS JOIN _process_raw AS p
-    WHERE p.at_ns BETWEEN r.started_ns AND coalesce(r.ended_ns, 9223372036854775807) AND p.run_id = r.id
-    GROUP BY r.id, p.device_id, p.pid
+WITH last AS NOT MATERIALIZED (
+    SELECT DISTINCT r.id AS run_id, v.id AS device_id, r.started_ns AS from_ns,
+        coalesce(r.ended_ns, 9223372036854775807) AS ended_ns,
+        (SELECT p.at_ns FROM _process_raw AS p
+         WHERE p.at_ns BETWEEN r.started_ns AND coalesce(r.ended_ns, 9223372036854775807) AND p.run_id = r.id
+             AND p.device_id = v.id
+         ORDER BY p.at_ns DESC LIMIT 1) AS last_ns,
+        (SELECT p.at_ns FROM _process_raw AS p
+         WHERE p.at_ns BETWEEN r.started_ns AND coalesce(r.ended_ns, 9223372036854775807) AND p.run_id = r.id
+             AND p.device_id = v.id AND p.used_bytes IS NOT NULL
+         ORDER BY p.at_ns DESC LIMIT 1) AS known_ns
+    FROM _run AS r CROSS JOIN _device AS v
 ),
 -- A process that was known ends with a row in which nothing is; else its last row holds for 61 s.
-life AS (
-    SELECT run_id, device_id, from_ns,
-        min(max(CASE WHEN last_bytes IS NULL AND known > 0 THEN last_ns - 1 ELSE last_ns + 61000000000 END),
-            coalesce(max(ended_ns), 9223372036854775807)) AS to_ns
-    FROM held GROUP BY run_id, device_id, from_ns
+life AS NOT MATERIALIZED (
+    SELECT DISTINCT run_id, device_id, from_ns,
+        min(ended_ns, CASE WHEN last_ns > known_ns THEN last_ns - 1 ELSE last_ns + 61000000000 END) AS to_ns
+    FROM last WHERE last_ns IS NOT NULL
 ),
-moment AS (
-    SELECT run_id, device_id, 'peak' AS moment,
+moment AS NOT MATERIALIZED (
+    SELECT DISTINCT run_id, device_id, 'peak' AS moment,
         (SELECT d.at_ns FROM _device_raw AS d
          WHERE d.at_ns BETWEEN life.from_ns AND life.to_ns AND d.device_id = life.device_id AND d.used_bytes IS NOT NULL
          ORDER BY d.used_bytes DESC, d.at_ns LIMIT 1) AS at_ns
     FROM life
     UNION ALL
-    SELECT run_id, device_id, 'end',
+    SELECT DISTINCT run_id, device_id, 'end',
         (SELECT d.at_ns FROM _device_raw AS d
          WHERE d.at_ns BETWEEN life.from_ns AND life.to_ns AND d.device_id = life.device_id
          ORDER BY d.at_ns DESC LIMIT 1)
     FROM life
 ),
--- Processes that the driver lists then. One that is gone has a known row before its last one.
-present AS (
-    SELECT m.run_id AS run_id, m.device_id AS device_id, m.moment AS moment, m.at_ns AS at_ns, p.pid AS pid,
-        max(p.at_ns) AS told_ns, p.used_bytes AS used_bytes, p.process_id AS process_id, p.run_id AS owner_run_id,
-        (SELECT count(e.used_bytes) FROM _process_raw AS e
-         WHERE e.at_ns BETWEEN m.at_ns - 122000000000 AND m.at_ns AND e.device_id = m.device_id AND e.pid = p.pid) AS known
+-- Processes that the driver lists then, by their last rows. One that is gone has a known row before that.
+part AS NOT MATERIALIZED (
+    SELECT DISTINCT m.run_id AS run_id, m.device_id AS device_id, m.moment AS moment, m.at_ns AS at_ns, p.pid AS pid,
+        p.used_bytes AS used_bytes, p.process_id AS process_id, p.run_id AS owner_run_id,
+        (SELECT a.allocated_bytes FROM _allocator_raw AS a
+         WHERE a.at_ns BETWEEN m.at_ns - 62000000000 AND m.at_ns AND a.pid = p.pid AND a.device_id = p.device_id
+             AND a.level = 'driver'
+         ORDER BY a.at_ns DESC LIMIT 1) AS allocated_bytes
     FROM moment AS m CROSS JOIN _process_raw AS p
     WHERE p.at_ns BETWEEN m.at_ns - 61000000000 AND m.at_ns AND p.device_id = m.device_id
-    GROUP BY m.run_id, m.device_id, m.moment, m.at_ns, p.pid
+        AND NOT EXISTS (
+            SELECT 1 FROM _process_raw AS n
+            WHERE n.at_ns > p.at_ns AND n.at_ns <= m.at_ns AND n.device_id = p.device_id AND n.pid = p.pid)
+        AND (p.used_bytes IS NOT NULL OR NOT EXISTS (
+            SELECT 1 FROM _process_raw AS e
+            WHERE e.at_ns BETWEEN p.at_ns - 61000000000 AND p.at_ns AND e.device_id = p.device_id AND e.pid = p.pid
+                AND e.used_bytes IS NOT NULL))
 ),
-part AS (
-    SELECT *,
-        (SELECT a.allocated_bytes FROM _allocator_raw AS a
-         WHERE a.at_ns BETWEEN present.at_ns - 62000000000 AND present.at_ns AND a.pid = present.pid
-             AND a.device_id = present.device_id AND a.level = 'driver'
-         ORDER BY a.at_ns DESC LIMIT 1) AS allocated_bytes
-    FROM present WHERE used_bytes IS NOT NULL OR known = 0
+whole AS NOT MATERIALIZED (
+    SELECT DISTINCT m.run_id AS run_id, m.device_id AS device_id, m.moment AS moment, m.at_ns AS at_ns,
+        (SELECT coalesce(sum(p.used_bytes), 0) FROM _process_raw AS p
+         WHERE p.at_ns BETWEEN m.at_ns - 61000000000 AND m.at_ns AND p.device_id = m.device_id
+            AND NOT EXISTS (
+                SELECT 1 FROM _process_raw AS n
+                WHERE n.at_ns > p.at_ns AND n.at_ns <= m.at_ns AND n.device_id = p.device_id AND n.pid = p.pid)) AS sum_bytes,
+        (SELECT count(*) FROM _process_raw AS p
+         WHERE p.at_ns BETWEEN m.at_ns - 61000000000 AND m.at_ns AND p.device_id = m.device_id AND p.used_bytes IS NULL
+            AND NOT EXISTS (
+                SELECT 1 FROM _process_raw AS n
+                WHERE n.at_ns > p.at_ns AND n.at_ns <= m.at_ns AND n.device_id = p.device_id AND n.pid = p.pid)
+            AND NOT EXISTS (
+                SELECT 1 FROM _process_raw AS e
+                WHERE e.at_ns BETWEEN p.at_ns - 61000000000 AND p.at_ns AND e.device_id = p.device_id AND e.pid = p.pid
+                    AND e.used_bytes IS NOT NULL)) AS unknown_parts,
+        d.used_bytes AS used_bytes, d.reserved_bytes AS reserved_bytes, d.total_bytes AS total_bytes
+    FROM moment AS m CROSS JOIN _device_raw AS d
+    WHERE d.at_ns = m.at_ns AND d.device_id = m.device_id
 )
 SELECT
-    m.run_id AS run_id,
-    (SELECT uuid FROM _device WHERE id = m.device_id) AS device,
-    m.moment AS moment,
-    m.at_ns AS at_ns,
+    run_id,
+    (SELECT uuid FROM _device WHERE id = device_id) AS device,
+    moment,
+    at_ns,
     'device' AS item,
-    NULL AS pid,
-    NULL AS process,
-    NULL AS owner_run_id,
-    d.used_bytes AS used_bytes,
-    coalesce(p.sum_bytes, 0) AS parts_bytes,
-    coalesce(p.unknown, 0) AS unknown_parts,
-    CASE WHEN coalesce(p.unknown, 0) = 0 THEN d.used_bytes - coalesce(p.sum_bytes, 0) END AS unattributed_bytes,
-    d.reserved_bytes AS reserved_bytes,
-    d.total_bytes AS total_bytes
-FROM moment AS m
-    JOIN _device_raw AS d ON d.at_ns = m.at_ns AND d.device_id = m.device_id
-    LEFT JOIN (
-        SELECT run_id, device_id, moment, sum(used_bytes) AS sum_bytes, count(*) - count(used_bytes) AS unknown
-        FROM part GROUP BY run_id, device_id, moment
-    ) AS p ON p.run_id = m.run_id AND p.device_id = m.device_id AND p.moment = m.moment
+    CAST(NULL AS INTEGER) AS pid,
+    CAST(NULL AS TEXT) AS process,
+    CAST(NULL AS INTEGER) AS owner_run_id,
+    CAST(used_bytes AS INTEGER) AS used_bytes,
+    CAST(sum_bytes AS INTEGER) AS parts_bytes,
+    CAST(unknown_parts AS INTEGER) AS unknown_parts,
+    CAST(CASE WHEN unknown_parts = 0 THEN used_bytes - sum_bytes END AS INTEGER) AS unattributed_bytes,
+    CAST(reserved_bytes AS INTEGER) AS reserved_bytes,
+    CAST(total_bytes AS INTEGER) AS total_bytes
+FROM whole
 UNION ALL
 SELECT
     run_id,
@@ -78,15 +100,15 @@ SELECT
     moment,
     at_ns,
     'process',
-    pid,
-    (SELECT text FROM _name WHERE id = process_id),
-    owner_run_id,
-    used_bytes,
-    allocated_bytes,
-    allocated_bytes IS NULL,
-    used_bytes - allocated_bytes,
-    NULL,
-    NULL
+    CAST(pid AS INTEGER),
+    CAST((SELECT text FROM _name WHERE id = process_id) AS TEXT),
+    CAST(owner_run_id AS INTEGER),
+    CAST(used_bytes AS INTEGER),
+    CAST(allocated_bytes AS INTEGER),
+    CAST(allocated_bytes IS NULL AS INTEGER),
+    CAST(used_bytes - allocated_bytes AS INTEGER),
+    CAST(NULL AS INTEGER),
+    CAST(NULL AS INTEGER)
 FROM part;
 
 INSERT INTO _column (view, position, "column", unit, meaning) VALUES

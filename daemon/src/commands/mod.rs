@@ -40,6 +40,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Runs { source, json } => query::runs(&source, json),
         Command::Show { run, source, json } => query::show(&run.run, &source, json),
         Command::Report(report) => query::report(&report),
+        Command::Export(export) => query::export(&export),
         Command::Sql(sql) => query::sql(&sql),
         Command::Completions { shell } => {
             let mut text = Vec::new();

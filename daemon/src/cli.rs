@@ -97,6 +97,8 @@ Exit status: 0 all works, 3 no GPU or driver, 6 there is a problem. What is a no
     },
     /// Draw the memory timeline of a run, alone (SVG) or in a page with all decisions (HTML)
     Report(Report),
+    /// Write a run for other tools: Perfetto, CSV, or one JSON object a line
+    Export(Export),
     /// Ask the traces in SQL, read-only; try: plimsoll sql 'SELECT * FROM columns'
     Sql(Sql),
     /// Say why a rule did or did not act, or what became of a decision
@@ -226,6 +228,9 @@ pub(crate) struct Report {
     /// The file: .svg for the picture, .html for the page, `-` for the picture on stdout [default: RUN.svg]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Also draw what the GPU's time went to, kernel by kernel, into this file
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) flame: Option<PathBuf>,
     /// The picture's colors
     #[arg(long, value_enum, default_value_t = Theme::Auto)]
     pub(crate) theme: Theme,
@@ -248,6 +253,44 @@ pub(crate) enum Theme {
     Light,
     /// For a dark page
     Dark,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  plimsoll export last --format perfetto -o last.json   then open it in ui.perfetto.dev
+  plimsoll export chat --format csv --from 10m --to 20m > chat.csv
+
+perfetto has counters of memory, single kernels as far as they were kept, events and decisions. csv has a line for each \
+value of a sample, ndjson one for each row of the views; times are nanoseconds since 1970, and an empty field or null is \
+unknown.")]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) run: RunName,
+    /// What to write
+    #[arg(long, value_enum)]
+    pub(crate) format: ExportFormat,
+    /// The file; `-` for stdout [default: stdout, unless it is a terminal]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Where to begin, written as for `report`
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub(crate) from: Option<String>,
+    /// Where to end, written likewise
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub(crate) to: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// A trace that opens in ui.perfetto.dev and chrome://tracing
+    Perfetto,
+    /// Comma-separated, one value a line
+    Csv,
+    /// One object a line
+    Ndjson,
 }
 
 #[derive(Debug, Args)]

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use jiff::tz::{Offset, TimeZone};
 use plimsoll_reports::timeline::{
-    Busy, DeviceTrack, Line, Mark, MarkKind, Owner, OwnerName, Sample, Timeline, Title, find_gaps, find_peak,
+    Allocator, Busy, DeviceTrack, GpuTime, Line, Mark, MarkKind, Owner, OwnerName, Sample, Share, Timeline,
+    Title, find_gaps, find_peak,
 };
-use plimsoll_reports::{Theme, svg};
+use plimsoll_reports::{Theme, flame, svg};
 
 const SECOND: i64 = 1_000_000_000;
 const MIB: u64 = 1 << 20;
@@ -19,18 +20,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&folder)?;
     let zone = TimeZone::fixed(Offset::constant(1));
     let (tuned, untuned, day, broken) = (demo(true), demo(false), day(), broken());
+    let (traced, traced_day) = (traced(tuned.clone()), traced(day.clone()));
     for (name, timeline, theme) in [
         ("demo", &tuned, Theme::Auto),
         ("demo-dark", &tuned, Theme::Dark),
         ("demo-untuned", &untuned, Theme::Auto),
         ("day-8-gpus", &day, Theme::Auto),
         ("day-8-gpus-dark", &day, Theme::Dark),
+        ("traced", &traced, Theme::Auto),
+        ("traced-dark", &traced, Theme::Dark),
+        ("traced-day", &traced_day, Theme::Auto),
         ("broken", &broken, Theme::Auto),
         ("empty", &empty(), Theme::Auto),
     ] {
         let picture = svg(timeline, theme, &zone)?;
         println!("{name}: {} bytes; {}", picture.len(), timeline.verdict(&zone));
         std::fs::write(folder.join(format!("{name}.svg")), picture)?;
+    }
+    for (name, theme) in [("flame", Theme::Auto), ("flame-dark", Theme::Dark)] {
+        std::fs::write(folder.join(format!("{name}.svg")), flame::svg(&kernels(), theme))?;
     }
     Ok(())
 }
@@ -212,6 +220,136 @@ fn demo(tuned: bool) -> Timeline {
         devices: vec![track],
         marks,
     }
+}
+
+/// Kernels of a decoding loop, with many small ones.
+fn kernels() -> flame::Flame {
+    let mut dice = Dice(5);
+    let named = [
+        (
+            "void flash::flash_fwd_splitkv_kernel<Flash_fwd_kernel_traits<128, 64, 128, 4>, false, true>(flash::Flash_fwd_params)",
+            9_100,
+        ),
+        (
+            "void flash::flash_fwd_splitkv_combine_kernel<Flash_fwd_kernel_traits<128, 64, 128, 4>, 4>(flash::Flash_fwd_params)",
+            700,
+        ),
+        ("nvjet_hsh_64x16_64x16_4x1_v_bz_TNT", 12_800),
+        ("nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_TNT", 5_200),
+        (
+            "void cublasLt::splitKreduce_kernel<32, 16, int, float, __half>(cublasLt::cublasSplitKParams<float>)",
+            900,
+        ),
+        (
+            "ncclDevKernel_AllReduce_Sum_f16_RING_LL(ncclDevKernelArgsStorage<4096ul>)",
+            3_600,
+        ),
+        ("void vllm::rms_norm_kernel<c10::Half>(c10::Half*)", 1_100),
+        (
+            "void vllm::fused_add_rms_norm_kernel<c10::Half, 8>(c10::Half*)",
+            900,
+        ),
+        (
+            "void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>>(int)",
+            800,
+        ),
+        (
+            "void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<int>>(int)",
+            300,
+        ),
+        (
+            "void at::native::unrolled_elementwise_kernel<at::native::direct_copy_kernel_cuda>(int)",
+            500,
+        ),
+        (
+            "void at::native::(anonymous namespace)::cunn_SoftMaxForward<8, float, float>(float*)",
+            650,
+        ),
+    ];
+    let mut kernels: Vec<flame::Kernel> = named
+        .iter()
+        .map(|(name, ms)| flame::Kernel {
+            name: (*name).to_owned(),
+            count: 900 + dice.roll(90_000),
+            total_ns: ms * 1_000_000,
+        })
+        .collect();
+    kernels.extend((0..120).map(|number| flame::Kernel {
+        name: format!("triton_poi_fused_add_mul_{number}"),
+        count: 10,
+        total_ns: dice.roll(9_000_000),
+    }));
+    flame::Flame {
+        run_id: 418,
+        name: "chat".to_owned(),
+        kernels,
+    }
+}
+
+/// The same with kernels recorded: the governor lets the agent rest for a while, then for half of each second.
+fn traced(mut timeline: Timeline) -> Timeline {
+    let mut dice = Dice(11);
+    let columns = 190;
+    let length = (timeline.to_ns - timeline.from_ns) / columns;
+    let at = |column: i64| timeline.from_ns + column * length;
+    for (number, track) in timeline
+        .devices
+        .iter_mut()
+        .enumerate()
+        .filter(|(number, _)| *number != 2)
+    {
+        let mut shares = [180, 360, 60, 40, 0, 70];
+        for column in 0..columns {
+            let resting = (70..92).contains(&column) && number % 3 == 0;
+            if resting {
+                continue;
+            }
+            let mut time = GpuTime::unknown(at(column), at(column + 1));
+            let length = time.to_ns.abs_diff(time.from_ns);
+            let recorded = if (92..110).contains(&column) { 50 } else { 100 };
+            time.recorded_ns = length * recorded / 100;
+            for (share, ns) in shares.iter_mut().zip(&mut time.family_ns) {
+                if column % 5 == 0 {
+                    *share = *share * (90 + dice.roll(22)) / 100;
+                }
+                let quiet = (130..140).contains(&column);
+                *ns = if quiet {
+                    0
+                } else {
+                    length * *share * recorded / 100_000
+                };
+            }
+            track.gpu_time.push(time);
+        }
+        let share = |column: i64, thousandths: Option<u64>| Share {
+            at_ns: at(column),
+            ratio: thousandths.map(|n| f64::from(u32::try_from(n).unwrap_or(0)) / 1000.0),
+        };
+        let mut pytorch = Allocator {
+            level: "pytorch".to_owned(),
+            source: "pytorch".to_owned(),
+            ..Allocator::default()
+        };
+        for column in 6..columns {
+            let told = (!(100..115).contains(&column)).then_some(column.unsigned_abs());
+            let stuck = told.map(|told| told / 2 + dice.roll(8));
+            pytorch.stuck.push(share(column, stuck));
+            pytorch
+                .slack
+                .push(share(column, stuck.map(|stuck| stuck + 60 + dice.roll(40))));
+        }
+        let slack = (0..columns)
+            .step_by(30)
+            .map(|column| share(column, Some(150 + dice.roll(20))));
+        let pools = Allocator {
+            level: "pools".to_owned(),
+            source: "cupti".to_owned(),
+            slack: slack.collect(),
+            stuck: Vec::new(),
+        };
+        track.allocators = vec![pools, pytorch];
+    }
+    timeline
 }
 
 /// A day on eight cards at one reading a second, with an hour lost on one of them.

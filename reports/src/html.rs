@@ -16,16 +16,21 @@ table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:t
 .add{color:#0a7d33}.del{color:#c0392b}@media(prefers-color-scheme:dark){.add{color:#5fd38d}.del{color:#ff8a80}}\
 @media print{body{margin:0;max-width:none}}";
 
-/// The page. `picture` is the run's timeline as [`svg`](crate::svg()) draws it.
+/// The page. `picture` is the run's timeline as [`svg`](crate::svg()) draws it, `flame` its kernels as
+/// [`flame::svg`](crate::flame::svg) does, if there are any.
 #[must_use]
-pub fn page(shown: &Shown, picture: &str, zone: &TimeZone, now_ns: i64) -> String {
+pub fn page(shown: &Shown, picture: &str, flame: Option<&str>, zone: &TimeZone, now_ns: i64) -> String {
     let (id, name) = (shown.run.id, escape(&shown.run.name));
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <title>Plimsoll: run {id} ({name})</title><style>{STYLE}</style></head><body>\n\
-         <h1>Run {id} ({name})</h1>\n{picture}\n<h2>Decisions</h2>\n"
+         <h1>Run {id} ({name})</h1>\n{picture}\n"
     );
+    if let Some(flame) = flame {
+        page += &format!("<h2>Where the GPU time went</h2>\n{flame}\n");
+    }
+    page += "<h2>Decisions</h2>\n";
     if shown.decisions.is_empty() {
         page += "<p>Nothing was decided in this run.</p>\n";
     }

@@ -1,5 +1,6 @@
 //! One run: its peak, its devices and processes, what happened, what was decided.
 
+mod ledger;
 mod uses;
 
 use std::time::Duration;
@@ -18,6 +19,8 @@ use crate::row::rows;
 use crate::runs::{self, Run};
 use crate::versioned;
 
+pub use ledger::LedgerItem;
+
 /// Events that are told one by one.
 const MOST_EVENTS: usize = 100;
 
@@ -30,6 +33,8 @@ pub struct Shown {
     pub devices: Vec<DeviceUse>,
     /// Its processes, largest first.
     pub processes: Vec<ProcessUse>,
+    /// Where the memory of its devices was, when they were fullest and at the end.
+    pub ledger: Vec<LedgerItem>,
     /// What happened in it, and on its host meanwhile.
     pub events: Vec<Happened>,
     /// How many more events there are.
@@ -126,6 +131,7 @@ pub async fn load(reader: &Reader, run: i64, now_ns: i64) -> Result<Shown, Repor
     Ok(Shown {
         devices,
         processes,
+        ledger: ledger::read(reader, run.id).await?,
         events,
         events_left_out,
         decisions: decisions::read(reader, "run_id = ? ORDER BY id", &window[2..]).await?,
@@ -191,6 +197,8 @@ pub fn text(shown: &Shown, zone: &TimeZone, now_ns: i64) -> String {
     out += &device_table(&shown.devices, zone);
     section(&mut out, "Processes of the run");
     out += &process_table(&shown.processes);
+    section(&mut out, "Where the memory was");
+    out += &ledger::text(&shown.ledger, zone);
     section(&mut out, "Events");
     if shown.events.is_empty() {
         out += "  none\n";

@@ -2,7 +2,8 @@
 
 use jiff::tz::{Offset, TimeZone};
 use plimsoll_reports::timeline::{
-    Busy, DeviceTrack, Line, Mark, MarkKind, Owner, OwnerName, Sample, Timeline, Title, find_gaps, find_peak,
+    Allocator, Busy, DeviceTrack, GpuTime, Line, Mark, MarkKind, Owner, OwnerName, Sample, Share, Timeline,
+    Title, find_gaps, find_peak,
 };
 use plimsoll_reports::{Theme, svg};
 use proptest::prelude::*;
@@ -123,6 +124,87 @@ fn story() -> Timeline {
 #[test]
 fn a_small_story() {
     insta::assert_snapshot!(draw(&story()));
+}
+
+/// The story with kernels recorded in 8 of its 12 seconds, in one of them half of the time.
+fn traced() -> Timeline {
+    let mut timeline = story();
+    timeline.devices[0].gpu_time = (0..12)
+        .filter(|second| !(4..8).contains(second))
+        .map(|second| {
+            let from_ns = START + second * SECOND;
+            let mut time = GpuTime::unknown(from_ns, from_ns + SECOND);
+            time.recorded_ns = if second == 8 { 500_000_000 } else { 1_000_000_000 };
+            // Attention, GEMM and others.
+            time.family_ns = [100_000_000, 200_000_000, 0, 0, 0, 50_000_000];
+            time
+        })
+        .collect();
+    timeline
+}
+
+#[test]
+fn kernels_have_a_lane_and_what_was_not_recorded_is_not_idle() {
+    let picture = draw(&traced());
+    for told in [
+        "attention: 10.7 % of the recorded time, 800 ms of kernels",
+        "GEMM: 21.3 % of the recorded time, 1.6 s of kernels",
+        "idle: 62.7 % of the recorded time",
+        "kernels not recorded: 37.5 % of the time",
+        ">GEMM 21.3 %</text>",
+        ">kernels not recorded</text>",
+    ] {
+        assert!(picture.contains(told), "{told} is not in {picture}");
+    }
+    assert!(!picture.contains("communication"));
+    assert!(!draw(&story()).contains("GPU time by"));
+    insta::assert_snapshot!("kernels", picture);
+}
+
+fn shares(ratios: &[(i64, Option<f64>)]) -> Vec<Share> {
+    let share = |(second, ratio): &(i64, Option<f64>)| Share {
+        at_ns: START + second * SECOND,
+        ratio: *ratio,
+    };
+    ratios.iter().map(share).collect()
+}
+
+/// PyTorch's allocator is unknown in the first second and from the ninth on; the pools are known throughout.
+fn fragmented() -> Timeline {
+    let mut timeline = story();
+    timeline.devices[0].allocators = vec![
+        Allocator {
+            level: "pools".to_owned(),
+            source: "cupti".to_owned(),
+            slack: shares(&[(0, Some(0.1))]),
+            stuck: Vec::new(),
+        },
+        Allocator {
+            level: "pytorch".to_owned(),
+            source: "pytorch".to_owned(),
+            slack: shares(&[(1, Some(0.1)), (4, Some(0.2)), (9, None)]),
+            stuck: shares(&[(1, Some(0.05)), (4, Some(0.125)), (9, None)]),
+        },
+    ];
+    timeline
+}
+
+#[test]
+fn allocators_have_a_lane_with_their_level_and_what_is_unknown_is_no_zero() {
+    let picture = draw(&fragmented());
+    let hatched = picture.matches("the allocators&#39; figures are unknown").count();
+    assert_eq!(hatched, 2, "{picture}");
+    for told in [
+        "stuck: free, but in blocks that cannot be given back; level pytorch, told by pytorch; at most 12.5 % at 00:04",
+        "slack: taken from the level below and not in use; level pools, told by cupti; at most 10 %",
+        ">pools slack (from cupti), at most 10 %</text>",
+        ">25 %</text>",
+    ] {
+        assert!(picture.contains(told), "{told} is not in {picture}");
+    }
+    assert!(!picture.contains("level pools, told by cupti; stuck"));
+    assert!(!draw(&story()).contains("allocators:"));
+    insta::assert_snapshot!("allocators", picture);
 }
 
 #[test]
@@ -313,6 +395,13 @@ proptest! {
         }
         device.owners = vec![process(&name, 1, device.samples.clone()), process(&name, 2, device.samples.clone())];
         device.lines = vec![Line { rule: name.clone(), enter_bytes: enter, exit_bytes: reserved, enter_ratio: None, exit_ratio: None }];
+        let shares: Vec<Share> = device.busy.iter().map(|busy| Share { at_ns: busy.at_ns, ratio: busy.ratio }).collect();
+        device.allocators = vec![Allocator { level: name.clone(), source: name.clone(), slack: shares.clone(), stuck: shares }];
+        device.gpu_time = device.samples.windows(2).map(|pair| GpuTime {
+            recorded_ns: pair[0].used_bytes.unwrap_or(0),
+            family_ns: [pair[1].used_bytes.unwrap_or(0); 6],
+            ..GpuTime::unknown(pair[0].at_ns, pair[1].at_ns)
+        }).collect();
         device.gaps = find_gaps(&device.samples);
         device.peak = find_peak(&device.samples);
         let mut drawn = timeline(60, vec![device], vec![mark(1, MarkKind::Xid, &name)]);

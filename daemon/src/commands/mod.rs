@@ -50,6 +50,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             json,
         } => query::kernels(&run.run, limit, &source, json),
         Command::Report(report) => query::report(&report),
+        Command::Export(export) => query::export(&export),
         Command::Sql(sql) => query::sql(&sql),
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -141,7 +141,7 @@ impl Config {
     /// A named file that is missing, or anything in it that is not valid.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
         match place::find(named)? {
-            Some(path) => Ok(Self::parse(&read(&path)?, &path)?.as_the_environment_says()),
+            Some(path) => Ok(Self::parse(&read(&path)?, &path)?.with_environment()),
             None => Self::without_file(),
         }
     }
@@ -155,10 +155,10 @@ impl Config {
             file: None,
             ..Self::parse("", Path::new(""))?
         };
-        Ok(defaults.as_the_environment_says())
+        Ok(defaults.with_environment())
     }
 
-    fn as_the_environment_says(mut self) -> Self {
+    fn with_environment(mut self) -> Self {
         if let Some(path) = place::store_from_environment() {
             self.store.path = Some(path);
         }

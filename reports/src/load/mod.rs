@@ -4,6 +4,8 @@
 //! highest and last reading, and what processes held then. So a window of any length takes the same memory, and a day of
 //! eight devices well under a second; grouping it in SQL took five times as long.
 
+mod allocators;
+mod gpu_time;
 mod holdings;
 mod lines;
 mod marks;

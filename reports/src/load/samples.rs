@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use plimsoll_store::{Reader, Row};
 
-use super::{Window, owners};
+use super::{Window, allocators, gpu_time, owners};
 use crate::error::ReportError;
 use crate::row::{rows, size};
 use crate::svg::column_ns;
@@ -37,6 +37,8 @@ pub(super) async fn tracks(reader: &Reader, window: &Window) -> Result<Vec<Devic
     if tracks.iter().any(|track| !track.samples.is_empty()) {
         tracks.retain(|track| !track.samples.is_empty());
     }
+    gpu_time::read(reader, window, &mut tracks).await?;
+    allocators::read(reader, window, &mut tracks).await?;
     Ok(tracks)
 }
 

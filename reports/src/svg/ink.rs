@@ -75,6 +75,17 @@ inks! {
     Over = "ov", 0xa40e26, 0xffa198;
     Unknown = "uk", 0x9ea7b1, 0x5a6570;
     Busy = "bu", 0x4b6b8d, 0x5d84ad;
+    // What GPU time goes to; other hues than those of owners, which stand in the same picture.
+    Attention = "fa", 0x7048c8, 0xa98bf0;
+    Gemm = "fg", 0x0b7285, 0x35a8bd;
+    Communication = "fc", 0xc2255c, 0xf0709c;
+    Copy = "fy", 0x946200, 0xdfae45;
+    Graph = "fr", 0x3f5fc0, 0x7f9df5;
+    OtherKernels = "fo", 0x7d8590, 0x8d97a3;
+    /// Memory that an allocator holds free and cannot give back.
+    Stuck = "sk", 0xa61e69, 0xf783ac;
+    /// Memory that an allocator holds and does not use.
+    Slack = "sl", 0xc77dab, 0xa05080;
     Peak = "pk", 0x111820, 0xfafbfc;
     Good = "ok", 0x1a7f37, 0x56d364;
     Warn = "wn", 0x955700, 0xe8b339;

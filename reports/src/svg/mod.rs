@@ -1,10 +1,13 @@
 //! The memory timeline as one self-contained SVG: no script, no font, no address; the same bytes for the same data.
 
+mod allocators;
 mod axis;
 mod backend;
 mod busy;
 mod element;
+mod flame;
 mod glyph;
+mod gpu_time;
 mod ink;
 mod lane;
 mod look;
@@ -21,6 +24,7 @@ use plotters::coord::ranged1d::Ranged as _;
 use plotters::drawing::IntoDrawingArea as _;
 use thiserror::Error;
 
+pub(crate) use flame::flame;
 pub use ink::Theme;
 pub(crate) use plan::column_ns;
 
@@ -33,7 +37,9 @@ use element::{Canvas, Fault, Figure, draw, rectangle, write};
 use ink::Ink;
 use lane::{QUIET, Scene};
 use look::Looks;
-use plan::{FACTS, LANE_WIDTH, LEFT, LEGEND, MARGIN, RIGHT, STRIP, SWATCH, TITLE, VERDICT, WIDTH};
+use plan::{
+    Extra, FACTS, LANE_WIDTH, LEFT, LEGEND, LaneBox, MARGIN, RIGHT, STRIP, SWATCH, TITLE, VERDICT, WIDTH,
+};
 use stack::Stack;
 
 /// A picture larger than this is drawn again in wider columns.
@@ -93,7 +99,8 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
     let (entries, legend_end) = plan::flow(&texts, legend_top);
     let strip = if marks.is_empty() { 14 } else { STRIP + 8 };
     let top = legend_end + strip;
-    let (boxes, lanes_end) = plan::lanes(timeline.devices.len(), top);
+    let extras: Vec<Extra> = timeline.devices.iter().map(extra).collect();
+    let (boxes, lanes_end) = plan::lanes(&extras, top);
     let key_top = lanes_end + 20;
     let height = key_top + marks::key_height(&marks) + 30;
 
@@ -112,19 +119,27 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
             draw(&canvas, &Figure::of(None, paint, vec![swatch], true))?;
             write(&canvas, (entry.x + SWATCH + 6, entry.y), &entry.text, LEGEND)?;
         }
+        let allocators_top = allocators::top(&timeline.devices);
         let mut peaks = Vec::new();
         for (index, track) in timeline.devices.iter().enumerate() {
             let (Some(stack), Some(place)) = (stacks.get(index), boxes.get(index)) else {
                 continue;
             };
             peaks.extend(lane::draw(&canvas, &place.memory, track, stack, &scene)?);
-            let times = (index + 1 == boxes.len()).then_some(&clock);
-            busy::draw(&canvas, &place.busy, track, &scene, times)?;
+            // The times stand below the last lane.
+            let times = |lane: &LaneBox| (index + 1 == boxes.len() && lane == place.last()).then_some(&clock);
+            busy::draw(&canvas, &place.busy, track, &scene, times(&place.busy))?;
+            if let Some(lane) = &place.gpu_time {
+                gpu_time::draw(&canvas, lane, track, &scene, times(lane))?;
+            }
+            if let Some(lane) = &place.allocators {
+                allocators::draw(&canvas, lane, track, &scene, allocators_top, times(lane))?;
+            }
         }
         if let (Some(first), Some(last)) = (boxes.first(), boxes.last()) {
             let column = |at_ns: i64| time.map(&at_ns, (LEFT, WIDTH - RIGHT - 1));
             let upper = first.caption.map_or(first.memory.top, |y| y - 12);
-            let rows = (upper, last.busy.top + last.busy.height);
+            let rows = (upper, last.last().top + last.last().height);
             marks::strip(&canvas, &marks, &clock, &column, rows)?;
         }
         // What the markers' lines must not run through is written last.
@@ -138,6 +153,12 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
             if !place.busy.compact {
                 let setting = Setting { halo: true, ..QUIET };
                 write(&canvas, (LEFT, place.busy.top - 5), "GPU busy", setting)?;
+            }
+            if let Some(lane) = &place.gpu_time {
+                gpu_time::label(&canvas, lane)?;
+            }
+            if let Some(lane) = &place.allocators {
+                allocators::label(&canvas, lane)?;
             }
         }
         let setting = Setting {
@@ -174,29 +195,55 @@ fn document(
     metadata: &str,
     body: &str,
 ) -> String {
-    let (title_id, description_id) = (looks.id("t"), looks.id("d"));
-    let name = text::escape(&heading(timeline));
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"plimsoll\" role=\"img\" \
-         aria-labelledby=\"{title_id} {description_id}\" width=\"{WIDTH}\" height=\"{height}\" \
-         viewBox=\"0 0 {WIDTH} {height}\" font-family=\"system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',\
-         'DejaVu Sans',sans-serif\">\n<title id=\"{title_id}\">{name}</title>\n\
-         <desc id=\"{description_id}\">{}</desc>\n<metadata>{}</metadata>\n<style>\n",
-        text::escape(verdict),
-        text::escape(metadata),
-    );
-    out.push_str(&ink::style_sheet(theme));
-    out.push_str("</style>\n");
-    out.push_str(&looks.definitions(timeline, theme));
-    let mut ground = Svg::new(&mut out, (0, 0), theme);
-    ground.path(
-        &[&rectangle((0, 0), (WIDTH, height))],
-        true,
-        &Paint::fill(Ink::Background),
-    );
-    out.push_str(body);
-    out.push_str("</svg>\n");
-    out
+    let sheet = Sheet {
+        id: looks.id("t"),
+        description_id: looks.id("d"),
+        name: &heading(timeline),
+        description: verdict,
+        metadata: Some(metadata),
+        definitions: &looks.definitions(timeline, theme),
+        height,
+    };
+    sheet.with(theme, body)
+}
+
+/// What is around a picture.
+struct Sheet<'a> {
+    id: String,
+    description_id: String,
+    name: &'a str,
+    description: &'a str,
+    metadata: Option<&'a str>,
+    definitions: &'a str,
+    height: i32,
+}
+
+impl Sheet<'_> {
+    /// The whole document.
+    fn with(&self, theme: Theme, body: &str) -> String {
+        let (title_id, description_id, height) = (&self.id, &self.description_id, self.height);
+        let name = text::escape(self.name);
+        let metadata = self.metadata.map_or_else(String::new, |metadata| {
+            format!("<metadata>{}</metadata>\n", text::escape(metadata))
+        });
+        let mut out = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"plimsoll\" role=\"img\" \
+             aria-labelledby=\"{title_id} {description_id}\" width=\"{WIDTH}\" height=\"{height}\" \
+             viewBox=\"0 0 {WIDTH} {height}\" font-family=\"system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',\
+             'DejaVu Sans',sans-serif\">\n<title id=\"{title_id}\">{name}</title>\n\
+             <desc id=\"{description_id}\">{}</desc>\n{metadata}<style>\n",
+            text::escape(self.description),
+        );
+        out.push_str(&ink::style_sheet(theme));
+        out.push_str("</style>\n");
+        out.push_str(self.definitions);
+        let mut ground = Svg::new(&mut out, (0, 0), theme);
+        let all = rectangle((0, 0), (WIDTH, height));
+        ground.path(&[&all], true, &Paint::fill(Ink::Background));
+        out.push_str(body);
+        out.push_str("</svg>\n");
+        out
+    }
 }
 
 fn heading(timeline: &Timeline) -> String {
@@ -318,7 +365,17 @@ fn legend(timeline: &Timeline, stacks: &[Stack<'_>], looks: &Looks) -> Vec<(Pain
     if timeline.devices.iter().any(|track| !track.busy.is_empty()) {
         entries.push((Paint::fill(Ink::Busy), "GPU busy".to_owned()));
     }
+    entries.extend(gpu_time::legend(&timeline.devices, looks));
+    entries.extend(allocators::legend(&timeline.devices));
     entries
+}
+
+/// Which lanes a device has beside the usual ones.
+fn extra(track: &DeviceTrack) -> Extra {
+    Extra {
+        gpu_time: !track.gpu_time.is_empty(),
+        allocators: !track.allocators.is_empty(),
+    }
 }
 
 /// The line above a lane when there are several devices.

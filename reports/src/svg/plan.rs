@@ -42,10 +42,32 @@ pub(super) struct DeviceBox {
     pub(super) caption: Option<i32>,
     pub(super) memory: LaneBox,
     pub(super) busy: LaneBox,
+    /// What GPU time went to.
+    pub(super) gpu_time: Option<LaneBox>,
+    /// How much memory allocators waste.
+    pub(super) allocators: Option<LaneBox>,
 }
 
-/// Lays out the lanes of `devices` below `top`; answers them and where the last one's time labels end.
-pub(super) fn lanes(devices: usize, top: i32) -> (Vec<DeviceBox>, i32) {
+impl DeviceBox {
+    /// The lane at the bottom.
+    pub(super) fn last(&self) -> &LaneBox {
+        self.allocators
+            .as_ref()
+            .or(self.gpu_time.as_ref())
+            .unwrap_or(&self.busy)
+    }
+}
+
+/// Lanes that a device has beside memory and busy, because something is known for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) struct Extra {
+    pub(super) gpu_time: bool,
+    pub(super) allocators: bool,
+}
+
+/// Lays out the lanes of devices below `top`; answers them and where the last one's time labels end.
+pub(super) fn lanes(extras: &[Extra], top: i32) -> (Vec<DeviceBox>, i32) {
+    let devices = extras.len();
     let (memory, busy, headroom, value_ticks) = match devices {
         0 | 1 => (300, 54, 34, 8),
         2 | 3 => (150, 36, 26, 5),
@@ -55,7 +77,7 @@ pub(super) fn lanes(devices: usize, top: i32) -> (Vec<DeviceBox>, i32) {
     let gap = if compact { 2 } else { 18 };
     let mut y = top;
     let mut boxes = Vec::with_capacity(devices);
-    for _ in 0..devices {
+    for extra in extras {
         let caption = (devices > 1).then(|| {
             y += CAPTION;
             y - 5
@@ -67,12 +89,21 @@ pub(super) fn lanes(devices: usize, top: i32) -> (Vec<DeviceBox>, i32) {
             value_ticks,
             compact,
         };
-        boxes.push(DeviceBox {
+        let mut next = y + memory;
+        let mut low = || {
+            let top = next + gap;
+            next = top + busy;
+            lane(top, busy, 0)
+        };
+        let place = DeviceBox {
             caption,
             memory: lane(y, memory, headroom),
-            busy: lane(y + memory + gap, busy, 0),
-        });
-        y += memory + gap + busy + if compact { 6 } else { 10 };
+            busy: low(),
+            gpu_time: extra.gpu_time.then(&mut low),
+            allocators: extra.allocators.then(&mut low),
+        };
+        boxes.push(place);
+        y = next + if compact { 6 } else { 10 };
     }
     (boxes, y + TIME_LABELS)
 }
@@ -125,12 +156,22 @@ mod tests {
     #[test]
     fn lanes_never_overlap() {
         for devices in 1..=16 {
-            let (boxes, end) = lanes(devices, 100);
+            let extras: Vec<Extra> = (0..devices)
+                .map(|device| Extra {
+                    gpu_time: device % 2 == 0,
+                    allocators: device % 3 == 0,
+                })
+                .collect();
+            let (boxes, end) = lanes(&extras, 100);
             let mut floor = 100;
-            for device in boxes {
-                assert!(device.memory.top >= floor);
-                assert!(device.busy.top >= device.memory.top + device.memory.height);
-                floor = device.busy.top + device.busy.height;
+            for (device, extra) in boxes.iter().zip(extras) {
+                assert_eq!(device.gpu_time.is_some(), extra.gpu_time);
+                let low = [device.gpu_time, device.allocators].into_iter().flatten();
+                for lane in [device.memory, device.busy].into_iter().chain(low) {
+                    assert!(lane.top >= floor);
+                    floor = lane.top + lane.height;
+                }
+                assert_eq!(floor, device.last().top + device.last().height);
             }
             assert!(end > floor);
         }

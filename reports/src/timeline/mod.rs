@@ -1,8 +1,13 @@
 //! What a memory timeline shows, as plain data: no database, no clock, no pixels.
 
+mod allocator;
+mod gpu_time;
 mod span;
 mod verdict;
 
+pub use allocator::{Allocator, Share};
+pub use gpu_time::GpuTime;
+pub(crate) use gpu_time::Shares;
 pub(crate) use span::Gaps;
 pub use span::{find_gaps, find_peak};
 
@@ -61,6 +66,11 @@ pub struct DeviceTrack {
     pub busy: Vec<Busy>,
     /// Mean of all readings of that share; `None` for that of `busy`.
     pub mean_busy_ratio: Option<f64>,
+    /// What its time went to, as far as processes were traced: stretches, ascending and equally long. Where one is
+    /// missing, nothing was recorded.
+    pub gpu_time: Vec<GpuTime>,
+    /// What allocators hold and do not use, by level and source.
+    pub allocators: Vec<Allocator>,
     /// Where samples are missing, ascending; nothing is drawn there.
     pub gaps: Vec<Span>,
     /// The highest reading of the window, from raw values.
@@ -228,15 +238,19 @@ impl MarkKind {
 
 impl Busy {
     /// The share in thousandths, as it is drawn.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped to 0..=1000"
-    )]
     pub(crate) fn thousandths(&self) -> Option<u64> {
-        let ratio = self.ratio.filter(|ratio| ratio.is_finite())?;
-        Some((ratio * 1000.0).round().clamp(0.0, 1000.0) as u64)
+        thousandths(self.ratio)
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to 0..=1000"
+)]
+fn thousandths(ratio: Option<f64>) -> Option<u64> {
+    let ratio = ratio.filter(|ratio| ratio.is_finite())?;
+    Some((ratio * 1000.0).round().clamp(0.0, 1000.0) as u64)
 }
 
 impl DeviceTrack {

@@ -115,7 +115,7 @@ fn judge(told: &Told) -> Vec<Finding> {
         return vec![
             Finding::note(SUBJECT, format!("{path} ends the process that uses it ({ending}) at: {call}"))
                 .why("the agent would take an engine with it, so do not trace with this release; 13.2 is known to crash where there is no driver")
-                .to_do("name another libcupti in PLIMSOLL_CUPTI_LIBRARY"),
+                .remedy("name another libcupti in PLIMSOLL_CUPTI_LIBRARY"),
         ];
     }
     let refused = |call: &str| answer(call).filter(|answer| *answer != Answer::SUCCESS);
@@ -123,7 +123,7 @@ fn judge(told: &Told) -> Vec<Finding> {
     if let Some(answer) = refused("register callbacks").or_else(|| refused("enable CONCURRENT_KERNEL")) {
         let (why, to_do) = meaning(answer);
         let what = format!("{path} refuses records of kernels: {}", word(answer));
-        return vec![Finding::note(SUBJECT, what).why(why).to_do(to_do)];
+        return vec![Finding::note(SUBJECT, what).why(why).remedy(to_do)];
     }
     let version = version(rest("version "));
     found.push(Finding::ok(

@@ -65,7 +65,7 @@ impl Finding {
     }
 
     /// What to do about it.
-    pub(crate) const fn to_do(mut self, to_do: &'static str) -> Self {
+    pub(crate) const fn remedy(mut self, to_do: &'static str) -> Self {
         self.to_do = Some(to_do);
         self
     }

@@ -115,7 +115,7 @@ fn driver_findings(driver: &Result<Driver, String>) -> Vec<Finding> {
                     format!("the driver does not tell what the processes on {name} {uuid} hold"),
                 )
                 .why("whose memory it is stays unknown, and rules on run.vram_bytes cannot work")
-                .to_do("run Plimsoll outside of the container or as root; WSL and vGPU never tell"),
+                .remedy("run Plimsoll outside of the container or as root; WSL and vGPU never tell"),
             );
         }
     }

@@ -1,5 +1,6 @@
-//! Commands that read a database: `runs`, `show`, `kernels`, `why`, `report`, `sql`. They need no daemon.
+//! Commands that read a database: `runs`, `show`, `kernels`, `why`, `report`, `export`, `sql`. They need no daemon.
 
+mod export;
 mod report;
 mod sql;
 
@@ -17,6 +18,7 @@ use crate::cli::Source;
 use crate::config;
 use crate::failure::{Failure, Status};
 
+pub(super) use export::export;
 pub(super) use report::{draw, report};
 pub(super) use sql::sql;
 

@@ -9,7 +9,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
-use plimsoll_reports::{Theme, find_run, html, load, runs, show, svg};
+use plimsoll_reports::{Theme, find_run, flame, html, load, runs, show, svg};
 use plimsoll_store::Reader;
 use plimsoll_trace::units;
 use plimsoll_tuner::condition::Clause;
@@ -68,10 +68,19 @@ pub(in crate::commands) fn report(arguments: &cli::Report) -> Outcome {
     };
     // A picture needs no configuration, so a mistake in it is no hindrance; its lines are then those of decisions alone.
     let config = Config::load(arguments.source.config.config.as_deref()).ok();
-    let text = runtime()?.block_on(async {
+    let (text, kernels) = runtime()?.block_on(async {
         let reader = open(&arguments.source).await?;
-        make(&reader, &drawing, config.as_ref()).await
+        let text = make(&reader, &drawing, config.as_ref()).await?;
+        let kernels = match &arguments.flame {
+            Some(file) => Some((file, kernels(&reader, &drawing).await?)),
+            None => None,
+        };
+        Ok::<_, Failure>((text, kernels))
     })?;
+    if let Some((file, kernels)) = kernels {
+        write(file, &kernels)?;
+        say(format_args!("{} written", file.display()));
+    }
     if to_stdout {
         return print(&text);
     }
@@ -119,16 +128,7 @@ async fn make(reader: &Reader, drawing: &Drawing<'_>, config: Option<&Config>) -
     let run = find_run(reader, drawing.run).await.map_err(failed)?;
     let told = runs::one(reader, run).await.map_err(failed)?;
     let zone = TimeZone::system();
-    let instant = |text: Option<&str>| text.map(|text| instant(text, told.started_ns, &zone)).transpose();
-    let (from_ns, to_ns) = (instant(drawing.from)?, instant(drawing.to)?);
-    let (start, end) = (told.started_ns, told.ended_ns.unwrap_or_else(now_ns));
-    if from_ns.is_some_and(|from| from >= end) || to_ns.is_some_and(|to| to <= start) {
-        let lasted = Duration::from_nanos(u64::try_from(end.saturating_sub(start)).unwrap_or(0));
-        let lasted = units::show_duration(lasted);
-        return Err(Failure::usage(format!(
-            "nothing of run {run} lies there: it lasted {lasted}; `plimsoll show {run}` says when"
-        )));
-    }
+    let (from_ns, to_ns) = window(&told, drawing.from, drawing.to, &zone)?;
     let request = load::Request {
         run: Some(run),
         from_ns,
@@ -143,7 +143,36 @@ async fn make(reader: &Reader, drawing: &Drawing<'_>, config: Option<&Config>) -
         return Ok(picture);
     }
     let shown = show::load(reader, run, now_ns()).await.map_err(failed)?;
-    Ok(html::page(&shown, &picture, &zone, now_ns()))
+    let kernels = flame::load(reader, run).await.map_err(failed)?;
+    let kernels = (!kernels.kernels.is_empty()).then(|| flame::svg(&kernels, drawing.theme));
+    Ok(html::page(&shown, &picture, kernels.as_deref(), &zone, now_ns()))
+}
+
+/// The picture of a run's kernels.
+async fn kernels(reader: &Reader, drawing: &Drawing<'_>) -> Result<String, Failure> {
+    let run = find_run(reader, drawing.run).await.map_err(failed)?;
+    let kernels = flame::load(reader, run).await.map_err(failed)?;
+    Ok(flame::svg(&kernels, drawing.theme))
+}
+
+/// The part of a run that the command line names, as far as it does.
+pub(super) fn window(
+    run: &runs::Run,
+    from: Option<&str>,
+    to: Option<&str>,
+    zone: &TimeZone,
+) -> Result<(Option<i64>, Option<i64>), Failure> {
+    let instant = |text: Option<&str>| text.map(|text| instant(text, run.started_ns, zone)).transpose();
+    let (from_ns, to_ns) = (instant(from)?, instant(to)?);
+    let (start, end) = (run.started_ns, run.ended_ns.unwrap_or_else(now_ns));
+    if from_ns.is_some_and(|from| from >= end) || to_ns.is_some_and(|to| to <= start) {
+        let lasted = Duration::from_nanos(u64::try_from(end.saturating_sub(start)).unwrap_or(0));
+        let (lasted, run) = (units::show_duration(lasted), run.id);
+        return Err(Failure::usage(format!(
+            "nothing of run {run} lies there: it lasted {lasted}; `plimsoll show {run}` says when"
+        )));
+    }
+    Ok((from_ns, to_ns))
 }
 
 /// Reads "90s" or "01:30" into the run, as pictures count; "03:20:00", the first after its start; or a date and time,
@@ -196,30 +225,66 @@ fn calendar(text: &str, started_ns: i64, zone: &TimeZone) -> Option<Timestamp> {
 
 /// Writes a whole file or none: a reader never sees half a picture. A link stays one.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let folder = target
+    let whole = WholeFile::beside(path)?;
+    whole
+        .file
+        .as_file()
+        .write_all(text.as_bytes())
+        .map_err(|error| unwritable(path, &error))?;
+    whole.put_in_place()
+}
+
+/// A file that is written beside the one that it will be.
+pub(super) struct WholeFile<'a> {
+    path: &'a Path,
+    target: PathBuf,
+    file: tempfile::NamedTempFile,
+}
+
+impl<'a> WholeFile<'a> {
+    pub(super) fn beside(path: &'a Path) -> Result<Self, Failure> {
+        let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let file =
+            tempfile::NamedTempFile::new_in(folder(&target)).map_err(|error| unwritable(path, &error))?;
+        Ok(Self { path, target, file })
+    }
+
+    /// Where to write.
+    pub(super) fn file(&self) -> Result<std::fs::File, Failure> {
+        let file = self.file.as_file().try_clone();
+        file.map_err(|error| unwritable(self.path, &error))
+    }
+
+    pub(super) fn put_in_place(self) -> Result<(), Failure> {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let set = self.file.as_file().set_permissions(mode);
+        let written = set.and_then(|()| self.file.persist(&self.target).map_err(|error| error.error));
+        written.map(drop).map_err(|error| unwritable(self.path, &error))
+    }
+}
+
+fn folder(target: &Path) -> &Path {
+    target
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or_else(|| Path::new("."));
-    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(mode)?;
-        file.persist(&target).map_err(|error| error.error)
-    });
-    written.map(drop).map_err(|error| {
-        let reason = match error.kind() {
-            ErrorKind::NotFound if !folder.is_dir() => {
-                format!("the folder {} does not exist", folder.display())
-            }
-            ErrorKind::PermissionDenied => {
-                format!("this user may not write into the folder {}", folder.display())
-            }
-            _ => error.to_string(),
-        };
-        let text = format!("{} cannot be written: {reason}", path.display());
-        Failure::new(Status::Failed, anyhow::Error::msg(text))
-    })
+        .unwrap_or_else(|| Path::new("."))
+}
+
+/// Why a file could not be written.
+pub(super) fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = folder(&target);
+    let reason = match error.kind() {
+        ErrorKind::NotFound if !folder.is_dir() => {
+            format!("the folder {} does not exist", folder.display())
+        }
+        ErrorKind::PermissionDenied => {
+            format!("this user may not write into the folder {}", folder.display())
+        }
+        _ => error.to_string(),
+    };
+    let text = format!("{} cannot be written: {reason}", path.display());
+    Failure::new(Status::Failed, anyhow::Error::msg(text))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod console;
 mod crash;
+mod ledger;
 mod open;
 mod round_trip;
 mod scan;

@@ -5,7 +5,7 @@ use plimsoll_store::Value;
 use crate::{Bench, rows};
 
 /// The columns that users rely on.
-const CONTRACT: [(&str, &str); 16] = [
+const CONTRACT: [(&str, &str); 17] = [
     (
         "runs",
         "id name engine host pid command started_ns ended_ns exit_code outcome peak_used_bytes trace_tier",
@@ -50,6 +50,10 @@ const CONTRACT: [(&str, &str); 16] = [
         "allocator_samples",
         "run_id device at_ns level allocated_bytes active_bytes reserved_bytes inactive_split_bytes slack_ratio \
          stuck_ratio source",
+    ),
+    (
+        "ledger",
+        "run_id device moment at_ns item pid process used_bytes parts_bytes unattributed_bytes reserved_bytes",
     ),
 ];
 

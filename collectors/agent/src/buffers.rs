@@ -132,6 +132,11 @@ impl Buffers {
         self.completed.waiting()
     }
 
+    /// Whether there is one that has not come back, or waits to be read.
+    pub(crate) fn are_out(&self) -> bool {
+        self.free.iter().any(|bits| bits.load(Acquire) != u64::MAX)
+    }
+
     /// How many were asked for since this was last asked.
     pub(crate) fn take_requests(&self) -> usize {
         self.requests.swap(0, Relaxed)

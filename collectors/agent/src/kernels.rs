@@ -46,6 +46,17 @@ pub(crate) struct Counts {
     began_ns: Option<u64>,
 }
 
+/// What it means that no kernel was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Nothing ran: kernels are recorded, and CUPTI holds no buffer that one could be in.
+    Quiet,
+    /// Not known yet: CUPTI holds a buffer, and gives it back when it is full or all in it has ended.
+    Withheld,
+    /// Kernels are not recorded.
+    Unrecorded,
+}
+
 /// There is no room for another name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
@@ -174,13 +185,16 @@ impl Counts {
 
     /// Ends the period at `now_ns` and hands what was counted to `tell`. What it refuses stays and is told with the next
     /// period, which is the longer for it: counts are late, but never lost. When nothing ran although kernels are recorded,
-    /// that is told too: it is another thing than not to know.
-    pub(crate) fn tell(&mut self, now_ns: u64, is_recording: bool, mut tell: impl FnMut(&Frame) -> bool) {
+    /// that is told too: it is another thing than not to know. While it is not known, the period goes on.
+    pub(crate) fn tell(&mut self, now_ns: u64, silence: Silence, mut tell: impl FnMut(&Frame) -> bool) {
         let start_ns = *self.began_ns.get_or_insert(now_ns);
         let key = |number: &u32| {
             let entry = &self.entries[*number as usize];
             (entry.name, entry.device)
         };
+        if self.active.is_empty() && silence == Silence::Withheld {
+            return;
+        }
         let mut active = std::mem::take(&mut self.active);
         active.sort_unstable_by_key(key);
         let mut stats = Vec::<KernelStats>::new();
@@ -213,7 +227,7 @@ impl Counts {
             }
             (waiting, size, told) = (later, 0, 0);
         }
-        if active.is_empty() && is_recording && now_ns > start_ns {
+        if active.is_empty() && silence == Silence::Quiet && now_ns > start_ns {
             let stats = Vec::new();
             tell(&Frame::Kernels(Kernels {
                 start_ns,

@@ -4,6 +4,7 @@ use cupti_sys::Functions;
 use plimsoll_trace::wire::Frame;
 
 use crate::buffers::Completed;
+use crate::kernels::Silence;
 use crate::losses::Losses;
 use crate::records::Consumer;
 
@@ -41,7 +42,7 @@ impl Measured {
     /// Ends the period and hands the frames to `tell`.
     pub fn tell(&mut self, now_ns: u64, mut tell: impl FnMut(&Frame) -> bool) {
         self.consumer.names.tell(&mut tell);
-        self.consumer.kernels.tell(now_ns, false, &mut tell);
+        self.consumer.kernels.tell(now_ns, Silence::Unrecorded, &mut tell);
         self.consumer.window.tell(&mut tell);
     }
 

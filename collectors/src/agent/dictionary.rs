@@ -28,7 +28,7 @@ pub(super) enum Learned {
     Nothing,
     /// It is known now.
     Known,
-    /// The realtime clock was set.
+    /// It is known now, and a clock was set since the last reading.
     ClockStepped,
     /// There is no room for another name.
     Full,

@@ -8,9 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use plimsoll_trace::{Batch, Loss, Record, RunId, Stamp, Traced, Work};
+use plimsoll_trace::{Batch, Event, EventKind, Loss, Record, RunId, Stamp, Traced, Work};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
+use serde_json::json;
 
 use super::figures::{self, SIGNALS, Values};
 use super::greeting::Greeting;
@@ -33,6 +34,8 @@ const MOST_AT_ONCE: usize = 4_096;
 const EVERY: Duration = Duration::from_secs(1);
 /// How long the thread waits for the store to make room, or for the rest of a hello.
 const SOON: Duration = Duration::from_millis(20);
+/// How often a refusal is told.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Figures of a process that says nothing new for so long are left out of its run's.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -104,6 +107,8 @@ pub(super) struct Sessions {
     sessions: Vec<Session>,
     last_id: u64,
     losses: Losses,
+    events: Vec<Event>,
+    refusal_told: Option<Stamp>,
     signals: [Arc<str>; SIGNALS.len()],
     flushes: Vec<Box<dyn FnOnce() + Send>>,
     /// Nothing more will come: what was held back for a name goes without.
@@ -119,6 +124,8 @@ impl Sessions {
             sessions: Vec::new(),
             last_id: 0,
             losses: Losses::new(),
+            events: Vec::new(),
+            refusal_told: None,
             signals: SIGNALS.map(Arc::from),
             flushes: Vec::new(),
             last: false,
@@ -202,9 +209,24 @@ impl Sessions {
         }
     }
 
+    /// Each refusal is counted; one a minute is told at length, because whoever knocks may do so for ever.
     fn refuse(&mut self, peer: Peer, why: &Refused) {
-        tracing::warn!(pid = peer.pid, uid = peer.uid, "an agent is not taken: {why}");
         *self.losses.entry("refused").or_default() += 1;
+        let now = Stamp::now();
+        if self.refusal_told.is_some_and(|told| now.since(told) < TELL_EVERY) {
+            return;
+        }
+        self.refusal_told = Some(now);
+        tracing::warn!(pid = peer.pid, uid = peer.uid, "an agent is not taken: {why}");
+        let of = peer
+            .pid
+            .map_or_else(|| "another namespace".to_owned(), |pid| format!("process {pid}"));
+        let event = Event::new(
+            EventKind::AgentDegraded,
+            format!("the agent of {of} is not taken: {why}"),
+        );
+        let detail = json!({ "pid": peer.pid, "uid": peer.uid, "state": "refused" });
+        self.events.push(event.with_detail(detail));
     }
 
     /// Listens to those who have not said their whole hello.
@@ -263,6 +285,7 @@ impl Sessions {
             self.sessions.rotate_left(1);
         }
         self.add_signals(at, &mut batch);
+        batch.records.extend(self.events.drain(..).map(Record::Event));
         for (reason, count) in std::mem::take(&mut self.losses) {
             batch
                 .records

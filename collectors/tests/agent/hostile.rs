@@ -108,6 +108,16 @@ fn what_is_no_hello_is_refused_and_counted() {
     send(&silent, &hello.to_bytes()[..15], &[ring]);
     closed(&silent);
     world.wait_lost("refused", count + 3);
+    let told = world.records().into_iter().filter_map(|record| match record {
+        plimsoll_trace::Record::Event(event) => Some(event.message),
+        _ => None,
+    });
+    let told: Vec<String> = told.collect();
+    assert_eq!(told.len(), 1, "one a minute: {told:?}");
+    assert!(
+        told[0].ends_with("is not taken: not an agent's hello"),
+        "{told:?}"
+    );
     // And a good one is taken as ever, its hello in pieces.
     let stream = connection(&world.desk());
     send(&stream, &hello.to_bytes()[..1], &[ring]);

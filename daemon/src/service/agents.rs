@@ -193,6 +193,8 @@ impl Pipeline {
             return;
         }
         if let Some(own) = self.attached.own.remove(&run) {
+            // A process that comes and goes does not begin a run each time.
+            self.attached.command_ended(own.command.pid, run, Stamp::now());
             let records = self.runs.end_command(run, &own.command.name, None, Stamp::now());
             self.store(records);
             self.watch_processes();

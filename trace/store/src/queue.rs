@@ -229,6 +229,18 @@ mod tests {
     }
 
     #[test]
+    fn who_can_wait_sees_half_of_the_room() {
+        let queue = Queue::new(8);
+        assert_eq!(queue.room(), 4);
+        for room in [3, 2, 1, 0, 0] {
+            queue.append(batch(vec![device("a")]));
+            assert_eq!(queue.room(), room);
+        }
+        assert_eq!(queue.take().items.len(), 5);
+        assert_eq!(queue.room(), 4);
+    }
+
+    #[test]
     fn a_closed_queue_refuses() {
         let queue = Queue::new(8);
         queue.close();

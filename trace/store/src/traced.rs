@@ -63,7 +63,8 @@ pub(crate) struct Rows<'a> {
     kernels: BTreeMap<i64, Total>,
     buckets: BTreeMap<(i64, u8), i64>,
     copies: BTreeMap<(i64, i64, &'static str), [i64; 3]>,
-    windows: Vec<[i64; 8]>,
+    /// By start, kernel and process: names that were cut may have become one.
+    windows: BTreeMap<[i64; 3], Window>,
     spans: Vec<[i64; 5]>,
     copy_windows: Vec<Owned<&'a CopyWindow>>,
     allocations: Vec<Owned<&'a Allocation>>,
@@ -72,6 +73,15 @@ pub(crate) struct Rows<'a> {
 
 struct Total {
     key: Key,
+    count: i64,
+    total_ns: i64,
+    min_ns: i64,
+    max_ns: i64,
+}
+
+/// One kernel in one period of one process.
+struct Window {
+    end_ns: i64,
     count: i64,
     total_ns: i64,
     min_ns: i64,
@@ -206,16 +216,19 @@ impl<'a> Rows<'a> {
             let sum = self.buckets.entry((kernel, *bucket)).or_default();
             *sum = sum.saturating_add(signed(*more));
         }
-        self.windows.push([
-            window.start_ns,
-            kernel,
-            pid.into(),
-            window.end_ns,
-            count,
-            total_ns,
+        let key = [window.start_ns, kernel, pid.into()];
+        let sum = self.windows.entry(key).or_insert(Window {
+            end_ns: window.end_ns,
+            count: 0,
+            total_ns: 0,
             min_ns,
             max_ns,
-        ]);
+        });
+        sum.end_ns = sum.end_ns.max(window.end_ns);
+        sum.count = sum.count.saturating_add(count);
+        sum.total_ns = sum.total_ns.saturating_add(total_ns);
+        sum.min_ns = sum.min_ns.min(min_ns);
+        sum.max_ns = sum.max_ns.max(max_ns);
     }
 
     fn span(&mut self, kernel: i64, pid: u32, span: &KernelSpan) {
@@ -233,7 +246,12 @@ impl<'a> Rows<'a> {
             script.usual(ADD_COPIES).bind(*run).bind(*device).bind(*direction);
             numbers(script, sums);
         }
-        WINDOW.store(script, &self.windows, numbers);
+        let windows: Vec<[i64; 8]> = self
+            .windows
+            .iter()
+            .map(|(key, window)| window.row(*key))
+            .collect();
+        WINDOW.store(script, &windows, numbers);
         SPAN.store(script, &self.spans, numbers);
         COPY_WINDOW.store(script, &self.copy_windows, copy_window);
         ALLOCATION.store(script, &self.allocations, allocation);
@@ -249,6 +267,21 @@ impl Total {
             run,
             device,
             name,
+            self.count,
+            self.total_ns,
+            self.min_ns,
+            self.max_ns,
+        ]
+    }
+}
+
+impl Window {
+    const fn row(&self, [start_ns, kernel, pid]: [i64; 3]) -> [i64; 8] {
+        [
+            start_ns,
+            kernel,
+            pid,
+            self.end_ns,
             self.count,
             self.total_ns,
             self.min_ns,

@@ -6,6 +6,7 @@ use plimsoll_trace::wire::{Clock, Cost, Frame, LossReason, State, Tell};
 use super::{Cycle, Tracing};
 use crate::clock;
 use crate::control::Control;
+use crate::kernels::Silence;
 use crate::presence::Presence;
 
 /// Figures that do not change are told nevertheless after so long.
@@ -36,13 +37,15 @@ impl Cycle {
             monotonic_ns: now,
             realtime_ns: clock::realtime(),
         }));
-        let is_recording = match &self.tracing {
-            Ok(tracing) => tracing.control.is_enabled(kind::CONCURRENT_KERNEL),
-            Err(_) => false,
+        let silence = match &self.tracing {
+            Ok(tracing) if !tracing.control.is_enabled(kind::CONCURRENT_KERNEL) => Silence::Unrecorded,
+            Ok(tracing) if tracing.hooked.buffers.are_out() => Silence::Withheld,
+            Ok(_) => Silence::Quiet,
+            Err(_) => Silence::Unrecorded,
         };
         consumer
             .kernels
-            .tell(cupti_now, is_recording, |frame| ship.tell(frame));
+            .tell(cupti_now, silence, |frame| ship.tell(frame));
         consumer.copies.tell(cupti_now, |frame| ship.tell(frame));
         consumer.memory.tell(|frame| ship.tell(frame));
         // The second half of the ring is for what may not be missed.

@@ -4,7 +4,7 @@ use super::*;
 
 fn told(counts: &mut Counts, now: u64) -> Vec<Kernels> {
     let mut frames = Vec::new();
-    counts.tell(now, false, |frame| {
+    counts.tell(now, Silence::Unrecorded, |frame| {
         let Frame::Kernels(kernels) = frame else {
             return false;
         };
@@ -54,7 +54,7 @@ fn what_is_refused_is_told_later_and_whole() {
     let (mut names, mut counts) = (Names::default(), Counts::new());
     counts.begin(50);
     counts.kernel(&mut names, (0x5000, 0), 10, || b"a").unwrap();
-    counts.tell(100, false, |_| false);
+    counts.tell(100, Silence::Unrecorded, |_| false);
     counts.kernel(&mut names, (0x5000, 0), 20, || b"a").unwrap();
     let frames = told(&mut counts, 200);
     assert_eq!((frames[0].start_ns, frames[0].end_ns), (50, 200));
@@ -68,8 +68,9 @@ fn nothing_is_told_as_nothing_only_where_it_is_known() {
     let mut counts = Counts::new();
     counts.begin(10);
     let mut periods = Vec::new();
-    for (now, is_recording) in [(20, true), (30, false), (40, true)] {
-        counts.tell(now, is_recording, |frame| {
+    use Silence::{Quiet, Unrecorded, Withheld};
+    for (now, silence) in [(20, Quiet), (30, Unrecorded), (35, Withheld), (40, Quiet)] {
+        counts.tell(now, silence, |frame| {
             let Frame::Kernels(kernels) = frame else {
                 return false;
             };
@@ -140,7 +141,7 @@ fn more_than_fits_in_a_frame_is_told_in_several() {
     }
     let mut bytes = Vec::new();
     let mut stats = 0;
-    counts.tell(1, false, |frame| {
+    counts.tell(1, Silence::Unrecorded, |frame| {
         frame.encode(&mut bytes);
         assert!(bytes.len() <= MOST_FRAME, "{}", bytes.len());
         let Frame::Kernels(kernels) = frame else {
@@ -181,10 +182,10 @@ proptest! {
             *sum = (sum.0 + 1, sum.1 + u64::from(ns));
             if flush {
                 counts.next_buffer();
-                counts.tell(ns.into(), false, |frame| !ns.is_multiple_of(3) && take(frame, &mut found));
+                counts.tell(ns.into(), Silence::Unrecorded, |frame| !ns.is_multiple_of(3) && take(frame, &mut found));
             }
         }
-        counts.tell(u64::MAX, false, |frame| take(frame, &mut found));
+        counts.tell(u64::MAX, Silence::Unrecorded, |frame| take(frame, &mut found));
         prop_assert_eq!(found, expected);
     }
 }

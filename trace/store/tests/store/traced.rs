@@ -110,6 +110,22 @@ async fn totals_are_exact_over_windows_processes_and_commits() {
     assert_eq!(windows, [[number(297), number(99 * 5_107), number(9)]]);
 }
 
+#[tokio::test]
+async fn names_that_became_one_are_added_up_in_their_window_too() {
+    let bench = Bench::new().await;
+    let records = [40, 60].map(|each_ns| traced(1, 7, None, window("cut", 0, 2, each_ns)));
+    bench.commit(1, records.to_vec()).await;
+    let reader = bench.reader().await;
+    let sums = [[number(4), number(200)]];
+    assert_eq!(rows(&reader, "SELECT count, total_ns FROM kernels").await, sums);
+    let windows = rows(
+        &reader,
+        "SELECT count, total_ns, min_ns, max_ns FROM kernel_windows",
+    )
+    .await;
+    assert_eq!(windows, [[number(4), number(200), number(40), number(60)]]);
+}
+
 /// The view's arithmetic is that of `sketch`.
 #[tokio::test]
 async fn quantiles_are_those_of_the_sketch() {

@@ -16,6 +16,7 @@ mod command_line;
 mod daemon_life;
 mod demo;
 mod driver_faults;
+mod export;
 mod recovery;
 mod rollback;
 mod rules;

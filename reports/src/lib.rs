@@ -1,6 +1,6 @@
 //! What people look at: the memory timeline of a run as an SVG, and runs, decisions and query answers as text or JSON.
 //!
-//! Everything here turns data into a string. Data come as plain values ([`timeline::Timeline`], [`runs::Run`]) or from
+//! Everything here turns data into a string, but for an export, which writes as it reads. Data come as plain values ([`timeline::Timeline`], [`runs::Run`]) or from
 //! the public views of a store ([`load`]). The time zone is a parameter, and nothing reads the clock, so the same data
 //! give the same bytes. What is not known is NULL in JSON, "unknown" in text and hatched in a picture.
 

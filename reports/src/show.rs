@@ -19,7 +19,7 @@ use crate::row::rows;
 use crate::runs::{self, Run};
 use crate::versioned;
 
-pub use ledger::LedgerItem;
+pub use ledger::{Ledger, LedgerProcess};
 
 /// Events that are told one by one.
 const MOST_EVENTS: usize = 100;
@@ -34,7 +34,7 @@ pub struct Shown {
     /// Its processes, largest first.
     pub processes: Vec<ProcessUse>,
     /// Where the memory of its devices was, when they were fullest and at the end.
-    pub ledger: Vec<LedgerItem>,
+    pub ledger: Vec<Ledger>,
     /// What happened in it, and on its host meanwhile.
     pub events: Vec<Happened>,
     /// How many more events there are.

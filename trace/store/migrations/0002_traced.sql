@@ -134,7 +134,7 @@ WHERE k.count > 0;
 CREATE VIEW kernel_windows AS
 SELECT
     k.run_id AS run_id,
-    (SELECT uuid FROM _device WHERE id = k.device_id) AS device,
+    d.uuid AS device,
     n.name AS name,
     w.start_ns AS start_ns,
     w.end_ns AS end_ns,
@@ -143,19 +143,19 @@ SELECT
     w.max_ns AS max_ns,
     w.min_ns AS min_ns,
     w.pid AS pid
-FROM _kernel_window AS w CROSS JOIN _kernel AS k CROSS JOIN _kernel_name AS n
+FROM _kernel_window AS w CROSS JOIN _kernel AS k CROSS JOIN _kernel_name AS n LEFT JOIN _device AS d ON d.id = k.device_id
 WHERE k.id = w.kernel_id AND n.id = k.name_id;
 
 CREATE VIEW kernel_spans AS
 SELECT
     k.run_id AS run_id,
     s.pid AS pid,
-    (SELECT uuid FROM _device WHERE id = k.device_id) AS device,
+    d.uuid AS device,
     s.stream AS stream,
     n.name AS name,
     s.start_ns AS start_ns,
     s.end_ns AS end_ns
-FROM _kernel_span AS s CROSS JOIN _kernel AS k CROSS JOIN _kernel_name AS n
+FROM _kernel_span AS s CROSS JOIN _kernel AS k CROSS JOIN _kernel_name AS n LEFT JOIN _device AS d ON d.id = k.device_id
 WHERE k.id = s.kernel_id AND n.id = k.name_id;
 
 CREATE VIEW copies AS

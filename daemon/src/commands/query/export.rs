@@ -1,6 +1,6 @@
 //! `plimsoll export`: a run for other tools.
 
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -56,14 +56,15 @@ async fn write(
         to_ns,
         now_ns: now_ns(),
     };
-    export::write(&reader, &request, format, out)
-        .await
-        .map_err(|error| match (error, output) {
-            (ExportError::Report(error), _) => failed(error),
-            (ExportError::Write(error), Some(path)) => unwritable(path, &error),
-            (ExportError::Write(error), None) => Failure::new(
-                Status::Failed,
-                anyhow::Error::from(error).context("stdout cannot be written"),
-            ),
-        })
+    let written = export::write(&reader, &request, format, out).await;
+    written.or_else(|error| match (error, output) {
+        (ExportError::Report(error), _) => Err(failed(error)),
+        (ExportError::Write(error), Some(path)) => Err(unwritable(path, &error)),
+        // Whoever reads has seen enough.
+        (ExportError::Write(error), None) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        (ExportError::Write(error), None) => {
+            let error = anyhow::Error::from(error).context("stdout cannot be written");
+            Err(Failure::new(Status::Failed, error))
+        }
+    })
 }

@@ -5,7 +5,7 @@ use plimsoll_store::Value;
 use crate::{Bench, rows};
 
 /// The columns that users rely on.
-const CONTRACT: [(&str, &str); 17] = [
+const CONTRACT: [(&str, &str); 18] = [
     (
         "runs",
         "id name engine host pid command started_ns ended_ns exit_code outcome peak_used_bytes trace_tier",
@@ -53,7 +53,11 @@ const CONTRACT: [(&str, &str); 17] = [
     ),
     (
         "ledger",
-        "run_id device moment at_ns item pid process used_bytes parts_bytes unattributed_bytes reserved_bytes",
+        "run_id device moment at_ns used_bytes processes_bytes unknown_processes unattributed_bytes reserved_bytes",
+    ),
+    (
+        "process_ledger",
+        "run_id device moment at_ns pid process used_bytes allocated_bytes unattributed_bytes",
     ),
 ];
 

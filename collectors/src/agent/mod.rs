@@ -1,8 +1,8 @@
 //! The agents in engines' processes: connections are taken over from the daemon's socket, rings are read.
 //!
 //! One thread attends to all of them. It sleeps on their sockets, so that the end of a process is known at once, and
-//! reads the rings with each tick, and each second without one. A ring is read only when it is known which run its process
-//! belongs to ([`Agents::bind`]), and only as fast as the store takes records: until then the ring itself keeps them.
+//! reads the rings about once a second. A ring is read only when it is known which run its process belongs to
+//! ([`AgentDesk::bind`]), and only as fast as the store takes records: until then the ring itself keeps them.
 
 mod clock;
 mod dictionary;
@@ -24,6 +24,7 @@ use plimsoll_trace::wire::Process;
 use plimsoll_trace::{Batch, RunId, Stamp};
 
 use crate::Collector;
+use crate::pace::Pace;
 use crate::processes::ProcessId;
 use sessions::{Order, Orders, Sessions};
 
@@ -79,6 +80,8 @@ pub type Room = Arc<dyn Fn() -> usize + Send + Sync>;
 pub struct Agents {
     desk: AgentDesk,
     thread: Option<JoinHandle<()>>,
+    /// Agents write once a second; looking more often finds nothing and costs a waking each time.
+    pace: Pace,
 }
 
 /// Where connections and orders for the agents' collector are handed in, from anywhere.
@@ -101,6 +104,7 @@ impl Agents {
         Ok(Self {
             desk,
             thread: Some(thread),
+            pace: Pace::default(),
         })
     }
 
@@ -143,7 +147,9 @@ impl Collector for Agents {
     }
 
     fn tick(&mut self, at: Stamp) {
-        self.desk.0.give(Order::Tick(at));
+        if self.pace.is_due(at) {
+            self.desk.0.give(Order::Tick(at));
+        }
     }
 }
 

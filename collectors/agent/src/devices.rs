@@ -6,6 +6,7 @@ use std::ffi::{CStr, c_int, c_void};
 use cupti_sys::Library;
 use plimsoll_trace::wire::Frame;
 
+// SAFETY, of all calls: each place that is written to is the caller's, as CUDA's documentation of the functions asks.
 type DeviceGet = unsafe extern "C" fn(device: *mut c_int, ordinal: c_int) -> c_int;
 type DeviceGetUuid = unsafe extern "C" fn(uuid: *mut [u8; 16], device: c_int) -> c_int;
 
@@ -104,12 +105,14 @@ fn find_driver(library: Option<&Library>) -> Option<(DeviceGet, DeviceGetUuid)> 
 mod tests {
     use super::*;
 
+    // SAFETY: as unsafe as what it stands for; called with a place to write to.
     unsafe extern "C" fn get(device: *mut c_int, ordinal: c_int) -> c_int {
         // SAFETY: called with a place to write to.
         unsafe { *device = ordinal + 100 };
         0
     }
 
+    // SAFETY: the same.
     unsafe extern "C" fn get_uuid(uuid: *mut [u8; 16], device: c_int) -> c_int {
         if device != 101 {
             return 101;

@@ -57,6 +57,7 @@ macro_rules! functions {
         /// The functions of one library. The fields are open, so that a test can put its own functions in their place;
         /// whoever does vouches that they keep CUPTI's contract.
         #[derive(Clone, Copy, Debug)]
+        // SAFETY, of all calls: `Library::open` found the symbols under CUPTI's names, whose contract each caller keeps.
         pub struct Functions {
             $($(#[$doc])* pub $field: unsafe extern "C" fn($($type),*) -> Answer,)+
             $($(#[$odoc])* pub $ofield: Option<unsafe extern "C" fn($($otype),*) -> Answer>,)+

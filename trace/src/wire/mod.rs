@@ -8,6 +8,7 @@
 //! counted, and a frame of an unknown kind is skipped (newer agents may send more).
 
 mod codec;
+mod encoding;
 mod frame;
 mod hello;
 pub mod ring;

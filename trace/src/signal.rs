@@ -83,6 +83,7 @@ catalogue! {
     "engine.kv_used_ratio" Ratio Engine "share of the KV cache in use"
     "engine.requests_running" Count Engine "requests being served"
     "engine.requests_waiting" Count Engine "requests in the queue"
+    "engine.refused_ratio" Ratio Engine "share of requests turned away because too many wait"
     "engine.preemptions_per_sec" PerSecond Engine "requests thrown out of the batch"
     "engine.ttft_p95_secs" Seconds Engine "95th percentile of the time to the first token"
     "engine.tpot_p95_secs" Seconds Engine "95th percentile of the time per output token"

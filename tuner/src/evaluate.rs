@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use plimsoll_trace::{Mode, Stamp, Verdict};
 
-use crate::projection::{Effect, Sight, effect};
+use crate::projection::{Relief, Sight};
 use crate::rule::{Ladder, Rule};
 use crate::signals::Readings;
 use crate::state::{LadderState, RuleState, Rung, UnderWay};
@@ -135,10 +135,8 @@ impl<'a> Tick<'a> {
             Rung::Off | Rung::Proposed { .. } => state.calm = None,
             Rung::Observed { .. } => Timer::advance(&mut state.calm, rule.when.exited(value), longest, now),
             Rung::On { .. } => {
-                let over = effect(rule, state).and_then(|effect| {
-                    rule.when
-                        .exited(|clause| sight.after_freeing(clause, -effect.bytes))
-                });
+                let release = Relief::of(rule, state).undone();
+                let over = rule.when.exited(|clause| sight.after(clause, &release));
                 Timer::advance(&mut state.calm, over, longest, now);
             }
         }
@@ -165,7 +163,7 @@ impl<'a> Tick<'a> {
         let state = self.state.rule_mut(&rule.name);
         match state.rung {
             Rung::Off if wants => {
-                let climb = Climb::alone(rule, self.effect(rule));
+                let climb = Climb::alone(rule, self.relief(rule));
                 self.transitions
                     .push(climb.transition(self.ladder, &self.state, &self.sight));
                 self.state.rule_mut(&rule.name).rung = Rung::Observed { since: now };
@@ -187,7 +185,7 @@ impl<'a> Tick<'a> {
         let state = self.state.rule_mut(&rule.name);
         match &mut state.rung {
             Rung::Off if wants => {
-                let climb = Climb::alone(rule, self.effect(rule));
+                let climb = Climb::alone(rule, self.relief(rule));
                 self.transitions
                     .push(climb.transition(self.ladder, &self.state, &self.sight));
                 self.state.rule_mut(&rule.name).rung = Rung::Proposed { since: now };
@@ -226,22 +224,17 @@ impl<'a> Tick<'a> {
             rule: trigger,
             trigger,
             along: Vec::new(),
-            freed_bytes: Some(0),
+            relief: Relief::NONE,
         };
         for rule in ladder.rules.iter().take(highest + 1) {
             if rule.mode != Mode::Act || !self.is_free(rule) {
                 continue;
             }
             climb.rule = rule;
-            climb.freed_bytes = climb
-                .freed_bytes
-                .zip(self.effect(rule))
-                .map(|(freed, effect)| freed.saturating_add(effect.bytes));
-            let stands_after = climb.freed_bytes.and_then(|freed| {
-                trigger
-                    .when
-                    .entered(|clause| self.sight.after_freeing(clause, freed))
-            });
+            climb.relief = climb.relief.and(self.relief(rule));
+            let stands_after = trigger
+                .when
+                .entered(|clause| self.sight.after(clause, &climb.relief));
             if stands_after != Some(true) || rule.name == trigger.name {
                 break;
             }
@@ -343,8 +336,9 @@ impl<'a> Tick<'a> {
         reached(held, rule.held_for) && self.is_free(rule)
     }
 
-    fn effect(&self, rule: &Rule) -> Option<Effect> {
-        effect(rule, self.state.rules.get(&rule.name)?)
+    fn relief(&self, rule: &Rule) -> Relief {
+        let none = RuleState::default();
+        Relief::of(rule, self.state.rules.get(&rule.name).unwrap_or(&none))
     }
 
     fn withdraw(&mut self, rule: &Rule, verdict: Verdict, explanation: &'static str) {

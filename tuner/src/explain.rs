@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::condition::{Clause, Join, Stat};
 use crate::evaluate::{highest_on, hold};
-use crate::projection::{Effect, Sight, effect};
+use crate::projection::{Effect, Relief, Sight, effect};
 use crate::rule::{Ladder, Rule};
 use crate::signals::Readings;
 use crate::state::{BarReason, LadderState, RuleState, Rung, StopReason};
@@ -167,12 +167,12 @@ pub fn explain(
 
 /// The clauses of a rule as they are now.
 pub(crate) fn clauses(rule: &Rule, state: &RuleState, sight: &Sight<'_>) -> Vec<ClauseExplanation> {
-    let release = state.is_on().then(|| effect(rule, state)).flatten();
+    let release = state.is_on().then(|| Relief::of(rule, state).undone());
     let since = |position| state.beyond.get(position).copied().flatten();
     let each = |(position, clause): (usize, &Clause)| {
         let reading = sight.reading(clause);
         let value = reading.map(|reading| reading.value);
-        let after_release = release.and_then(|effect| sight.after_freeing(clause, -effect.bytes));
+        let after_release = release.and_then(|release| sight.after(clause, &release));
         let lines = format!(
             "takes {} {}, lets go {} {}",
             beyond(clause),
@@ -343,14 +343,15 @@ impl Scene<'_> {
         if held < wanted {
             blocks.push(timed("a rung is held for a while", wanted.saturating_sub(held)));
         }
-        let Some(effect) = effect(rule, state) else {
+        let release = Relief::of(rule, state).undone();
+        if release.is_unknown() {
             blocks.push(plain(
                 "what its rung frees is unknown, so nothing says what letting go would do".to_owned(),
             ));
             return;
-        };
+        }
         let seen = |clause: &Clause| self.sight.value(clause);
-        let projected = |clause: &Clause| self.sight.after_freeing(clause, -effect.bytes);
+        let projected = |clause: &Clause| self.sight.after(clause, &release);
         match (rule.when.exited(projected), &state.calm) {
             (None, _) if rule.when.exited(seen).is_some() => {
                 blocks.push(plain(

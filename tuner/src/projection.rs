@@ -31,14 +31,18 @@ impl Sight<'_> {
         self.reading(clause).map(|reading| reading.value)
     }
 
-    /// The clause's value if `freed_bytes` more were free (less, when negative). Only memory can be projected: for any
-    /// other signal what a rung does to it is unknown.
+    /// The clause's value after a relief. Only memory and the KV cache's use can be projected: for any other signal what
+    /// a rung does to it is unknown.
     ///
-    /// On several devices the whole effect is taken to fall on the one under most pressure, and a ratio is taken of
-    /// the smallest: too much is expected of a release, never too little.
-    pub(crate) fn after_freeing(&self, clause: &Clause, freed_bytes: i64) -> Option<f64> {
+    /// On several devices all memory is taken to be freed on the one under most pressure, and a ratio is taken of
+    /// the smallest: too much is expected of a release, never too little. What waits is taken to need as much of the KV
+    /// cache as what runs, so a full cache with a queue may be more than full.
+    pub(crate) fn after(&self, clause: &Clause, relief: &Relief) -> Option<f64> {
         let value = self.value(clause)?;
-        let freed = freed_bytes as f64;
+        if &*clause.probe.signal == "engine.kv_used_ratio" {
+            return Some(value * self.readings.backlog()? / relief.capacity?);
+        }
+        let freed = relief.bytes? as f64;
         match &*clause.probe.signal {
             "vram.used_bytes" | "run.vram_bytes" => Some((value - freed).max(0.0)),
             "vram.free_bytes" => Some((value + freed).max(0.0)),
@@ -48,6 +52,53 @@ impl Sight<'_> {
             }
             _ => None,
         }
+    }
+}
+
+/// What taking rungs does, or letting one go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Relief {
+    /// Memory that is free afterwards and was not before; negative when one is let go.
+    pub(crate) bytes: Option<i64>,
+    /// How many times as much the KV cache holds afterwards.
+    pub(crate) capacity: Option<f64>,
+}
+
+impl Relief {
+    /// Nothing is changed.
+    pub(crate) const NONE: Self = Self {
+        bytes: Some(0),
+        capacity: Some(1.0),
+    };
+
+    /// What taking a rung does.
+    pub(crate) fn of(rule: &Rule, state: &RuleState) -> Self {
+        Self {
+            bytes: effect(rule, state).map(|effect| effect.bytes),
+            capacity: rule.capacity,
+        }
+    }
+
+    /// Both, one after the other.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let sum = |(a, b): (i64, i64)| a.saturating_add(b);
+        Self {
+            bytes: self.bytes.zip(other.bytes).map(sum),
+            capacity: self.capacity.zip(other.capacity).map(|(a, b)| a * b),
+        }
+    }
+
+    /// Taking it back.
+    pub(crate) fn undone(self) -> Self {
+        Self {
+            bytes: self.bytes.map(i64::saturating_neg),
+            capacity: self.capacity.map(f64::recip),
+        }
+    }
+
+    /// Whether nothing is known of it.
+    pub(crate) const fn is_unknown(&self) -> bool {
+        self.bytes.is_none() && self.capacity.is_none()
     }
 }
 

@@ -77,6 +77,8 @@ pub struct RuleConfig {
     pub set: Map<String, Value>,
     /// How much memory it frees, as an estimate until that has been observed.
     pub saves: Option<Size>,
+    /// How many times as many tokens the KV cache holds with it.
+    pub capacity: Option<f64>,
     /// What taking it costs; from the engine's reload unless given.
     pub cost: Option<Cost>,
     /// How long the condition must hold.
@@ -105,6 +107,8 @@ pub struct Rule {
     pub set: Vec<Setting>,
     /// The estimate of the memory it frees, bytes.
     pub saves_bytes: Option<u64>,
+    /// How many times as many tokens the KV cache holds with it; above 0.
+    pub capacity: Option<f64>,
     /// What taking it costs.
     pub cost: Cost,
     /// How long the condition must hold.
@@ -192,6 +196,9 @@ pub enum Problem {
     /// A scale that is none.
     #[error("a scale is {{ scale, min, max }}: a factor above 0 and, if wanted, limits with min at most max")]
     Scale,
+    /// A capacity that is none.
+    #[error("it says how many times as much the KV cache holds, such as 2.0")]
+    Capacity,
     /// Two rules of one name.
     #[error("another rule of this engine has this name; rules are told apart by name")]
     SameName,
@@ -227,6 +234,10 @@ impl RuleConfig {
         }
         let when = self.when.resolve().map_err(fail)?;
         let set = setting::resolve(self.set).map_err(fail)?;
+        let capacity = self.capacity;
+        if capacity.is_some_and(|times| !times.is_finite() || times <= 0.0) {
+            return Err(fail(("capacity".to_owned(), Problem::Capacity)));
+        }
         let cost = self.cost.unwrap_or(reload_cost);
         let or = |period: Option<Period>, default| period.map_or(default, |Period(duration)| duration);
         Ok(Rule {
@@ -234,6 +245,7 @@ impl RuleConfig {
             when,
             set,
             saves_bytes: self.saves.map(|Size(bytes)| bytes),
+            capacity,
             cost,
             held_for: or(self.held_for, cost.held_for()),
             hold: or(self.hold, cost.hold()),

@@ -41,6 +41,7 @@ pub struct Reading {
 pub struct Readings {
     values: BTreeMap<Probe, Reading>,
     usable_bytes: Option<u64>,
+    load: Option<(f64, f64)>,
     max_age: Duration,
 }
 
@@ -52,7 +53,22 @@ impl Readings {
         Self {
             values: BTreeMap::new(),
             usable_bytes: None,
+            load: None,
             max_age,
+        }
+    }
+
+    /// Says how many requests the engine serves, and how many wait.
+    pub fn set_load(&mut self, running: f64, waiting: f64) {
+        self.load = Some((running, waiting));
+    }
+
+    /// What all requests need, by what those that run need: 1 when none waits.
+    #[must_use]
+    pub fn backlog(&self) -> Option<f64> {
+        match self.load? {
+            (_, waiting) if waiting <= 0.0 => Some(1.0),
+            (running, waiting) => (running > 0.0).then(|| (running + waiting) / running),
         }
     }
 
@@ -371,6 +387,16 @@ impl Signals {
             .map(|device| self.devices.get(device).and_then(|device| device.usable_bytes))
             .collect();
         readings.set_usable_bytes(usable.and_then(|bytes| bytes.into_iter().min()));
+        let newest = |name: &str| {
+            let series = self.runs.get(&view.run?)?.get(name)?;
+            let reading = series.read(Stat::Last, Duration::ZERO, self.max_age, now)?;
+            Some(reading.value)
+        };
+        if let Some((running, waiting)) =
+            newest("engine.requests_running").zip(newest("engine.requests_waiting"))
+        {
+            readings.set_load(running, waiting);
+        }
         readings
     }
 

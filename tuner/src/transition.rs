@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::condition::{Clause, Join, Stat};
 use crate::explain::clauses;
-use crate::projection::{Effect, Sight, effect};
+use crate::projection::{Relief, Sight, effect};
 use crate::rule::{Ladder, Rule};
 use crate::state::{LadderState, RuleState, Rung};
 use crate::timer::Timer;
@@ -48,18 +48,18 @@ pub(crate) struct Climb<'a> {
     pub(crate) trigger: &'a Rule,
     /// Lower rungs that are taken in the same step, lowest first.
     pub(crate) along: Vec<&'a Rule>,
-    /// What all of them are expected to free.
-    pub(crate) freed_bytes: Option<i64>,
+    /// What all of them are expected to do.
+    pub(crate) relief: Relief,
 }
 
 impl<'a> Climb<'a> {
     /// A step of a rule that stands alone.
-    pub(crate) fn alone(rule: &'a Rule, effect: Option<Effect>) -> Self {
+    pub(crate) const fn alone(rule: &'a Rule, relief: Relief) -> Self {
         Self {
             rule,
             trigger: rule,
             along: Vec::new(),
-            freed_bytes: effect.map(|effect| effect.bytes),
+            relief,
         }
     }
 
@@ -72,9 +72,7 @@ impl<'a> Climb<'a> {
             .iter()
             .find(entered)
             .or(trigger.when.clauses().first());
-        let projection = deciding
-            .zip(self.freed_bytes)
-            .and_then(|(clause, freed)| sight.after_freeing(clause, freed));
+        let projection = deciding.and_then(|clause| sight.after(clause, &self.relief));
         let trigger_state = state.rules.get(&trigger.name);
         let held = trigger_state
             .and_then(|state| state.held.as_ref())
@@ -89,7 +87,8 @@ impl<'a> Climb<'a> {
             "because_of": trigger.name,
             "taken": names(ladder, taken),
             "rungs": rungs,
-            "expected_effect_bytes": self.freed_bytes,
+            "expected_effect_bytes": self.relief.bytes,
+            "expected_capacity": self.relief.capacity,
             "projection": projection,
             "cost": rule.cost,
         });
@@ -103,7 +102,7 @@ impl<'a> Climb<'a> {
             value: deciding.and_then(|clause| sight.value(clause)),
             threshold: deciding.map(|clause| clause.enter),
             projection,
-            expected_effect_bytes: self.freed_bytes,
+            expected_effect_bytes: self.relief.bytes,
             rungs,
             explanation: self.sentences(sight, held, deciding.zip(projection)),
             detail,
@@ -147,15 +146,20 @@ impl<'a> Climb<'a> {
                 along.join(", ")
             );
         }
-        text += &match (self.freed_bytes, projected) {
+        let expected = match (self.relief.bytes, self.relief.capacity) {
+            (Some(freed), Some(times)) => Some(format!(
+                "free {} and to let the KV cache hold {times:.1} times as much",
+                bytes(freed)
+            )),
+            (Some(freed), None) => Some(format!("free {}", bytes(freed))),
+            (None, Some(times)) => Some(format!("let the KV cache hold {times:.1} times as much")),
+            (None, None) => None,
+        };
+        text += &match (expected, projected) {
             (None, _) => " How much this frees is not known yet.".to_owned(),
-            (Some(freed), None) => format!(" Expected to free {}.", bytes(freed)),
-            (Some(freed), Some((clause, value))) => {
-                format!(
-                    " Expected to free {}, which would make it {}.",
-                    bytes(freed),
-                    show(clause, value)
-                )
+            (Some(expected), None) => format!(" Expected to {expected}."),
+            (Some(expected), Some((clause, value))) => {
+                format!(" Expected to {expected}, which would make it {}.", show(clause, value))
             }
         };
         text + mode_sentence(rule.mode)
@@ -166,14 +170,12 @@ impl Transition {
     pub(crate) fn release(rule: &Rule, ladder: &Ladder, state: &LadderState, sight: &Sight<'_>) -> Self {
         let none = RuleState::default();
         let own = state.rules.get(&rule.name).unwrap_or(&none);
-        let freed = match own.rung {
-            Rung::On { .. } => effect(rule, own).map(|effect| -effect.bytes),
-            _ => None,
-        };
+        let relief = Relief::of(rule, own).undone();
+        let freed = relief.bytes.filter(|_| matches!(own.rung, Rung::On { .. }));
         // An observed rung changed nothing, so the state after its release is the present one.
         let after = |clause: &Clause| match own.rung {
             Rung::Observed { .. } => sight.value(clause),
-            _ => sight.after_freeing(clause, freed?),
+            _ => sight.after(clause, &relief),
         };
         let exited = |clause: &&Clause| after(clause).is_some_and(|value| clause.exited(value));
         let deciding = rule

@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::memory::Memory;
-use crate::model::{Engine, Phase, Request, STEP_SECS};
+use crate::model::{Engine, Hardware, Phase, Request, STEP_SECS};
 use crate::workload::Workload;
 
 /// The world around the engine.
@@ -87,7 +87,12 @@ pub fn simulate(
 ) -> Summary {
     let mut summary = Summary::default();
     let mut config = config.clone();
-    let mut engine = Some(Engine::new(config.clone(), workload.leak_bytes_per_request));
+    let hardware = Hardware {
+        usable_bytes: options.total_bytes.saturating_sub(options.reserved_bytes),
+        speed: 1.0,
+    };
+    let start = |config: &Config| Engine::new(config.clone(), hardware, workload.leak_bytes_per_request);
+    let mut engine = Some(start(&config));
     let mut start_at_secs = 0.0;
     let mut taken = 0;
     let mut used_bytes = 0;
@@ -97,10 +102,10 @@ pub fn simulate(
             break;
         }
         if engine.is_none() && now >= start_at_secs {
-            engine = Some(Engine::new(config.clone(), workload.leak_bytes_per_request));
+            engine = Some(start(&config));
         }
         // A neighbor gets no more than the engine left of the card.
-        let capacity = options.total_bytes.saturating_sub(options.reserved_bytes);
+        let capacity = hardware.usable_bytes;
         let neighbor_bytes = workload
             .neighbor_bytes(now)
             .min(capacity.saturating_sub(used_bytes));

@@ -5,6 +5,7 @@ use std::path::Path;
 use plimsoll_sim_gpu::{DeviceState, Gpu, GpuError, Process};
 
 use crate::memory::OutOfMemory;
+use crate::model::Hardware;
 use crate::process::TICK;
 
 /// Why there is no place on a card.
@@ -53,6 +54,14 @@ impl Card {
     /// The device's UUID.
     pub(crate) fn uuid(&self) -> String {
         self.device.uuid()
+    }
+
+    /// What the engine can count on.
+    pub(crate) fn hardware(&self) -> Hardware {
+        Hardware {
+            usable_bytes: self.device.total_bytes().saturating_sub(self.device.reserved_bytes()),
+            speed: 1.0,
+        }
     }
 
     /// The most that this process can have now.

@@ -51,7 +51,7 @@ pub enum ConfigError {
 }
 
 /// Every key of the file, by its dotted path.
-pub const KEYS: [&str; 9] = [
+pub const KEYS: [&str; 13] = [
     "model.name",
     "model.parameters_billions",
     "model.quantization",
@@ -59,6 +59,10 @@ pub const KEYS: [&str; 9] = [
     "max_batch_size",
     "context_length",
     "kv_bytes_per_token",
+    "kv_cache_dtype",
+    "max_batch_total_tokens",
+    "max_waiting_requests",
+    "gpu_memory_utilization",
     "listen",
     "load_secs",
 ];
@@ -74,6 +78,17 @@ pub enum Quantization {
     Int8,
     /// 4 bits a weight, the embeddings and the scales wider.
     Int4,
+}
+
+/// How the KV cache is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvCacheDtype {
+    /// As the model computes, 16 bits.
+    #[default]
+    Auto,
+    /// 8 bits: half of `kv_bytes_per_token`.
+    Fp8,
 }
 
 /// The section `model`.
@@ -100,6 +115,16 @@ pub struct Config {
     pub context_length: u32,
     /// KV cache of one token, in bytes; 128 KiB is 32 layers of 8 key-value heads of 128 at 16 bits.
     pub kv_bytes_per_token: u32,
+    /// How the KV cache is stored.
+    pub kv_cache_dtype: KvCacheDtype,
+    /// The most tokens of the requests that run at once, prompts and answers as long as they may become; 0 sets no
+    /// limit.
+    pub max_batch_total_tokens: u32,
+    /// The most requests that wait; one more is turned away.
+    pub max_waiting_requests: u32,
+    /// Share of the card, 0..1, that the engine takes when it loads its model, and puts the KV cache into; what does not
+    /// fit there is put off. At 0 it takes memory for the KV cache when tokens come.
+    pub gpu_memory_utilization: f64,
     /// Address of the HTTP server; port 0 takes any free one. Read at start only.
     pub listen: SocketAddr,
     /// How long loading the weights takes, in seconds of the simulated world.
@@ -150,12 +175,32 @@ impl Config {
             max_batch_size: top.within("max_batch_size", 256, 1, 65_536)?,
             context_length: top.within("context_length", 8192, 16, 10_000_000)?,
             kv_bytes_per_token: top.within("kv_bytes_per_token", 131_072, 1, 1 << 30)?,
+            kv_cache_dtype: top.or("kv_cache_dtype", KvCacheDtype::Auto)?,
+            max_batch_total_tokens: top.or("max_batch_total_tokens", 0)?,
+            max_waiting_requests: top.or("max_waiting_requests", 512)?,
+            gpu_memory_utilization: top.within("gpu_memory_utilization", 0.0, 0.0, 1.0)?,
             listen: top.or("listen", SocketAddr::from(([127, 0, 0, 1], 0)))?,
             load_secs: top.within("load_secs", 10.0, 0.0, 3600.0)?,
         };
         model.nothing_left()?;
         top.nothing_left()?;
         Ok(config)
+    }
+
+    /// KV cache of one token as it is stored, in bytes.
+    #[must_use]
+    pub fn kv_token_bytes(&self) -> f64 {
+        let share = match self.kv_cache_dtype {
+            KvCacheDtype::Auto => 1.0,
+            KvCacheDtype::Fp8 => 0.5,
+        };
+        f64::from(self.kv_bytes_per_token) * share
+    }
+
+    /// Whether memory for the KV cache is taken once, when the model is loaded.
+    #[must_use]
+    pub fn preallocates(&self) -> bool {
+        self.gpu_memory_utilization > 0.0
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod accelerated;
 mod args;
+pub mod benchmark;
 mod card;
 pub mod config;
 pub mod cuda;

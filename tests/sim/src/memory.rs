@@ -52,18 +52,31 @@ pub fn weights_bytes(config: &Config) -> u64 {
 /// KV cache of so many tokens, in bytes.
 #[must_use]
 pub fn kv_bytes(config: &Config, tokens: f64) -> u64 {
-    to_bytes(tokens * f64::from(config.kv_bytes_per_token))
+    to_bytes(tokens * config.kv_token_bytes())
 }
 
 /// Activations of a running batch of so many tokens, in bytes.
 #[must_use]
 pub fn activation_bytes(config: &Config, tokens: f64) -> u64 {
+    WORKSPACE_BYTES + to_bytes(tokens * activation_token_bytes(config))
+}
+
+pub(crate) fn activation_token_bytes(config: &Config) -> f64 {
     let share = if config.gradient_checkpointing {
         CHECKPOINTED_SHARE
     } else {
         1.0
     };
-    WORKSPACE_BYTES + to_bytes(tokens * config.model.parameters_billions * ACTIVATION_BYTES * share)
+    config.model.parameters_billions * ACTIVATION_BYTES * share
+}
+
+/// Tokens that fit into a card whose processes can have `usable_bytes`, when the engine may take
+/// `gpu_memory_utilization` of it: what weights, context and workspace leave, divided by KV and activations of a token.
+#[must_use]
+pub fn pool_tokens(config: &Config, usable_bytes: u64) -> f64 {
+    let taken = usable_bytes as f64 * config.gpu_memory_utilization;
+    let fixed = CONTEXT_BYTES + weights_bytes(config) + WORKSPACE_BYTES;
+    (taken - fixed as f64).max(0.0) / (config.kv_token_bytes() + activation_token_bytes(config))
 }
 
 /// The engine's memory on the card, part by part, in bytes.

@@ -6,8 +6,10 @@
 //! whole KV cache once, a prompt token costs two operations for each parameter. `gradient_checkpointing` makes both
 //! slower by 5 %.
 //!
-//! KV is taken when tokens come. If the card has no more, the engine is out of memory: the process that runs it dies
-//! and everything it was serving is lost.
+//! There are two kinds of engine. Without `gpu_memory_utilization` KV is taken when tokens come. If the card has no more,
+//! the engine is out of memory: the process that runs it dies and everything it was serving is lost. With it, the engine
+//! takes a pool of KV when it loads its model, and when the pool is full it puts the newest request off, which reads all
+//! its tokens again later.
 
 use std::collections::VecDeque;
 
@@ -17,18 +19,27 @@ use crate::workload::Arrival;
 
 /// Length of a step in seconds of the simulated world.
 pub const STEP_SECS: f64 = 0.05;
-/// The most requests that wait; one more is turned away, which counts as lost.
-pub const QUEUE_LIMIT: usize = 512;
 /// The most of the time that goes to reading prompts while answers are being written.
 pub const PREFILL_SHARE: f64 = 0.7;
 /// Operations a second that reading prompts reaches.
 const PREFILL_FLOPS: f64 = 1.4e14;
 /// Bytes a second at which weights and KV cache are read.
 const MEMORY_BANDWIDTH: f64 = 8.0e11;
+/// Share of the pool that no new request may take, so that those that run can grow.
+const POOL_MARGIN: f64 = 0.01;
 /// Seconds of an iteration that no reading explains: launches, sampling, scheduling.
 const ITERATION_SECS: f64 = 0.004;
 /// How much slower everything is with `gradient_checkpointing`.
 const CHECKPOINTING_COST: f64 = 0.05;
+
+/// What the engine runs on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hardware {
+    /// Memory that the card can give to processes, in bytes.
+    pub usable_bytes: u64,
+    /// How much faster it reads prompts and memory than the card of a plain engine.
+    pub speed: f64,
+}
 
 /// A request on its way through the engine.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,23 +105,76 @@ pub struct Step {
     pub prompt_tokens: f64,
     /// Tokens of answers written.
     pub generated_tokens: f64,
+    /// Requests put off because the pool was full.
+    pub preempted: u32,
+}
+
+/// A request that does not run: it has not begun yet, or was put off.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    request: Request,
+    written_tokens: f64,
+    first_token_at_secs: Option<f64>,
 }
 
 #[derive(Clone, Debug)]
 struct Running {
     request: Request,
+    /// Tokens that have to be read before it goes on writing: the prompt, and what was written before it was put off.
+    prompt_tokens: f64,
     read_tokens: f64,
     written_tokens: f64,
     first_token_at_secs: Option<f64>,
 }
 
+impl Waiting {
+    const fn new(request: Request) -> Self {
+        Self {
+            request,
+            written_tokens: 0.0,
+            first_token_at_secs: None,
+        }
+    }
+
+    fn prompt_tokens(&self) -> f64 {
+        f64::from(self.request.input_tokens) + self.written_tokens
+    }
+
+    fn begin(self) -> Running {
+        Running {
+            request: self.request,
+            prompt_tokens: self.prompt_tokens(),
+            read_tokens: 0.0,
+            written_tokens: self.written_tokens,
+            first_token_at_secs: self.first_token_at_secs,
+        }
+    }
+}
+
 impl Running {
     fn unread_tokens(&self) -> f64 {
-        f64::from(self.request.input_tokens) - self.read_tokens
+        self.prompt_tokens - self.read_tokens
+    }
+
+    fn is_writing(&self) -> bool {
+        self.unread_tokens() <= 0.0
+    }
+
+    /// Tokens in the KV cache.
+    fn kv_tokens(&self) -> f64 {
+        self.read_tokens + self.written_tokens - (self.prompt_tokens - f64::from(self.request.input_tokens))
     }
 
     fn done(&self) -> bool {
-        self.written_tokens >= f64::from(self.request.output_tokens)
+        self.is_writing() && self.written_tokens >= f64::from(self.request.output_tokens)
+    }
+
+    fn put_off(self) -> Waiting {
+        Waiting {
+            request: self.request,
+            written_tokens: self.written_tokens,
+            first_token_at_secs: self.first_token_at_secs,
+        }
     }
 }
 
@@ -118,9 +182,10 @@ impl Running {
 #[derive(Clone, Debug)]
 pub struct Engine {
     config: Config,
+    hardware: Hardware,
     leak_bytes_per_request: u64,
     phase: Phase,
-    waiting: VecDeque<Request>,
+    waiting: VecDeque<Waiting>,
     running: Vec<Running>,
     leaked_bytes: u64,
     allocator: Allocator,
@@ -129,8 +194,9 @@ pub struct Engine {
 impl Engine {
     /// An engine that begins to load its model.
     #[must_use]
-    pub fn new(config: Config, leak_bytes_per_request: u64) -> Self {
+    pub fn new(config: Config, hardware: Hardware, leak_bytes_per_request: u64) -> Self {
         Self {
+            hardware,
             phase: Phase::Loading {
                 left_secs: config.load_secs,
             },
@@ -172,8 +238,35 @@ impl Engine {
     pub fn kv_tokens(&self) -> f64 {
         self.running
             .iter()
-            .map(|r| r.read_tokens + r.written_tokens)
+            .map(Running::kv_tokens)
             .sum()
+    }
+
+    /// Tokens that the KV cache has room for; `None` if it takes memory when tokens come.
+    #[must_use]
+    pub fn kv_capacity_tokens(&self) -> Option<f64> {
+        self.config
+            .preallocates()
+            .then(|| memory::pool_tokens(&self.config, self.hardware.usable_bytes))
+    }
+
+    /// Share of the KV cache, or of what the limit lets run, that is in use; `None` without either.
+    #[must_use]
+    pub fn kv_used_ratio(&self) -> Option<f64> {
+        let pool = self.kv_capacity_tokens().map(|capacity| self.kv_tokens() / capacity);
+        let limit = (self.config.max_batch_total_tokens > 0).then(|| {
+            let total = |request: &Request| f64::from(request.input_tokens) + f64::from(request.output_tokens);
+            let promised: f64 = self.running.iter().map(|running| total(&running.request)).sum();
+            promised / f64::from(self.config.max_batch_total_tokens)
+        });
+        let most = pool.unwrap_or(0.0).max(limit.unwrap_or(0.0));
+        (pool.is_some() || limit.is_some()).then_some(most.min(1.0))
+    }
+
+    /// Tokens of the prompts that wait.
+    #[must_use]
+    pub fn waiting_tokens(&self) -> f64 {
+        self.waiting.iter().map(Waiting::prompt_tokens).sum()
     }
 
     /// Drops the weights and loads them again under `config`. Requests in flight keep their KV cache, wait, and go on
@@ -186,12 +279,26 @@ impl Engine {
         self.allocator.empty();
     }
 
+    /// Takes other limits on what runs at once without loading the model again, as some servers and proxies can.
+    pub fn limit(&mut self, to: &Config) {
+        self.config.max_batch_size = to.max_batch_size;
+        self.config.max_batch_total_tokens = to.max_batch_total_tokens;
+        self.config.max_waiting_requests = to.max_waiting_requests;
+    }
+
+    /// Turns away what waits; returns it.
+    pub fn drop_waiting(&mut self) -> Vec<Request> {
+        self.waiting.drain(..).map(|waiting| waiting.request).collect()
+    }
+
     /// Drops the model and everything that it was serving; returns what was lost.
     pub fn unload(&mut self) -> Vec<Request> {
         self.phase = Phase::Unloaded;
         self.allocator.empty();
         let running = self.running.drain(..).map(|r| r.request);
-        running.chain(self.waiting.drain(..)).collect()
+        running
+            .chain(self.waiting.drain(..).map(|waiting| waiting.request))
+            .collect()
     }
 
     /// Goes on by [`STEP_SECS`] to `now_secs`, with the requests that arrived meanwhile. `limit_bytes` is the most
@@ -231,30 +338,24 @@ impl Engine {
 
     /// Lets a request in, or hands it back.
     fn turned_away(&mut self, request: Request) -> Option<Request> {
-        let too_long = request.input_tokens >= self.config.context_length;
-        if too_long || self.phase == Phase::Unloaded || self.waiting.len() >= QUEUE_LIMIT {
+        let longest = match self.config.max_batch_total_tokens {
+            0 => u32::MAX,
+            limit => limit,
+        };
+        let too_long = request.input_tokens >= self.config.context_length.min(longest);
+        if too_long || self.phase == Phase::Unloaded || self.waiting.len() >= self.config.max_waiting_requests as usize {
             return Some(request);
         }
-        let room = self.config.context_length - request.input_tokens;
-        self.waiting.push_back(Request {
+        let room = self.config.context_length.min(longest) - request.input_tokens;
+        self.waiting.push_back(Waiting::new(Request {
             output_tokens: request.output_tokens.clamp(1, room),
             ..request
-        });
+        }));
         None
     }
 
     fn serve(&mut self, now_secs: f64, step: &mut Step) {
-        let free = (self.config.max_batch_size as usize).saturating_sub(self.running.len());
-        let admitted = self
-            .waiting
-            .drain(..free.min(self.waiting.len()))
-            .map(|request| Running {
-                request,
-                read_tokens: 0.0,
-                written_tokens: 0.0,
-                first_token_at_secs: None,
-            });
-        self.running.extend(admitted);
+        self.admit();
         let slower = if self.config.gradient_checkpointing {
             1.0 + CHECKPOINTING_COST
         } else {
@@ -262,32 +363,70 @@ impl Engine {
         };
         let reading_secs = self.read_prompts(now_secs, slower, step);
         let writing_secs = self.write_answers(STEP_SECS - reading_secs, slower, step);
+        self.put_off(step);
         // Writing leaves a part of the card idle while the batch is small.
         let writing_load = (0.5 + self.running.len() as f64 / 64.0).min(1.0);
         step.busy_ratio = (reading_secs + writing_secs * writing_load) / STEP_SECS;
     }
 
+    /// Lets requests that wait run, first come first served, while the limits and the pool have room for them.
+    fn admit(&mut self) {
+        let limit_tokens = match self.config.max_batch_total_tokens {
+            0 => f64::INFINITY,
+            limit => f64::from(limit),
+        };
+        let total = |request: &Request| f64::from(request.input_tokens) + f64::from(request.output_tokens);
+        let mut promised: f64 = self.running.iter().map(|running| total(&running.request)).sum();
+        let mut free = self.kv_capacity_tokens().map_or(f64::INFINITY, |capacity| {
+            let unread: f64 = self.running.iter().map(Running::unread_tokens).sum();
+            capacity * (1.0 - POOL_MARGIN) - self.kv_tokens() - unread
+        });
+        while let Some(next) = self.waiting.front()
+            && self.running.len() < self.config.max_batch_size as usize
+            && promised + total(&next.request) <= limit_tokens
+            && next.prompt_tokens() <= free
+        {
+            promised += total(&next.request);
+            free -= next.prompt_tokens();
+            self.running.extend(self.waiting.pop_front().map(Waiting::begin));
+        }
+    }
+
+    /// Puts requests off, newest first, while the pool is too full.
+    fn put_off(&mut self, step: &mut Step) {
+        let Some(capacity) = self.kv_capacity_tokens() else {
+            return;
+        };
+        let mut tokens = self.kv_tokens();
+        while tokens > capacity && self.running.len() > 1 {
+            let Some(newest) = self.running.pop() else { return };
+            tokens -= newest.kv_tokens();
+            step.preempted += 1;
+            self.waiting.push_front(newest.put_off());
+        }
+    }
+
     /// Reads prompts, oldest first; returns the time it took.
     fn read_prompts(&mut self, now_secs: f64, slower: f64, step: &mut Step) -> f64 {
-        let tokens_per_sec = PREFILL_FLOPS / (2e9 * self.config.model.parameters_billions) / slower;
-        let anyone_writes = self.running.iter().any(|r| r.first_token_at_secs.is_some());
+        let flops = PREFILL_FLOPS * self.hardware.speed;
+        let tokens_per_sec = flops / (2e9 * self.config.model.parameters_billions) / slower;
+        let anyone_writes = self.running.iter().any(Running::is_writing);
         let share = if anyone_writes { PREFILL_SHARE } else { 1.0 };
         let budget = STEP_SECS * share * tokens_per_sec;
         let mut left = budget;
-        for running in self
-            .running
-            .iter_mut()
-            .filter(|r| r.first_token_at_secs.is_none())
-        {
+        let unread = |r: &&mut Running| !r.is_writing() || r.first_token_at_secs.is_none();
+        for running in self.running.iter_mut().filter(unread) {
             let read = running.unread_tokens().min(left);
             running.read_tokens += read;
             left -= read;
-            if running.unread_tokens() > 0.0 {
+            if !running.is_writing() {
                 break;
             }
-            running.first_token_at_secs = Some(now_secs);
-            running.written_tokens = 1.0;
-            step.generated_tokens += 1.0;
+            if running.first_token_at_secs.is_none() {
+                running.first_token_at_secs = Some(now_secs);
+                running.written_tokens = 1.0;
+                step.generated_tokens += 1.0;
+            }
         }
         step.prompt_tokens += budget - left;
         (budget - left) / tokens_per_sec
@@ -296,12 +435,13 @@ impl Engine {
     /// Writes answers for `secs`; returns the time used, which is all of it as long as there is anything to write.
     fn write_answers(&mut self, secs: f64, slower: f64, step: &mut Step) -> f64 {
         let held = memory::weights_bytes(&self.config) + memory::kv_bytes(&self.config, self.kv_tokens());
-        let iteration_secs = (ITERATION_SECS + held as f64 / MEMORY_BANDWIDTH) * slower;
+        let bandwidth = MEMORY_BANDWIDTH * self.hardware.speed;
+        let iteration_secs = (ITERATION_SECS + held as f64 / bandwidth) * slower;
         let mut used_secs = 0.0;
         for running in self
             .running
             .iter_mut()
-            .filter(|r| r.first_token_at_secs.is_some() && !r.done())
+            .filter(|r| r.is_writing() && r.first_token_at_secs.is_some() && !r.done())
         {
             let left = f64::from(running.request.output_tokens) - running.written_tokens;
             let written = (secs / iteration_secs).min(left);
@@ -313,7 +453,11 @@ impl Engine {
     }
 
     fn take_memory(&mut self, limit_bytes: u64) -> Result<Memory, OutOfMemory> {
-        let tokens = self.kv_tokens();
+        // A pool is as large as it was made, whatever is in it.
+        let tokens = match (self.kv_capacity_tokens(), self.phase) {
+            (Some(capacity), Phase::Serving) => capacity,
+            _ => self.kv_tokens(),
+        };
         let weights_bytes = match self.phase {
             Phase::Serving => memory::weights_bytes(&self.config),
             Phase::Loading { left_secs } => {
@@ -372,6 +516,10 @@ mod tests {
     use proptest::prelude::*;
 
     const GIB: u64 = 1 << 30;
+    const HARDWARE: Hardware = Hardware {
+        usable_bytes: 24 * GIB,
+        speed: 1.0,
+    };
 
     fn config(more: &str) -> Config {
         let config = Config::parse(&format!("model: {{name: a}}\n{more}"), Format::Yaml).expect("valid");
@@ -403,7 +551,7 @@ mod tests {
     }
 
     fn loaded(config: Config, requests: &[Request]) -> Engine {
-        let mut engine = Engine::new(config, 0);
+        let mut engine = Engine::new(config, HARDWARE, 0);
         engine
             .step(0.0, 24 * GIB, requests.iter().copied())
             .expect("fits");
@@ -476,6 +624,7 @@ mod tests {
                 load_secs: 1.0,
                 ..config("")
             },
+            HARDWARE,
             0,
         );
         let error = (0..30)
@@ -523,14 +672,14 @@ mod tests {
         let (finished, ..) = run(&mut engine, 24 * GIB).expect("fits");
         assert_eq!(finished[0].request.output_tokens, 10);
         let step = engine
-            .step(9.0, 24 * GIB, vec![request(10, 10); QUEUE_LIMIT + 5])
+            .step(9.0, 24 * GIB, vec![request(10, 10); 512 + 5])
             .expect("fits");
         assert_eq!(step.lost.len(), 5);
     }
 
     #[test]
     fn a_leak_stays() {
-        let mut engine = Engine::new(config(""), GIB);
+        let mut engine = Engine::new(config(""), HARDWARE, GIB);
         engine.step(0.0, 24 * GIB, [request(10, 10); 3]).expect("fits");
         run(&mut engine, 24 * GIB).expect("fits");
         assert_eq!(
@@ -545,7 +694,7 @@ mod tests {
             sizes in prop::collection::vec((0_u32..12_000, 0_u32..2_000), 0..60),
             batch in 1_u32..20,
         ) {
-            let mut engine = Engine::new(config(&format!("max_batch_size: {batch}")), 0);
+            let mut engine = Engine::new(config(&format!("max_batch_size: {batch}")), HARDWARE, 0);
             let (mut finished, mut lost, mut out_of_memory) = (0, 0, false);
             let requests = sizes.iter().map(|(input, output)| request(*input, *output));
             let mut arrivals: Vec<Request> = requests.collect();

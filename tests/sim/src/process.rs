@@ -139,6 +139,7 @@ async fn serve(args: &EngineArgs) -> Result<i32, EngineError> {
         config_path: args.config.clone(),
         config,
         config_sha256,
+        hardware: card.hardware(),
         listen,
         workload,
         books,

@@ -13,7 +13,7 @@ use crate::config::{Config, Quantization};
 use crate::journal::Books;
 use crate::memory::{Memory, OutOfMemory};
 use crate::metrics::{self, Counts, Now};
-use crate::model::{Engine, Finished, Phase, Request, STEP_SECS, Step};
+use crate::model::{Engine, Finished, Hardware, Phase, Request, STEP_SECS, Step};
 use crate::workload::Workload;
 
 /// The most steps made in one go; an engine that was suspended catches up over several.
@@ -62,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) config_path: PathBuf,
     pub(crate) config: Config,
     pub(crate) config_sha256: String,
+    pub(crate) hardware: Hardware,
     /// Where the HTTP server listens.
     pub(crate) listen: SocketAddr,
     pub(crate) workload: Workload,
@@ -78,7 +79,7 @@ impl Server {
             ..parts.config
         };
         Self {
-            engine: Engine::new(applied.clone(), parts.workload.leak_bytes_per_request),
+            engine: Engine::new(applied.clone(), parts.hardware, parts.workload.leak_bytes_per_request),
             config_path: parts.config_path,
             applied,
             config_sha256: parts.config_sha256,
@@ -354,6 +355,10 @@ mod tests {
             config_path: "unused.yaml".into(),
             config: config.clone(),
             config_sha256: String::new(),
+            hardware: Hardware {
+                usable_bytes: (24 << 30) - (450 << 20),
+                speed: 1.0,
+            },
             listen: config.listen,
             workload,
             books: Books::default(),

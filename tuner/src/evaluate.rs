@@ -6,6 +6,9 @@
 //! is not taken comes first, unless its projected effect leaves the condition standing; then the next, up to the rule
 //! itself. Rungs that are passed on the way are taken along in the same step, because the ladder is cumulative. A
 //! rung whose effect is unknown counts as one that may suffice. Rungs that are barred or suspended are passed over.
+//! Rungs that the engine's limits do not allow now are passed over as well.
+//!
+//! **A death by memory** takes the lowest free rung at once, whatever its condition says: the engine is away already.
 //!
 //! **Letting go.** Only the highest rung that is taken, one at a time, after `hold`, when the use projected to the state
 //! after the release was at `exit` or better for all of `calm`, and only while no other rule's condition holds. The
@@ -29,7 +32,7 @@ use crate::rule::{Ladder, Rule};
 use crate::signals::Readings;
 use crate::state::{LadderState, RuleState, Rung, UnderWay};
 use crate::timer::{Timer, reached};
-use crate::transition::{Climb, Transition};
+use crate::transition::{Because, Climb, Transition};
 
 /// What one tick decided.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +58,9 @@ pub struct Withdrawal {
 
 /// A proposal that nobody applied stands this long.
 pub const PROPOSAL_STANDS: Duration = Duration::from_secs(86_400);
+
+/// The rules answer a death by memory within this time, or no more: the engine is back by then.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// `hold` is not doubled beyond this.
 pub const LONGEST_HOLD: Duration = Duration::from_secs(86_400);
@@ -84,7 +90,8 @@ pub fn evaluate(ladder: &Ladder, state: &LadderState, readings: &Readings, now: 
             Mode::Act => {}
         }
     }
-    if tick.state.under_way.is_none() && tick.state.stopped.is_none() && !tick.climb() {
+    if tick.state.under_way.is_none() && tick.state.stopped.is_none() && !tick.answer_death() && !tick.climb()
+    {
         tick.step_down();
     }
     tick.state.at = tick.state.at.max(Some(now));
@@ -220,41 +227,67 @@ impl<'a> Tick<'a> {
         let Some(trigger) = ladder.rules.get(highest) else {
             return false;
         };
-        let mut climb = Climb {
-            rule: trigger,
-            trigger,
-            along: Vec::new(),
-            relief: Relief::NONE,
-        };
+        let (mut rungs, mut relief) = (Vec::new(), Relief::NONE);
         for rule in ladder.rules.iter().take(highest + 1) {
-            if rule.mode != Mode::Act || !self.is_free(rule) {
+            if rule.mode != Mode::Act || !self.is_free(rule) || !self.affords(rule, &rungs) {
                 continue;
             }
-            climb.rule = rule;
-            climb.relief = climb.relief.and(self.relief(rule));
-            let stands_after = trigger
-                .when
-                .entered(|clause| self.sight.after(clause, &climb.relief));
-            if stands_after != Some(true) || rule.name == trigger.name {
+            rungs.push(rule);
+            relief = relief.and(self.relief(rule));
+            let stands_after = trigger.when.entered(|clause| self.sight.after(clause, &relief));
+            if stands_after != Some(true) {
                 break;
             }
-            climb.along.push(rule);
         }
-        let transition = climb.transition(ladder, &self.state, &self.sight);
+        let because = Because::Condition(trigger);
+        Climb::new(rungs, relief, because).is_some_and(|climb| self.begin(&climb))
+    }
+
+    /// The engine ran out of memory. It comes back on the next rung: it is away already, so that no rung could be had
+    /// for less.
+    fn answer_death(&mut self) -> bool {
+        let Some(died) = self.state.out_of_memory.take() else {
+            return false;
+        };
+        if self.now.since(died) > ANSWER_WITHIN {
+            return false;
+        }
+        let ladder = self.ladder;
+        let next =
+            |rule: &&Rule| rule.mode == Mode::Act && self.is_free(rule) && self.keeps_quality(rule, &[]);
+        let Some(rule) = ladder.rules.iter().find(next) else {
+            return false;
+        };
+        let relief = self.relief(rule);
+        Climb::new(vec![rule], relief, Because::OutOfMemory).is_some_and(|climb| self.begin(&climb))
+    }
+
+    fn begin(&mut self, climb: &Climb<'_>) -> bool {
+        self.transitions
+            .push(climb.transition(self.ladder, &self.state, &self.sight));
         self.state.under_way = Some(UnderWay {
-            rule: climb.rule.name.clone(),
+            rule: climb.rule().name.clone(),
             verdict: Verdict::Apply,
-            rungs: climb
-                .along
-                .iter()
-                .map(|rule| rule.name.clone())
-                .chain([climb.rule.name.clone()])
-                .collect(),
+            rungs: climb.rungs.iter().map(|rule| rule.name.clone()).collect(),
+            cost: climb.cost(),
             since: self.now,
             verifying: false,
         });
-        self.transitions.push(transition);
         true
+    }
+
+    /// Whether the engine's limits allow to take this rung together with others.
+    fn affords(&self, rule: &Rule, others: &[&Rule]) -> bool {
+        let exceeded = self
+            .state
+            .spent
+            .exceeded(&self.ladder.limits, rule.cost, self.now);
+        exceeded.is_none() && self.keeps_quality(rule, others)
+    }
+
+    fn keeps_quality(&self, rule: &Rule, others: &[&Rule]) -> bool {
+        quality_loss(self.ladder, &self.state, others.iter().copied().chain([rule]))
+            <= self.ladder.limits.quality_loss_max
     }
 
     /// Lets go of the highest rung, if nothing speaks against it.
@@ -282,6 +315,11 @@ impl<'a> Tick<'a> {
             || !held
             || state.barred_at(now).is_some()
             || !reached(state.calm.as_ref(), rule.calm)
+            || self
+                .state
+                .spent
+                .exceeded(&ladder.limits, rule.cost, now)
+                .is_some()
         {
             return;
         }
@@ -294,6 +332,7 @@ impl<'a> Tick<'a> {
                     rule: rule.name.clone(),
                     verdict: Verdict::Release,
                     rungs: vec![rule.name.clone()],
+                    cost: rule.cost,
                     since: now,
                     verifying: false,
                 });
@@ -348,6 +387,16 @@ impl<'a> Tick<'a> {
             explanation,
         });
     }
+}
+
+/// How much worse answers are with all rungs that are taken and these.
+pub(crate) fn quality_loss<'a>(
+    ladder: &Ladder,
+    state: &LadderState,
+    more: impl Iterator<Item = &'a Rule>,
+) -> f64 {
+    let taken: f64 = state.active(ladder).map(|rule| rule.quality_loss).sum();
+    taken + more.map(|rule| rule.quality_loss).sum::<f64>()
 }
 
 /// The rung that would be let go first: the highest that is taken, of the rules that may do more than observe.

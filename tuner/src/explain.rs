@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use plimsoll_trace::units::show_duration;
+use plimsoll_trace::units::{show_duration, show_ratio};
 use plimsoll_trace::{Mode, Stamp, Verdict};
 use serde::Serialize;
 
 use crate::condition::{Clause, Join, Stat};
-use crate::evaluate::{highest_on, hold};
+use crate::evaluate::{highest_on, hold, quality_loss};
 use crate::projection::{Effect, Relief, Sight, effect};
 use crate::rule::{Ladder, Rule};
 use crate::signals::Readings;
@@ -295,12 +295,36 @@ impl Scene<'_> {
                 BarReason::RolledBack => format!("in quarantine after {} rollback(s)", state.rollbacks),
                 BarReason::Refused => format!("backing off after {} refusal(s)", state.refusals),
                 BarReason::Interrupted => "backing off after the daemon ended in the middle".to_owned(),
+                BarReason::Released => "let go a short while ago".to_owned(),
             };
             blocks.push(timed(&why, barred.until.since(self.now)));
         }
     }
 
+    /// What the engine's limits say to a change of this rule.
+    fn budget_blocks(&self, rule: &Rule, blocks: &mut Vec<Block>) {
+        if let Some(exceeded) = self
+            .state
+            .spent
+            .exceeded(&self.ladder.limits, rule.cost, self.now)
+        {
+            blocks.push(timed(&exceeded.limit, exceeded.remaining));
+        }
+    }
+
     fn apply_blocks(&self, rule: &Rule, state: &RuleState, blocks: &mut Vec<Block>) {
+        self.budget_blocks(rule, blocks);
+        let (most, loss) = (
+            self.ladder.limits.quality_loss_max,
+            quality_loss(self.ladder, self.state, std::iter::once(rule)),
+        );
+        if loss > most {
+            blocks.push(plain(format!(
+                "with it answers would be worse by {} in all, and the limit is {}",
+                show_ratio(loss),
+                show_ratio(most)
+            )));
+        }
         if !state.suspended.is_empty() {
             let keys: Vec<String> = state.suspended.iter().map(ToString::to_string).collect();
             blocks.push(plain(format!(
@@ -339,6 +363,7 @@ impl Scene<'_> {
             )));
             return;
         }
+        self.budget_blocks(rule, blocks);
         let (held, wanted) = (self.now.since(since), hold(rule, state));
         if held < wanted {
             blocks.push(timed("a rung is held for a while", wanted.saturating_sub(held)));

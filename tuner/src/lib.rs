@@ -2,6 +2,7 @@
 
 pub mod act;
 mod adopt;
+mod budget;
 pub mod condition;
 pub mod desired;
 pub mod diff;
@@ -21,12 +22,13 @@ mod state;
 mod timer;
 mod transition;
 
+pub use budget::Limits;
 pub use edit::{Format, KeyPath};
 pub use engine::{Engine, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};
 pub use explain::{Block, ClauseExplanation, Phase, RuleExplanation, explain};
 pub use outcome::{
-    FIRST_BACKOFF, FIRST_QUARANTINE, LONGEST_BACKOFF, LONGEST_QUARANTINE, Outcome, SOON_AGAIN,
+    BLAMED_WITHIN, FIRST_BACKOFF, FIRST_QUARANTINE, LONGEST_BACKOFF, LONGEST_QUARANTINE, Outcome, SOON_AGAIN,
 };
 pub use projection::{Effect, EffectSource};
 pub use rule::{Ladder, Rule, RuleConfig, RuleError};

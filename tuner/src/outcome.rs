@@ -39,6 +39,9 @@ pub const LONGEST_BACKOFF: Duration = Duration::from_secs(21_600);
 /// A rung that must be taken again this soon after it was let go is held twice as long.
 pub const SOON_AGAIN: Duration = Duration::from_secs(1_800);
 
+/// An engine that runs out of memory so soon after a rung was taken did so in spite of it.
+pub const BLAMED_WITHIN: Duration = Duration::from_secs(600);
+
 /// Learned effects are taken from this many observations, the newest.
 const EFFECTS_KEPT: usize = 9;
 /// 2^16 times any hold or back-off is beyond its cap.
@@ -51,8 +54,19 @@ impl LadderState {
         let Some(under_way) = self.under_way.as_mut().filter(|under_way| under_way.rule == rule) else {
             return;
         };
-        if outcome == Outcome::Applied {
+        // The engine was put through the change once, and once more if it was taken back.
+        let mut changes = u32::from(!under_way.verifying && outcome != Outcome::Refused)
+            + u32::from(matches!(outcome, Outcome::RolledBack | Outcome::Failed));
+        let cost = under_way.cost;
+        let was_applied = outcome == Outcome::Applied;
+        if was_applied {
+            changes = u32::from(!under_way.verifying);
             under_way.verifying = true;
+        }
+        for _ in 0..changes {
+            self.spent.add(cost, Duration::ZERO, now);
+        }
+        if was_applied {
             return;
         }
         let Some(under_way) = self.under_way.take() else {
@@ -122,7 +136,27 @@ impl LadderState {
             (state.rung, state.calm, state.released) = (Rung::Off, None, Some(now));
             (state.rollbacks, state.refusals, state.barred) = (0, 0, None);
             state.spent = false;
+            let rest = under_way.cost.rest();
+            if !rest.is_zero() {
+                state.bar(BarReason::Released, now.plus(rest));
+            }
         }
+    }
+
+    /// The engine died because memory was out. Its rules answer at the next evaluation, and rungs that were taken shortly
+    /// before did not help: that counts as a rollback of theirs.
+    pub fn ran_out_of_memory(&mut self, now: Stamp) {
+        self.out_of_memory = Some(now);
+        for state in self.rules.values_mut() {
+            if matches!(state.rung, Rung::On { since, .. } if now.since(since) < BLAMED_WITHIN) {
+                state.rollbacks = state.rollbacks.saturating_add(1);
+            }
+        }
+    }
+
+    /// The engine did not serve for so long because of the change that was made last.
+    pub fn was_away(&mut self, away: Duration) {
+        self.spent.away(away);
     }
 
     fn quarantine(&mut self, rule: &str, now: Stamp) {

@@ -202,9 +202,10 @@ mod tests {
             ("run.vram_bytes", Some(100.0)),
             ("vram.free_bytes", Some(20.0)),
             ("vram.used_ratio", Some(60.2)),
+            ("engine.kv_used_ratio", Some(45.0)),
             ("engine.requests_waiting", None),
         ] {
-            let ratio = if signal == "vram.used_ratio" {
+            let ratio = if signal.ends_with("_ratio") {
                 "enter=1,exit=0"
             } else {
                 "enter=9,exit=1"
@@ -223,11 +224,17 @@ mod tests {
                 },
             );
             readings.set_usable_bytes(Some(200));
+            // Half as many wait as run: all together need one and a half times as much.
+            readings.set_load(10.0, 5.0);
             let mut sight = Sight {
                 readings: &readings,
                 changed_at: None,
             };
-            assert_eq!(sight.after_freeing(clause, -40), after, "{signal}");
+            let relief = Relief {
+                bytes: Some(-40),
+                capacity: Some(2.0),
+            };
+            assert_eq!(sight.after(clause, &relief), after, "{signal}");
             sight.changed_at = Some(Stamp::at_secs(5));
             assert_eq!(sight.value(clause), None);
             sight.changed_at = Some(Stamp::at_secs(4));

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use plimsoll_trace::units::{Period, Size, UnitError};
+use plimsoll_trace::units::{Period, Ratio, Size, UnitError};
 use plimsoll_trace::{Mode, signal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use crate::budget::Limits;
 use crate::condition::{Condition, WhenConfig};
 use crate::edit::KeyPathError;
 use crate::setting;
@@ -49,6 +50,16 @@ impl Cost {
         })
     }
 
+    /// How long a rung that was let go is not taken again: else each would be a change that is taken back at once.
+    #[must_use]
+    pub const fn rest(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Hot => 0,
+            Self::Reload => 120,
+            Self::Restart => 600,
+        })
+    }
+
     /// How long the projected use must have stayed at `exit` before a release unless the rule says so.
     #[must_use]
     pub const fn calm(self) -> Duration {
@@ -79,6 +90,8 @@ pub struct RuleConfig {
     pub saves: Option<Size>,
     /// How many times as many tokens the KV cache holds with it.
     pub capacity: Option<f64>,
+    /// How much worse the answers become, as an estimate; none unless given.
+    pub quality_loss: Option<Ratio>,
     /// What taking it costs; from the engine's reload unless given.
     pub cost: Option<Cost>,
     /// How long the condition must hold.
@@ -109,6 +122,8 @@ pub struct Rule {
     pub saves_bytes: Option<u64>,
     /// How many times as many tokens the KV cache holds with it; above 0.
     pub capacity: Option<f64>,
+    /// How much worse the answers become, 0..1.
+    pub quality_loss: f64,
     /// What taking it costs.
     pub cost: Cost,
     /// How long the condition must hold.
@@ -126,6 +141,8 @@ pub struct Ladder {
     pub engine: String,
     /// The rungs, lowest first.
     pub rules: Vec<Rule>,
+    /// What changes may cost the engine.
+    pub limits: Limits,
 }
 
 /// A rule that cannot be used. The text is a fragment that fits after "failed to read the configuration:".
@@ -246,6 +263,7 @@ impl RuleConfig {
             set,
             saves_bytes: self.saves.map(|Size(bytes)| bytes),
             capacity,
+            quality_loss: self.quality_loss.map_or(0.0, |Ratio(loss)| loss),
             cost,
             held_for: or(self.held_for, cost.held_for()),
             hold: or(self.hold, cost.hold()),
@@ -276,8 +294,15 @@ impl Ladder {
             None => Ok(Self {
                 engine: engine.into(),
                 rules,
+                limits: Limits::default(),
             }),
         }
+    }
+
+    /// The same ladder within other limits.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The rule of this name.

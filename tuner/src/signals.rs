@@ -1,6 +1,6 @@
 //! The recent values of all signals, and what of them an engine's rules can see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -337,11 +337,19 @@ impl Signals {
     /// Sums what each run holds on all devices. Unknown while one of its processes is, while one of its devices does not
     /// list them, or while it has none. A sum is as old as the oldest list in it, so it ages with a device that is lost.
     fn sum_runs(&mut self, at: Stamp) {
-        const NAME: &str = "run.vram_bytes";
-        let keep = self.windows.get(NAME).copied().unwrap_or_default();
         let mut sums: BTreeMap<RunId, (Option<u64>, Stamp)> = BTreeMap::new();
+        // What is in use on the devices of a run.
+        let mut used_there: BTreeMap<RunId, Option<f64>> = BTreeMap::new();
         for device in self.devices.values() {
             let is_listed = device.listed >= device.sampled;
+            let newest = device.series.get("vram.used_bytes");
+            let in_use =
+                newest.and_then(|series| series.read(Stat::Last, Duration::ZERO, self.max_age, at));
+            let runs: BTreeSet<RunId> = device.held.iter().map(|(run, _)| *run).collect();
+            for run in runs {
+                let sum = used_there.entry(run).or_insert(Some(0.0));
+                *sum = sum.zip(in_use).map(|(sum, reading)| sum + reading.value);
+            }
             for (run, used) in &device.held {
                 let used = used.filter(|_| is_listed);
                 let (sum, oldest) = sums.entry(*run).or_insert((Some(0), device.listed));
@@ -354,11 +362,17 @@ impl Signals {
         }
         for (run, signals) in &mut self.runs {
             let (sum, at) = sums.get(run).copied().unwrap_or((None, at));
-            if sum.is_some() || signals.contains_key(NAME) {
-                signals
-                    .entry(Arc::from(NAME))
-                    .or_default()
-                    .push(at, sum.map(|bytes| bytes as f64), keep);
+            let own = sum.map(|bytes| bytes as f64);
+            let there = used_there.get(run).copied().flatten();
+            let others = there.zip(own).map(|(there, own)| (there - own).max(0.0));
+            for (name, value) in [("run.vram_bytes", own), ("vram.others_bytes", others)] {
+                if value.is_some() || signals.contains_key(name) {
+                    let keep = self.windows.get(name).copied().unwrap_or_default();
+                    signals
+                        .entry(Arc::from(name))
+                        .or_default()
+                        .push(at, value, keep);
+                }
             }
         }
     }

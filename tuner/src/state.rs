@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use plimsoll_trace::{Stamp, Verdict, signal};
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Spent;
 use crate::edit::KeyPath;
-use crate::rule::{Ladder, Rule};
+use crate::rule::{Cost, Ladder, Rule};
 use crate::timer::Timer;
 
 /// The state of an engine's ladder. Written to the store as JSON; holds no fractions, so that it comes back the same.
@@ -21,6 +22,10 @@ pub struct LadderState {
     pub(crate) stopped: Option<Stopped>,
     /// When the engine's configuration was last changed. What was measured before says nothing about the time after.
     pub(crate) changed_at: Option<Stamp>,
+    /// The engine ran out of memory, and its rules have not answered yet.
+    pub(crate) out_of_memory: Option<Stamp>,
+    /// What changes cost the engine lately.
+    pub(crate) spent: Spent,
     /// By rule name, so that it outlives edits of the rules.
     pub(crate) rules: BTreeMap<String, RuleState>,
 }
@@ -34,10 +39,17 @@ pub(crate) struct UnderWay {
     pub(crate) verdict: Verdict,
     /// The rungs it takes or lets go, lowest first; more than one when lower rungs are taken along.
     pub(crate) rungs: Vec<String>,
+    /// What it costs; when nothing was remembered, the most.
+    #[serde(default = "restart")]
+    pub(crate) cost: Cost,
     /// Since when.
     pub(crate) since: Stamp,
     /// Whether it is written and reloaded and now being verified.
     pub(crate) verifying: bool,
+}
+
+const fn restart() -> Cost {
+    Cost::Restart
 }
 
 /// Why no rule may act.
@@ -119,6 +131,8 @@ pub(crate) enum BarReason {
     RolledBack,
     Refused,
     Interrupted,
+    /// It was let go a short while ago.
+    Released,
 }
 
 impl RuleState {
@@ -195,7 +209,9 @@ impl LadderState {
         self.at
             .iter_mut()
             .chain(&mut self.changed_at)
+            .chain(&mut self.out_of_memory)
             .for_each(&mut *change);
+        self.spent.each_stamp(&mut *change);
         self.under_way
             .iter_mut()
             .for_each(|under_way| change(&mut under_way.since));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::condition::{Clause, Join, Stat};
 use crate::explain::clauses;
 use crate::projection::{Relief, Sight, effect};
-use crate::rule::{Ladder, Rule};
+use crate::rule::{Cost, Ladder, Rule};
 use crate::state::{LadderState, RuleState, Rung};
 use crate::timer::Timer;
 
@@ -40,31 +40,69 @@ pub struct Transition {
     pub detail: Value,
 }
 
+/// Why a rung is taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Because<'a> {
+    /// The condition of this rule holds.
+    Condition(&'a Rule),
+    /// The engine died.
+    OutOfMemory,
+}
+
 /// A step up the ladder.
 pub(crate) struct Climb<'a> {
-    /// The highest rung that is taken.
-    pub(crate) rule: &'a Rule,
-    /// The rule whose condition holds.
-    pub(crate) trigger: &'a Rule,
-    /// Lower rungs that are taken in the same step, lowest first.
-    pub(crate) along: Vec<&'a Rule>,
+    /// The rungs that are taken in one step, lowest first.
+    pub(crate) rungs: Vec<&'a Rule>,
+    /// The highest of them.
+    highest: &'a Rule,
     /// What all of them are expected to do.
-    pub(crate) relief: Relief,
+    relief: Relief,
+    because: Because<'a>,
 }
 
 impl<'a> Climb<'a> {
-    /// A step of a rule that stands alone.
-    pub(crate) const fn alone(rule: &'a Rule, relief: Relief) -> Self {
-        Self {
-            rule,
-            trigger: rule,
-            along: Vec::new(),
+    /// A step over these rungs; `None` without any.
+    pub(crate) fn new(rungs: Vec<&'a Rule>, relief: Relief, because: Because<'a>) -> Option<Self> {
+        let highest = rungs.last().copied()?;
+        Some(Self {
+            rungs,
+            highest,
             relief,
+            because,
+        })
+    }
+
+    /// A step of a rule that stands alone.
+    pub(crate) fn alone(rule: &'a Rule, relief: Relief) -> Self {
+        Self {
+            rungs: vec![rule],
+            highest: rule,
+            relief,
+            because: Because::Condition(rule),
+        }
+    }
+
+    /// The highest rung that is taken.
+    pub(crate) const fn rule(&self) -> &'a Rule {
+        self.highest
+    }
+
+    /// What the step costs: as much as its dearest rung.
+    pub(crate) fn cost(&self) -> Cost {
+        let costs = self.rungs.iter().map(|rule| rule.cost);
+        costs.max().unwrap_or(self.highest.cost)
+    }
+
+    /// The rule whose condition the step is explained by.
+    const fn trigger(&self) -> &'a Rule {
+        match self.because {
+            Because::Condition(rule) => rule,
+            Because::OutOfMemory => self.highest,
         }
     }
 
     pub(crate) fn transition(&self, ladder: &Ladder, state: &LadderState, sight: &Sight<'_>) -> Transition {
-        let (rule, trigger) = (self.rule, self.trigger);
+        let (rule, trigger) = (self.highest, self.trigger());
         let entered = |clause: &&Clause| sight.value(clause).is_some_and(|value| clause.entered(value));
         let deciding = trigger
             .when
@@ -78,19 +116,23 @@ impl<'a> Climb<'a> {
             .and_then(|state| state.held.as_ref())
             .map(Timer::elapsed)
             .unwrap_or_default();
-        let taken = |name: &str| name == rule.name || self.along.iter().any(|along| along.name == name);
+        let taken = |name: &str| self.rungs.iter().any(|rung| rung.name == name);
         let rungs: Vec<String> = names(ladder, |name| taken(name) || state.is_on(name));
+        let because_of = match self.because {
+            Because::Condition(rule) => &rule.name,
+            Because::OutOfMemory => "out_of_memory",
+        };
         let detail = json!({
             "clauses": trigger_state.map(|state| clauses(trigger, state, sight)),
             "held_secs": held.as_secs_f64(),
             "for_secs": trigger.held_for.as_secs_f64(),
-            "because_of": trigger.name,
+            "because_of": because_of,
             "taken": names(ladder, taken),
             "rungs": rungs,
             "expected_effect_bytes": self.relief.bytes,
             "expected_capacity": self.relief.capacity,
             "projection": projection,
-            "cost": rule.cost,
+            "cost": self.cost(),
         });
         Transition {
             rule: rule.name.clone(),
@@ -110,7 +152,48 @@ impl<'a> Climb<'a> {
     }
 
     fn sentences(&self, sight: &Sight<'_>, held: Duration, projected: Option<(&Clause, f64)>) -> String {
-        let (rule, trigger) = (self.rule, self.trigger);
+        let rule = self.highest;
+        let mut text = match self.because {
+            Because::OutOfMemory => {
+                format!(
+                    "The engine ran out of memory; it comes back with '{}'.",
+                    rule.name
+                )
+            }
+            Because::Condition(trigger) => Self::condition(trigger, rule, sight, held),
+        };
+        if let [along @ .., _] = self.rungs.as_slice()
+            && !along.is_empty()
+        {
+            let along: Vec<String> = along.iter().map(|rule| format!("'{}'", rule.name)).collect();
+            text += &format!(
+                " Taken along, because it would not suffice alone: {}.",
+                along.join(", ")
+            );
+        }
+        let expected = match (self.relief.bytes, self.relief.capacity) {
+            (Some(freed), Some(times)) => Some(format!(
+                "free {} and to let the KV cache hold {times:.1} times as much",
+                bytes(freed)
+            )),
+            (Some(freed), None) => Some(format!("free {}", bytes(freed))),
+            (None, Some(times)) => Some(format!("let the KV cache hold {times:.1} times as much")),
+            (None, None) => None,
+        };
+        text += &match (expected, projected) {
+            (None, _) => " How much this frees is not known yet.".to_owned(),
+            (Some(expected), None) => format!(" Expected to {expected}."),
+            (Some(expected), Some((clause, value))) => {
+                format!(
+                    " Expected to {expected}, which would make it {}.",
+                    show(clause, value)
+                )
+            }
+        };
+        text + mode_sentence(rule.mode)
+    }
+
+    fn condition(trigger: &Rule, rule: &Rule, sight: &Sight<'_>, held: Duration) -> String {
         let told: Vec<String> = trigger
             .when
             .clauses()
@@ -139,30 +222,7 @@ impl<'a> Climb<'a> {
                 trigger.name, rule.name
             );
         }
-        if !self.along.is_empty() {
-            let along: Vec<String> = self.along.iter().map(|rule| format!("'{}'", rule.name)).collect();
-            text += &format!(
-                " Taken along, because it would not suffice alone: {}.",
-                along.join(", ")
-            );
-        }
-        let expected = match (self.relief.bytes, self.relief.capacity) {
-            (Some(freed), Some(times)) => Some(format!(
-                "free {} and to let the KV cache hold {times:.1} times as much",
-                bytes(freed)
-            )),
-            (Some(freed), None) => Some(format!("free {}", bytes(freed))),
-            (None, Some(times)) => Some(format!("let the KV cache hold {times:.1} times as much")),
-            (None, None) => None,
-        };
-        text += &match (expected, projected) {
-            (None, _) => " How much this frees is not known yet.".to_owned(),
-            (Some(expected), None) => format!(" Expected to {expected}."),
-            (Some(expected), Some((clause, value))) => {
-                format!(" Expected to {expected}, which would make it {}.", show(clause, value))
-            }
-        };
-        text + mode_sentence(rule.mode)
+        text
     }
 }
 

@@ -59,7 +59,10 @@ impl Card {
     /// What the engine can count on.
     pub(crate) fn hardware(&self) -> Hardware {
         Hardware {
-            usable_bytes: self.device.total_bytes().saturating_sub(self.device.reserved_bytes()),
+            usable_bytes: self
+                .device
+                .total_bytes()
+                .saturating_sub(self.device.reserved_bytes()),
             speed: 1.0,
         }
     }

@@ -61,7 +61,7 @@ pub const KEYS: [&str; 13] = [
     "kv_bytes_per_token",
     "kv_cache_dtype",
     "max_batch_total_tokens",
-    "max_waiting_requests",
+    "max_queue_secs",
     "gpu_memory_utilization",
     "listen",
     "load_secs",
@@ -120,8 +120,8 @@ pub struct Config {
     /// The most tokens of the requests that run at once, prompts and answers as long as they may become; 0 sets no
     /// limit.
     pub max_batch_total_tokens: u32,
-    /// The most requests that wait; one more is turned away.
-    pub max_waiting_requests: u32,
+    /// A request that has waited this long is turned away, in seconds of the simulated world; 0 lets them wait.
+    pub max_queue_secs: f64,
     /// Share of the card, 0..1, that the engine takes when it loads its model, and puts the KV cache into; what does not
     /// fit there is put off. At 0 it takes memory for the KV cache when tokens come.
     pub gpu_memory_utilization: f64,
@@ -177,7 +177,7 @@ impl Config {
             kv_bytes_per_token: top.within("kv_bytes_per_token", 131_072, 1, 1 << 30)?,
             kv_cache_dtype: top.or("kv_cache_dtype", KvCacheDtype::Auto)?,
             max_batch_total_tokens: top.or("max_batch_total_tokens", 0)?,
-            max_waiting_requests: top.or("max_waiting_requests", 512)?,
+            max_queue_secs: top.within("max_queue_secs", 0.0, 0.0, 3600.0)?,
             gpu_memory_utilization: top.within("gpu_memory_utilization", 0.0, 0.0, 1.0)?,
             listen: top.or("listen", SocketAddr::from(([127, 0, 0, 1], 0)))?,
             load_secs: top.within("load_secs", 10.0, 0.0, 3600.0)?,

@@ -19,6 +19,8 @@ use crate::workload::Arrival;
 
 /// Length of a step in seconds of the simulated world.
 pub const STEP_SECS: f64 = 0.05;
+/// The most requests that wait; one more is turned away, which counts as lost.
+pub const QUEUE_LIMIT: usize = 512;
 /// The most of the time that goes to reading prompts while answers are being written.
 pub const PREFILL_SHARE: f64 = 0.7;
 /// Operations a second that reading prompts reaches.
@@ -236,10 +238,7 @@ impl Engine {
     /// Tokens in the KV cache.
     #[must_use]
     pub fn kv_tokens(&self) -> f64 {
-        self.running
-            .iter()
-            .map(Running::kv_tokens)
-            .sum()
+        self.running.iter().map(Running::kv_tokens).sum()
     }
 
     /// Tokens that the KV cache has room for; `None` if it takes memory when tokens come.
@@ -253,9 +252,12 @@ impl Engine {
     /// Share of the KV cache, or of what the limit lets run, that is in use; `None` without either.
     #[must_use]
     pub fn kv_used_ratio(&self) -> Option<f64> {
-        let pool = self.kv_capacity_tokens().map(|capacity| self.kv_tokens() / capacity);
+        let pool = self
+            .kv_capacity_tokens()
+            .map(|capacity| self.kv_tokens() / capacity);
         let limit = (self.config.max_batch_total_tokens > 0).then(|| {
-            let total = |request: &Request| f64::from(request.input_tokens) + f64::from(request.output_tokens);
+            let total =
+                |request: &Request| f64::from(request.input_tokens) + f64::from(request.output_tokens);
             let promised: f64 = self.running.iter().map(|running| total(&running.request)).sum();
             promised / f64::from(self.config.max_batch_total_tokens)
         });
@@ -283,7 +285,7 @@ impl Engine {
     pub fn limit(&mut self, to: &Config) {
         self.config.max_batch_size = to.max_batch_size;
         self.config.max_batch_total_tokens = to.max_batch_total_tokens;
-        self.config.max_waiting_requests = to.max_waiting_requests;
+        self.config.max_queue_secs = to.max_queue_secs;
     }
 
     /// Turns away what waits; returns it.
@@ -338,12 +340,14 @@ impl Engine {
 
     /// Lets a request in, or hands it back.
     fn turned_away(&mut self, request: Request) -> Option<Request> {
+        let pool = self.kv_capacity_tokens().unwrap_or(f64::INFINITY) * (1.0 - POOL_MARGIN);
         let longest = match self.config.max_batch_total_tokens {
             0 => u32::MAX,
             limit => limit,
         };
+        let longest = longest.min(pool as u32);
         let too_long = request.input_tokens >= self.config.context_length.min(longest);
-        if too_long || self.phase == Phase::Unloaded || self.waiting.len() >= self.config.max_waiting_requests as usize {
+        if too_long || self.phase == Phase::Unloaded || self.waiting.len() >= QUEUE_LIMIT {
             return Some(request);
         }
         let room = self.config.context_length.min(longest) - request.input_tokens;
@@ -355,6 +359,7 @@ impl Engine {
     }
 
     fn serve(&mut self, now_secs: f64, step: &mut Step) {
+        self.turn_away_late(now_secs, step);
         self.admit();
         let slower = if self.config.gradient_checkpointing {
             1.0 + CHECKPOINTING_COST
@@ -367,6 +372,19 @@ impl Engine {
         // Writing leaves a part of the card idle while the batch is small.
         let writing_load = (0.5 + self.running.len() as f64 / 64.0).min(1.0);
         step.busy_ratio = (reading_secs + writing_secs * writing_load) / STEP_SECS;
+    }
+
+    /// Turns away who has waited for too long.
+    fn turn_away_late(&mut self, now_secs: f64, step: &mut Step) {
+        let patience = self.config.max_queue_secs;
+        while patience > 0.0
+            && let Some(next) = self.waiting.front()
+            && next.first_token_at_secs.is_none()
+            && now_secs - next.request.arrived_secs > patience
+        {
+            step.lost
+                .extend(self.waiting.pop_front().map(|waiting| waiting.request));
+        }
     }
 
     /// Lets requests that wait run, first come first served, while the limits and the pool have room for them.
@@ -672,7 +690,7 @@ mod tests {
         let (finished, ..) = run(&mut engine, 24 * GIB).expect("fits");
         assert_eq!(finished[0].request.output_tokens, 10);
         let step = engine
-            .step(9.0, 24 * GIB, vec![request(10, 10); 512 + 5])
+            .step(9.0, 24 * GIB, vec![request(10, 10); QUEUE_LIMIT + 5])
             .expect("fits");
         assert_eq!(step.lost.len(), 5);
     }

@@ -210,10 +210,18 @@ fn neighbor(random: &mut Random, duration_secs: f64) -> Vec<NeighborStep> {
     let mut steps = Vec::new();
     let mut at = random.between(60.0, 300.0);
     while at < duration_secs {
-        steps.push(NeighborStep {
-            from_secs: at,
-            bytes: whole(random.between(1.0, 5.0) * GIB),
-        });
+        // It loads a model, a quarter of a gigabyte in a quarter of a second.
+        let bytes = random.between(1.0, 5.0) * GIB;
+        for quarter in 1_u32.. {
+            let loaded = f64::from(quarter) * 0.25;
+            steps.push(NeighborStep {
+                from_secs: at + loaded,
+                bytes: whole(bytes.min(loaded * GIB)),
+            });
+            if loaded * GIB >= bytes {
+                break;
+            }
+        }
         at += random.between(120.0, 600.0);
         steps.push(NeighborStep {
             from_secs: at,

@@ -79,7 +79,11 @@ impl Server {
             ..parts.config
         };
         Self {
-            engine: Engine::new(applied.clone(), parts.hardware, parts.workload.leak_bytes_per_request),
+            engine: Engine::new(
+                applied.clone(),
+                parts.hardware,
+                parts.workload.leak_bytes_per_request,
+            ),
             config_path: parts.config_path,
             applied,
             config_sha256: parts.config_sha256,

@@ -2,18 +2,16 @@
 
 use crate::model::Finished;
 
-use super::world::Scenario;
-
 /// The first token must come this soon, in seconds.
-pub const FIRST_TOKEN_SECS: f64 = 5.0;
+const FIRST_TOKEN_SECS: f64 = 5.0;
 /// A token must come this soon after another, in seconds.
-pub const PER_TOKEN_SECS: f64 = 0.1;
+const PER_TOKEN_SECS: f64 = 0.1;
 /// A change that is taken back this soon is a flap, in seconds.
-pub const FLAP_SECS: f64 = 600.0;
+const FLAP_SECS: f64 = 600.0;
+const HOUR_SECS: f64 = 3_600.0;
 
 /// Whether a request was answered in time.
-#[must_use]
-pub fn is_good(finished: &Finished) -> bool {
+pub(super) fn is_good(finished: &Finished) -> bool {
     finished.first_token_secs <= FIRST_TOKEN_SECS
         && finished.per_token_secs.is_none_or(|secs| secs <= PER_TOKEN_SECS)
 }
@@ -27,43 +25,35 @@ pub struct Score {
     pub good: u64,
     /// Of these, answered at full quality.
     pub full: u64,
-    /// Requests answered.
-    pub served: u64,
     /// Requests turned away, dropped, or refused while there was no engine.
     pub lost: u64,
-    /// Restarts that the policy asked for.
-    pub restarts: u32,
-    /// Changes that were taken back within [`FLAP_SECS`].
+    /// Restarts that were taken back within ten minutes.
     pub flaps: u32,
     /// Time without an engine that takes requests, in seconds.
     pub down_secs: f64,
     /// Time on each rung, in seconds.
     pub rung_secs: Vec<f64>,
-    pub(super) last_rung: usize,
-    pub(super) neighbor_bytes: u64,
-    changes: Vec<(f64, usize, usize)>,
+    /// From a condition's first second to the change in force, in seconds, for each rung that was taken.
+    pub reaction_secs: Vec<f64>,
+    /// When the policy had a running engine restarted, and whether that was to reduce it.
+    restarts: Vec<(f64, bool)>,
 }
 
 impl Score {
-    pub(super) fn new(scenario: &Scenario) -> Self {
+    pub(super) fn new(rungs: usize) -> Self {
         Self {
-            rung_secs: vec![0.0; scenario.rungs.len()],
+            rung_secs: vec![0.0; rungs],
             ..Self::default()
         }
     }
 
     pub(super) fn finished(&mut self, good: bool, full_quality: bool) {
-        self.served += 1;
         self.good += u64::from(good);
         self.full += u64::from(good && full_quality);
     }
 
-    pub(super) fn lost(&mut self, requests: usize) {
+    pub(super) fn lose(&mut self, requests: usize) {
         self.lost += requests as u64;
-    }
-
-    pub(super) fn down(&mut self, secs: f64) {
-        self.down_secs += secs;
     }
 
     pub(super) fn on_rung(&mut self, rung: usize, secs: f64) {
@@ -72,23 +62,48 @@ impl Score {
         }
     }
 
-    pub(super) fn changed(&mut self, now: f64, from: usize, to: usize, restart: bool) {
-        self.restarts += u32::from(restart);
-        let up = to > from;
-        let reversed = |&(at, a, b): &(f64, usize, usize)| now - at <= FLAP_SECS && (b > a) != up;
-        // Limits that come and go cost nobody anything; a reversal counts where it had to be reloaded.
-        if restart && self.changes.last().is_some_and(reversed) {
-            self.flaps += 1;
-        }
-        if restart {
-            self.changes.push((now, from, to));
-        }
-        self.last_rung = from;
+    pub(super) fn restarted(&mut self, now: f64, reduces: bool) {
+        let back = |&(at, before): &(f64, bool)| now - at <= FLAP_SECS && before != reduces;
+        self.flaps += u32::from(self.restarts.last().is_some_and(back));
+        self.restarts.push((now, reduces));
+    }
+
+    /// The most restarts within any 60 minutes.
+    #[must_use]
+    pub fn restarts_per_hour(&self) -> usize {
+        let from = |start: f64| {
+            let within = |&&(at, _): &&(f64, bool)| (start..start + HOUR_SECS).contains(&at);
+            self.restarts.iter().filter(within).count()
+        };
+        self.restarts.iter().map(|(at, _)| from(*at)).max().unwrap_or(0)
     }
 
     /// Good requests, a degraded one counted `worth` of a full one.
     #[must_use]
     pub fn value(&self, worth: f64) -> f64 {
         self.full as f64 + worth * (self.good - self.full) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_are_counted_in_the_worst_hour_and_flaps_by_their_distance() {
+        let mut score = Score::new(2);
+        for (at, reduces) in [(0.0, true), (601.0, false), (1_200.0, true), (4_000.0, false)] {
+            score.restarted(at, reduces);
+        }
+        assert_eq!((score.restarts_per_hour(), score.flaps), (3, 1));
+    }
+
+    #[test]
+    fn a_degraded_answer_is_worth_less() {
+        let mut score = Score::new(1);
+        for (good, full) in [(true, true), (true, false), (true, false), (false, true)] {
+            score.finished(good, full);
+        }
+        assert!((score.value(0.5) - 2.0).abs() < 1e-9);
     }
 }

@@ -1,87 +1,162 @@
 //! How large an engine is for a load: fast enough that with endless memory nearly all is answered in time, and with as
-//! much memory as a share of the seconds need.
+//! much room for its KV cache as a share of the seconds needs.
 
 use std::sync::Arc;
 
-use crate::config::Config;
+use super::rungs::{Kind, Rungs, room_tokens};
+use super::world::{Scenario, World};
+use crate::memory;
 use crate::model::Hardware;
 use crate::workload::Workload;
 
-use super::rungs::{Kind, Rungs};
-use super::world::{Scenario, World};
+/// Memory of the card that processes can have: 24 GiB less what the driver keeps.
+const USABLE_BYTES: u64 = (24 << 30) - (512 << 20);
+/// With endless memory, at least this share of what an endlessly fast card answers in time is answered in time.
+const GOOD_SHARE: f64 = 0.99;
+/// Bounds of the card's speed, and of the KV cache of a token in bytes.
+const SPEEDS: (f64, f64) = (0.02, 50.0);
+const KV_BYTES: (f64, f64) = (4_096.0, 1e9);
 
-const USABLE: u64 = (24 << 30) - (512 << 20);
-
-/// Demand of an engine with endless memory.
-#[derive(Clone, Debug)]
-pub struct Demand {
-    /// The card's speed that it was measured at.
-    pub speed: f64,
-    /// KV tokens, second by second, sorted.
-    pub sorted_tokens: Vec<f64>,
-    /// Good requests, of all.
-    pub good_ratio: f64,
+/// How well an engine's memory suits its load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Size {
+    /// There is always room, and a tenth more.
+    Roomy,
+    /// There is room in 99 % of the seconds.
+    Tight,
+    /// There is room in 85 % of the seconds.
+    Short,
 }
 
-fn endless(workload: &Workload, duration_secs: f64, speed: f64, kv_bytes: u32) -> Demand {
-    let workload = Workload { neighbor: Vec::new(), leak_bytes_per_request: 0, ..workload.clone() };
-    let total = workload.arrivals.len().max(1) as f64;
-    let scenario = Arc::new(Scenario {
-        name: String::new(),
-        workload,
-        duration_secs,
-        hardware: Hardware { usable_bytes: 1 << 60, speed },
-        rungs: Rungs::new(Kind::OnDemand, kv_bytes, 1 << 50),
-        restart_secs: 0.0,
-    });
-    let mut world = World::new(scenario, 0);
-    let mut sorted_tokens = Vec::new();
-    while !world.is_over() {
-        world.advance(1.0);
-        sorted_tokens.push(world.kv_tokens());
+impl Size {
+    /// All, largest first.
+    pub const ALL: [Self; 3] = [Self::Roomy, Self::Tight, Self::Short];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Roomy => "roomy",
+            Self::Tight => "tight",
+            Self::Short => "short",
+        }
     }
-    sorted_tokens.sort_unstable_by(f64::total_cmp);
-    let good_ratio = world.score().good as f64 / total;
-    Demand { speed, sorted_tokens, good_ratio }
+
+    /// For which share of the seconds there is room, and how many times as much.
+    const fn room(self) -> (f64, f64) {
+        match self {
+            Self::Roomy => (1.0, 1.1),
+            Self::Tight => (0.99, 1.0),
+            Self::Short => (0.85, 1.0),
+        }
+    }
 }
 
-/// The speed at which at least `good` of the requests that endless memory could serve in time are.
-pub fn demand(workload: &Workload, duration_secs: f64, kv_bytes: u32, good: f64) -> Demand {
-    let (mut low, mut high) = (0.01, 100.0);
-    let best = endless(workload, duration_secs, high, kv_bytes).good_ratio;
-    let mut found = None;
+/// An engine and its card.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Fit {
+    pub(super) kv_bytes_per_token: u32,
+    pub(super) hardware: Hardware,
+}
+
+/// What a load needs.
+struct Demand {
+    /// Tokens in the KV cache, one value a second, sorted.
+    tokens: Vec<f64>,
+    good: u64,
+}
+
+/// Chooses engines for a load, one for each size.
+pub(super) fn fit(workload: &Workload, duration_secs: f64, sizes: &[Size]) -> Vec<(Size, Fit)> {
+    // Others on the card are no part of what the engine is bought for.
+    let workload = Workload {
+        arrivals: workload.arrivals.clone(),
+        ..Workload::default()
+    };
+    let own = Rungs::new(Kind::OnDemand, 1, USABLE_BYTES);
+    let activation = memory::activation_token_bytes(own.config(0));
+    let room_bytes = room_tokens(own.config(0), USABLE_BYTES) * (1.0 + activation);
+    // The cache of a token changes the speed at which tokens come, and that what is in flight: a fixed point.
+    let middling = 65_536;
+    let speed = slowest(&workload, duration_secs, middling);
+    let of_size = |size: &Size| {
+        let (share, times) = size.room();
+        let mut kv_bytes_per_token = middling;
+        for _ in 0..4 {
+            let demand = endless(&workload, duration_secs, kv_bytes_per_token, speed);
+            let tokens = quantile(&demand.tokens, share) * times;
+            let bytes = room_bytes / tokens.max(1.0) - activation;
+            kv_bytes_per_token = whole(bytes.clamp(KV_BYTES.0, KV_BYTES.1));
+        }
+        let hardware = Hardware {
+            usable_bytes: USABLE_BYTES,
+            speed,
+        };
+        let fit = Fit {
+            kv_bytes_per_token,
+            hardware,
+        };
+        (*size, fit)
+    };
+    sizes.iter().map(of_size).collect()
+}
+
+/// The lowest speed that suffices.
+fn slowest(workload: &Workload, duration_secs: f64, kv_bytes_per_token: u32) -> f64 {
+    let good = |speed| endless(workload, duration_secs, kv_bytes_per_token, speed).good as f64;
+    let (mut low, mut high) = SPEEDS;
+    let wanted = good(high) * GOOD_SHARE;
     for _ in 0..12 {
         let middle = f64::sqrt(low * high);
-        let demand = endless(workload, duration_secs, middle, kv_bytes);
-        if demand.good_ratio >= best * good {
+        if good(middle) >= wanted {
             high = middle;
-            found = Some(demand);
         } else {
             low = middle;
         }
     }
-    found.unwrap_or_else(|| endless(workload, duration_secs, high, kv_bytes))
+    high
 }
 
-impl Demand {
-    /// Tokens that are enough for this share of the seconds.
-    pub fn quantile(&self, share: f64) -> f64 {
-        let last = self.sorted_tokens.len().saturating_sub(1);
-        self.sorted_tokens.get(((last as f64) * share) as usize).copied().unwrap_or(0.0)
+fn endless(workload: &Workload, duration_secs: f64, kv_bytes_per_token: u32, speed: f64) -> Demand {
+    let scenario = Scenario {
+        workload: workload.clone(),
+        duration_secs,
+        hardware: Hardware {
+            usable_bytes: 1 << 60,
+            speed,
+        },
+        rungs: Rungs::new(Kind::OnDemand, kv_bytes_per_token, 1 << 50),
+        restart_secs: 0.0,
+    };
+    let mut world = World::new(Arc::new(scenario), 0);
+    let mut tokens = Vec::new();
+    while !world.is_over() {
+        world.advance(1.0);
+        tokens.push(world.kv_tokens());
+    }
+    tokens.sort_unstable_by(f64::total_cmp);
+    Demand {
+        tokens,
+        good: world.score().good,
     }
 }
 
-/// An engine and its card, for a load.
-pub fn fit(workload: &Workload, duration_secs: f64, share: f64, slack: f64) -> (u32, Hardware, Demand) {
-    let config = Config { gpu_memory_utilization: 1.0, ..Rungs::new(Kind::OnDemand, 1, USABLE).config(0).clone() };
-    let activation = crate::memory::activation_token_bytes(&config);
-    let room = crate::memory::pool_tokens(&config, USABLE) * (1.0 + activation);
-    let mut now = demand(workload, duration_secs, 60_000, 0.99);
-    let mut kv_bytes = 60_000;
-    for _ in 0..5 {
-        let tokens = now.quantile(share) * slack;
-        kv_bytes = (room / tokens.max(1.0) - activation).clamp(4096.0, 1e9) as u32;
-        now = endless(workload, duration_secs, now.speed, kv_bytes);
-    }
-    (kv_bytes, Hardware { usable_bytes: USABLE, speed: now.speed }, now)
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a position in a list"
+)]
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    let position = (last as f64 * share) as usize;
+    sorted.get(position).copied().unwrap_or(0.0)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "bytes within bounds"
+)]
+const fn whole(bytes: f64) -> u32 {
+    bytes as u32
 }

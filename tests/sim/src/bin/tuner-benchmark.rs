@@ -1,84 +1,77 @@
-//! prototype
-#![allow(clippy::all, clippy::unwrap_used, clippy::cast_possible_truncation)]
-use std::sync::Arc;
-use plimsoll_sim::benchmark::{rungs::*, size, world::*, tuned, clairvoyant, score::Score};
-use plimsoll_sim::workload::Workload;
+//! The tuner against other policies on the accelerated engine; see docs/tuner-benchmark.md.
 
-fn line(n: f64, what: &str, s: &Score) {
-    println!("  {what:14} oom {:3} good {:.4} full {:.4} v5 {:.4} v8 {:.4} v95 {:.4} lost {:5} down {:4.0} restarts {} flaps {} rungs {:?}", s.oom, s.good as f64 / n, s.full as f64 / n, s.value(0.5)/n, s.value(0.8)/n, s.value(0.95)/n, s.lost, s.down_secs, s.restarts, s.flaps, s.rung_secs.iter().map(|s| (s/60.0).round()).collect::<Vec<_>>());
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use plimsoll_sim::benchmark::report;
+use plimsoll_sim::benchmark::suite::{self, BenchmarkError, Case};
+
+/// Measures the tuner against other policies on a simulated engine, without processes and in accelerated time.
+#[derive(Debug, Parser)]
+#[command(name = "tuner-benchmark")]
+struct Args {
+    /// A CSV file of arrivals with the columns t_s, input_tokens and output_tokens, instead of the synthetic loads.
+    #[arg(long, value_name = "FILE.csv")]
+    workload: Option<PathBuf>,
+    /// Seeds of each family of synthetic loads.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
+    /// How long a restart takes, instead of 10, 30 and 90 seconds.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=3600))]
+    restart_secs: Option<u32>,
+    /// One JSON object on stdout, and nothing else.
+    #[arg(long)]
+    json: bool,
 }
-fn env(name: &str, or: &str) -> String { std::env::var(name).unwrap_or(or.into()) }
 
-fn main() {
-    let mut args = std::env::args().skip(1);
-    let file = args.next().unwrap();
-    use clap::ValueEnum;
-    let (workload, duration) = match plimsoll_sim::scenario::Scenario::from_str(&file, true) {
-        Ok(family) => (family.workload(args.next().map_or(1, |s| s.parse().unwrap()), 3600.0), 3660.0),
-        Err(_) => {
-            let workload = Workload::read(file.as_ref()).unwrap();
-            let duration = workload.arrivals.last().unwrap().at_secs + 60.0;
-            (workload, duration)
+const RESTARTS_SECS: [f64; 3] = [10.0, 30.0, 90.0];
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
         }
-    };
-    let n = workload.arrivals.len() as f64;
-    let sizes = env("SIZES", "roomy,tight,short,deep");
-    for (name, share, slack) in [("roomy", 1.0, 1.1), ("tight", 0.99, 1.0), ("short", 0.85, 1.0), ("deep", 0.7, 1.0), ("abyss", 0.5, 1.0)] {
-        if !sizes.contains(name) { continue; }
-        let (kv, hardware, demand) = size::fit(&workload, duration, share, slack);
-        println!("{name}: kv {kv} speed {:.2} good {:.4} p50 {:.0} p85 {:.0} p99 {:.0} max {:.0}", hardware.speed, demand.good_ratio, demand.quantile(0.5), demand.quantile(0.85), demand.quantile(0.99), demand.quantile(1.0));
-        for kind in [Kind::OnDemand, Kind::Preallocated] {
-            for restart in [10.0, 30.0, 90.0] {
-            if !env("RESTARTS", "10,30,90").contains(&format!("{restart}")) { continue; }
-            let rungs = Rungs::new(kind, kv, hardware.usable_bytes);
-            let tokens = |i: usize| f64::from(rungs.config(i).max_batch_total_tokens);
-            let (c2, c3) = (tokens(2) / tokens(1), tokens(3) / tokens(2));
-            let scenario = Arc::new(Scenario { name: name.into(), workload: workload.clone(), duration_secs: duration, hardware, rungs, restart_secs: restart });
-            println!(" {kind:?} restart {restart} capacity {c2:.2} {c3:.2}");
-            if env("STATIC", "1") == "1" {
-                for rung in 0..4 {
-                    let mut world = World::new(Arc::clone(&scenario), rung);
-                    while !world.is_over() { world.advance(1.0); }
-                    line(n, &format!("static_{rung}"), world.score());
-                }
-            }
-            if env("CLAIR", "0") == "1" {
-                for w in [0.5, 0.8, 0.95] { line(n, &format!("clair {w}"), &clairvoyant::clairvoyant(&scenario, w)); }
-            }
-            let (window, share) = (env("WINDOW", "120s"), env("SHARE", "0.1"));
-            let first = match kind { Kind::OnDemand => "when = { signal = 'vram.used_ratio', enter = 0.8, exit = 0.5 }", Kind::Preallocated => "when = { signal = 'engine.kv_used_ratio', enter = 0.5, exit = 0.2 }" };
-            let (hold, calm, exit) = (env("HOLD", "10m"), env("CALM", "5m"), env("EXIT", "0.8"));
-            let text = format!("
-[[rule]]
-name = 'limits'
-engine = 'engine'
-mode = 'act'
-cost = 'hot'
-{first}
-set = {{ max = 1 }}
-[[rule]]
-name = 'kv-fp8'
-engine = 'engine'
-mode = 'act'
-when = {{ all = [ {{ signal = 'engine.kv_used_ratio', stat = 'mean', window = '30s', enter = 0.9, exit = {exit} }}, {{ signal = 'engine.refused_ratio', stat = 'mean', window = '{window}', enter = {share}, exit = 0.0 }} ] }}
-set = {{ kv = 'fp8' }}
-capacity = {c2}
-for = '0s'
-hold = '{hold}'
-calm = '{calm}'
-[[rule]]
-name = 'int8'
-engine = 'engine'
-mode = 'act'
-when = {{ all = [ {{ signal = 'engine.kv_used_ratio', stat = 'mean', window = '30s', enter = 0.9, exit = {exit} }}, {{ signal = 'engine.refused_ratio', stat = 'mean', window = '{window}', enter = {share}, exit = 0.0 }} ] }}
-set = {{ q = 'int8' }}
-capacity = {c3}
-for = '0s'
-hold = '{hold}'
-calm = '{calm}'
-");
-            let ladder = tuned::ladder(&text);
-            line(n, "tuner", &tuned::tuned(&scenario, &ladder, 0, env("TRACE", "0") == "1"));
-        }}
+        Err(error) => {
+            eprintln!("tuner-benchmark: {}", chain(&error));
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn run(args: &Args) -> Result<String, BenchmarkError> {
+    let restarts: Vec<f64> = args
+        .restart_secs
+        .map_or_else(|| RESTARTS_SECS.to_vec(), |secs| vec![f64::from(secs)]);
+    let (name, cases) = match &args.workload {
+        Some(path) => (path.display().to_string(), suite::of_file(path, &restarts)?),
+        None => (
+            format!("synthetic, {} seeds", args.seeds),
+            suite::synthetic(args.seeds, &restarts),
+        ),
+    };
+    let results = suite::in_parallel(&cases, Case::measure);
+    let results: Vec<_> = results.into_iter().collect::<Result<_, _>>()?;
+    let measured: Vec<(&Case, Vec<suite::Result>)> = cases.iter().zip(results).collect();
+    let requests = cases.iter().map(|case| case.requests);
+    let requests = match &args.workload {
+        // Each case has the same ones.
+        Some(_) => requests.max().unwrap_or(0),
+        None => requests.sum(),
+    };
+    Ok(if args.json {
+        report::json(&name, requests, &measured).to_string()
+    } else {
+        report::markdown(&measured)
+    })
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    std::iter::once(error.to_string())
+        .chain(sources.map(ToString::to_string))
+        .collect::<Vec<_>>()
+        .join(": ")
 }

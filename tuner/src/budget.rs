@@ -1,0 +1,193 @@
+//! What changes may cost an engine: how often it may be restarted because of its rules, and how long it may be away.
+
+use std::time::Duration;
+
+use plimsoll_trace::Stamp;
+use plimsoll_trace::units::show_duration;
+use serde::{Deserialize, Serialize};
+
+use crate::rule::Cost;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+/// More changes than this are not remembered; the oldest are forgotten first.
+const MOST_REMEMBERED: usize = 256;
+
+/// An engine's limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Restarts within any 60 minutes.
+    pub restarts_per_hour: u32,
+    /// Restarts within any 24 hours.
+    pub restarts_per_day: u32,
+    /// Time within any 60 minutes in which the engine does not serve because of changes.
+    pub downtime_per_hour: Duration,
+    /// How much all rungs that are taken may cost in quality together, 0..1.
+    pub quality_loss_max: f64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            restarts_per_hour: 2,
+            restarts_per_day: 8,
+            downtime_per_hour: Duration::from_secs(180),
+            quality_loss_max: 0.03,
+        }
+    }
+}
+
+/// What an engine was put through because of its rules.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Spent(Vec<Spending>);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Spending {
+    at: Stamp,
+    cost: Cost,
+    away_ns: u64,
+}
+
+/// A limit that a change would pass.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Exceeded {
+    /// Which, for people.
+    pub(crate) limit: String,
+    /// How long until it would not be passed any more.
+    pub(crate) remaining: Duration,
+}
+
+impl Spent {
+    /// A change was made, and the engine did not serve for `away`.
+    pub(crate) fn add(&mut self, cost: Cost, away: Duration, now: Stamp) {
+        self.0.retain(|spending| now.since(spending.at) < DAY);
+        let away_ns = u64::try_from(away.as_nanos()).unwrap_or(u64::MAX);
+        self.0.push(Spending {
+            at: now,
+            cost,
+            away_ns,
+        });
+        let surplus = self.0.len().saturating_sub(MOST_REMEMBERED);
+        self.0.drain(..surplus);
+    }
+
+    /// The engine did not serve for so long because of the change that was made last.
+    pub(crate) fn away(&mut self, away: Duration) {
+        if let Some(last) = self.0.last_mut() {
+            let away_ns = u64::try_from(away.as_nanos()).unwrap_or(u64::MAX);
+            last.away_ns = last.away_ns.saturating_add(away_ns);
+        }
+    }
+
+    /// The limit that a change of this cost would pass now. What costs nothing passes none.
+    pub(crate) fn exceeded(&self, limits: &Limits, cost: Cost, now: Stamp) -> Option<Exceeded> {
+        if cost == Cost::Hot {
+            return None;
+        }
+        let restarts = |within: Duration, most: u32, per: &str| {
+            let recent =
+                |spending: &&Spending| spending.cost == Cost::Restart && now.since(spending.at) < within;
+            let at: Vec<Stamp> = self.0.iter().filter(recent).map(|spending| spending.at).collect();
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            // The budget has room again when so many of them are past that fewer than the limit are left.
+            let last_in_the_way = at.len().checked_sub(most)?;
+            let remaining = at
+                .get(last_in_the_way)
+                .map_or(within, |at| within.saturating_sub(now.since(*at)));
+            Some(Exceeded {
+                limit: format!("{most} restarts within {per} are spent"),
+                remaining,
+            })
+        };
+        (cost == Cost::Restart)
+            .then(|| {
+                restarts(HOUR, limits.restarts_per_hour, "the hour")
+                    .or_else(|| restarts(DAY, limits.restarts_per_day, "a day"))
+            })
+            .flatten()
+            .or_else(|| self.downtime(limits.downtime_per_hour, now))
+    }
+
+    fn downtime(&self, most: Duration, now: Stamp) -> Option<Exceeded> {
+        let recent = || self.0.iter().filter(|spending| now.since(spending.at) < HOUR);
+        let away = |spending: &Spending| Duration::from_nanos(spending.away_ns);
+        let mut total: Duration = recent().map(away).sum();
+        let exceeded = total >= most && !total.is_zero();
+        let mut remaining = Duration::ZERO;
+        for spending in recent() {
+            if total < most || total.is_zero() {
+                break;
+            }
+            total = total.saturating_sub(away(spending));
+            remaining = HOUR.saturating_sub(now.since(spending.at));
+        }
+        exceeded.then(|| Exceeded {
+            limit: format!(
+                "{} without service within the hour are spent",
+                show_duration(most)
+            ),
+            remaining,
+        })
+    }
+
+    pub(crate) fn each_stamp(&mut self, change: &mut impl FnMut(&mut Stamp)) {
+        self.0.iter_mut().for_each(|spending| change(&mut spending.at));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(spent: &Spent, cost: Cost, now: i64) -> Option<u64> {
+        spent
+            .exceeded(&Limits::default(), cost, Stamp::at_secs(now))
+            .map(|exceeded| exceeded.remaining.as_secs())
+    }
+
+    #[test]
+    fn restarts_are_counted_by_the_hour_and_by_the_day() {
+        let mut spent = Spent::default();
+        assert_eq!(left(&spent, Cost::Restart, 0), None);
+        for at in [0, 600] {
+            spent.add(Cost::Restart, Duration::from_secs(10), Stamp::at_secs(at));
+        }
+        assert_eq!(left(&spent, Cost::Restart, 700), Some(2_900));
+        assert_eq!(left(&spent, Cost::Restart, 3_599), Some(1));
+        assert_eq!(left(&spent, Cost::Restart, 3_600), None);
+        assert_eq!(
+            (left(&spent, Cost::Reload, 700), left(&spent, Cost::Hot, 700)),
+            (None, None)
+        );
+        for hour in 1..=3 {
+            for at in [0, 600] {
+                spent.add(Cost::Restart, Duration::ZERO, Stamp::at_secs(hour * 7_200 + at));
+            }
+        }
+        // Eight within the day; the first of them is a day old at 86,400.
+        assert_eq!(left(&spent, Cost::Restart, 40_000), Some(46_400));
+        assert_eq!(left(&spent, Cost::Restart, 86_400), None);
+    }
+
+    #[test]
+    fn time_without_service_is_a_budget_of_its_own() {
+        let mut spent = Spent::default();
+        spent.add(Cost::Reload, Duration::from_secs(100), Stamp::at_secs(0));
+        assert_eq!(left(&spent, Cost::Reload, 10), None);
+        spent.add(Cost::Reload, Duration::from_secs(90), Stamp::at_secs(60));
+        assert_eq!(left(&spent, Cost::Reload, 100), Some(3_500));
+        assert_eq!(left(&spent, Cost::Hot, 100), None);
+        assert_eq!(left(&spent, Cost::Reload, 3_600), None);
+    }
+
+    #[test]
+    fn no_restarts_at_all_is_a_limit_too() {
+        let limits = Limits {
+            restarts_per_hour: 0,
+            ..Limits::default()
+        };
+        let exceeded = Spent::default().exceeded(&limits, Cost::Restart, Stamp::at_secs(0));
+        assert_eq!(exceeded.map(|exceeded| exceeded.remaining), Some(HOUR));
+    }
+}

@@ -50,12 +50,12 @@ impl Cost {
         })
     }
 
-    /// How long a rung that was let go is not taken again: else each would be a change that is taken back at once.
+    /// How long a rung that was let go is not taken again. A restart that is taken back by another one helps nobody; where
+    /// a change costs less, running out of memory is worse than changing one's mind.
     #[must_use]
     pub const fn rest(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Hot => 0,
-            Self::Reload => 120,
+            Self::Hot | Self::Reload => 0,
             Self::Restart => 600,
         })
     }

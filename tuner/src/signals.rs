@@ -343,8 +343,7 @@ impl Signals {
         for device in self.devices.values() {
             let is_listed = device.listed >= device.sampled;
             let newest = device.series.get("vram.used_bytes");
-            let in_use =
-                newest.and_then(|series| series.read(Stat::Last, Duration::ZERO, self.max_age, at));
+            let in_use = newest.and_then(|series| series.read(Stat::Last, Duration::ZERO, self.max_age, at));
             let runs: BTreeSet<RunId> = device.held.iter().map(|(run, _)| *run).collect();
             for run in runs {
                 let sum = used_there.entry(run).or_insert(Some(0.0));
@@ -368,10 +367,7 @@ impl Signals {
             for (name, value) in [("run.vram_bytes", own), ("vram.others_bytes", others)] {
                 if value.is_some() || signals.contains_key(name) {
                     let keep = self.windows.get(name).copied().unwrap_or_default();
-                    signals
-                        .entry(Arc::from(name))
-                        .or_default()
-                        .push(at, value, keep);
+                    signals.entry(Arc::from(name)).or_default().push(at, value, keep);
                 }
             }
         }

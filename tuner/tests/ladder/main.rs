@@ -1,5 +1,6 @@
 //! Ladders in a small world: what is decided and when, and what never happens.
 
+mod budgets;
 mod drive;
 mod explanations;
 mod modes;

@@ -8,7 +8,8 @@
 //! rung whose effect is unknown counts as one that may suffice. Rungs that are barred or suspended are passed over.
 //! Rungs that the engine's limits do not allow now are passed over as well.
 //!
-//! **A death by memory** takes the lowest free rung at once, whatever its condition says: the engine is away already.
+//! **A death by memory** takes the lowest free rung at once, whatever its condition says, if that is a hot one or the
+//! engine died twice within half an hour.
 //!
 //! **Letting go.** Only the highest rung that is taken, one at a time, after `hold`, when the use projected to the state
 //! after the release was at `exit` or better for all of `calm`, and only while no other rule's condition holds. The
@@ -28,7 +29,7 @@ use std::time::Duration;
 use plimsoll_trace::{Mode, Stamp, Verdict};
 
 use crate::projection::{Relief, Sight};
-use crate::rule::{Ladder, Rule};
+use crate::rule::{Cost, Ladder, Rule};
 use crate::signals::Readings;
 use crate::state::{LadderState, RuleState, Rung, UnderWay};
 use crate::timer::{Timer, reached};
@@ -243,8 +244,9 @@ impl<'a> Tick<'a> {
         Climb::new(rungs, relief, because).is_some_and(|climb| self.begin(&climb))
     }
 
-    /// The engine ran out of memory. It comes back on the next rung: it is away already, so that no rung could be had
-    /// for less.
+    /// The engine ran out of memory. It comes back on the lowest free rung: it is away already, so that no rung could be
+    /// had for less. One that costs a reload or a restart is taken only when the engine died for the second time within a
+    /// short while: the first death may have been a leak, which is gone with the process.
     fn answer_death(&mut self) -> bool {
         let Some(died) = self.state.out_of_memory.take() else {
             return false;
@@ -253,8 +255,11 @@ impl<'a> Tick<'a> {
             return false;
         }
         let ladder = self.ladder;
-        let next =
-            |rule: &&Rule| rule.mode == Mode::Act && self.is_free(rule) && self.keeps_quality(rule, &[]);
+        let died_again = self.state.died_again;
+        let next = |rule: &&Rule| {
+            let is_tried = rule.cost == Cost::Hot || died_again;
+            rule.mode == Mode::Act && is_tried && self.is_free(rule) && self.keeps_quality(rule, &[])
+        };
         let Some(rule) = ladder.rules.iter().find(next) else {
             return false;
         };

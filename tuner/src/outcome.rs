@@ -146,6 +146,10 @@ impl LadderState {
     /// The engine died because memory was out. Its rules answer at the next evaluation, and rungs that were taken shortly
     /// before did not help: that counts as a rollback of theirs.
     pub fn ran_out_of_memory(&mut self, now: Stamp) {
+        self.died_again = self
+            .last_death
+            .replace(now)
+            .is_some_and(|last| now.since(last) < SOON_AGAIN);
         self.out_of_memory = Some(now);
         for state in self.rules.values_mut() {
             if matches!(state.rung, Rung::On { since, .. } if now.since(since) < BLAMED_WITHIN) {

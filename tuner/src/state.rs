@@ -24,6 +24,10 @@ pub struct LadderState {
     pub(crate) changed_at: Option<Stamp>,
     /// The engine ran out of memory, and its rules have not answered yet.
     pub(crate) out_of_memory: Option<Stamp>,
+    /// When it did so last, answered or not.
+    pub(crate) last_death: Option<Stamp>,
+    /// Whether it had done so shortly before that.
+    pub(crate) died_again: bool,
     /// What changes cost the engine lately.
     pub(crate) spent: Spent,
     /// By rule name, so that it outlives edits of the rules.
@@ -210,6 +214,7 @@ impl LadderState {
             .iter_mut()
             .chain(&mut self.changed_at)
             .chain(&mut self.out_of_memory)
+            .chain(&mut self.last_death)
             .for_each(&mut *change);
         self.spent.each_stamp(&mut *change);
         self.under_way

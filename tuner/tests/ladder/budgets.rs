@@ -134,6 +134,22 @@ fn a_death_is_not_answered_while_a_person_has_paused_the_engine() {
     assert_eq!(drive.log, []);
 }
 
+#[test]
+fn one_death_is_no_reason_for_a_restart() {
+    let mut drive = Drive::new(ladder(RESTART));
+    drive.run(1, Some(0.5));
+    for deaths in 0..2 {
+        drive.state.ran_out_of_memory(drive.now);
+        drive.run(1_900, Some(0.1));
+        assert_eq!(drive.log.len(), 0, "{deaths}");
+    }
+    drive.state.ran_out_of_memory(drive.now);
+    drive.run(60, Some(0.1));
+    drive.state.ran_out_of_memory(drive.now);
+    drive.run(1, Some(0.1));
+    assert_eq!(drive.active(), ["quantize"]);
+}
+
 /// An engine that takes its memory once: its rungs make the KV cache larger.
 #[test]
 fn the_kv_cache_is_projected_with_what_waits() {

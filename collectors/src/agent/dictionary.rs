@@ -7,16 +7,21 @@ use plimsoll_trace::DeviceId;
 use plimsoll_trace::wire::Frame;
 
 use super::clock::Clocks;
+use super::holding::{Holding, Pool};
 
-/// More names than any agent keeps.
-const MOST_NAMES: usize = 65_536;
+/// More names than any agent keeps, and more bytes of them.
+const MOST_NAMES: usize = 16_384;
+const MOST_NAME_BYTES: usize = 16 << 20;
+/// What a name costs beside its text.
+const A_NAME: usize = 64;
 /// More devices than any process has.
 const MOST_DEVICES: usize = 256;
 
 /// Names, devices and clocks of one agent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Dictionary {
     names: HashMap<u32, Arc<str>>,
+    holding: Holding,
     devices: HashMap<u32, DeviceId>,
     pub(super) clocks: Clocks,
 }
@@ -35,6 +40,15 @@ pub(super) enum Learned {
 }
 
 impl Dictionary {
+    pub(super) fn new(pool: &Pool) -> Self {
+        Self {
+            names: HashMap::new(),
+            holding: Holding::new(pool.clone(), MOST_NAME_BYTES),
+            devices: HashMap::new(),
+            clocks: Clocks::default(),
+        }
+    }
+
     pub(super) fn learn(&mut self, frame: &Frame) -> Learned {
         match frame {
             Frame::Name { id, name } => {
@@ -42,6 +56,12 @@ impl Dictionary {
                     return Learned::Full;
                 }
                 let name = String::from_utf8_lossy(name).replace('\0', "\u{fffd}");
+                if let Some(before) = self.names.remove(id) {
+                    self.holding.give_back(before.len() + A_NAME);
+                }
+                if !self.holding.take(name.len() + A_NAME) {
+                    return Learned::Full;
+                }
                 self.names.insert(*id, name.into());
                 Learned::Known
             }
@@ -136,7 +156,7 @@ mod tests {
 
     #[test]
     fn names_need_not_be_text_and_are_bounded() {
-        let mut dictionary = Dictionary::default();
+        let mut dictionary = Dictionary::new(&Pool::default());
         let name = |id, name: &[u8]| Frame::Name {
             id,
             name: name.to_vec(),
@@ -149,5 +169,22 @@ mod tests {
         }
         assert_eq!(dictionary.learn(&name(0, b"k")), Learned::Full);
         assert_eq!(dictionary.learn(&name(1, b"k")), Learned::Known);
+    }
+
+    #[test]
+    fn names_are_bounded_in_bytes_too() {
+        let mut dictionary = Dictionary::new(&Pool::default());
+        // Each byte becomes three.
+        let name = |id, length| Frame::Name {
+            id,
+            name: vec![0xff; length],
+        };
+        let known = (0..16_384)
+            .filter(|id| dictionary.learn(&name(*id, 4_096)) == Learned::Known)
+            .count();
+        assert!((1_000..=MOST_NAME_BYTES / (3 * 4_096)).contains(&known), "{known}");
+        // A shorter name for the same number makes room.
+        assert_eq!(dictionary.learn(&name(0, 1)), Learned::Known);
+        assert_eq!(dictionary.learn(&name(20_000, 3_000)), Learned::Known);
     }
 }

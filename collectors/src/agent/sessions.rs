@@ -15,10 +15,11 @@ use serde_json::json;
 
 use super::figures::{self, SIGNALS, Values};
 use super::greeting::Greeting;
+use super::holding::Pool;
 use super::memory::Memory;
 use super::peer::{Peer, lineage};
 use super::refused::Refused;
-use super::session::Session;
+use super::session::{Left, Session};
 use super::translate::Losses;
 use super::{AgentId, AgentReport, Arrival, DeliverAgents, Room};
 use crate::proc;
@@ -30,6 +31,8 @@ const MOST: usize = 256;
 const MOST_ORDERS: usize = 4_096;
 /// Records of one agent in one pass, so that none has to wait long for the others.
 const MOST_AT_ONCE: usize = 4_096;
+/// Losses are told this often at most.
+const LOSSES_EVERY: Duration = Duration::from_secs(1);
 /// Rings are read at least this often.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long the thread waits for the store to make room, or for the rest of a hello.
@@ -99,6 +102,13 @@ impl fmt::Debug for Orders {
     }
 }
 
+/// Somebody waits until what was written by then is delivered.
+struct Flush {
+    /// Whose, and how far they must be read; of those who had not said their hello, that is not known.
+    owed: BTreeMap<AgentId, Option<u64>>,
+    done: Box<dyn FnOnce() + Send>,
+}
+
 /// Everybody who is connected.
 pub(super) struct Sessions {
     deliver: DeliverAgents,
@@ -107,12 +117,28 @@ pub(super) struct Sessions {
     sessions: Vec<Session>,
     last_id: u64,
     losses: Losses,
+    losses_told: Option<Stamp>,
     events: Vec<Event>,
     refusal_told: Option<Stamp>,
     signals: [Arc<str>; SIGNALS.len()],
-    flushes: Vec<Box<dyn FnOnce() + Send>>,
+    flushes: Vec<Flush>,
+    pool: Pool,
     /// Nothing more will come: what was held back for a name goes without.
     last: bool,
+}
+
+impl Flush {
+    /// Takes note that a ring was read, and how far.
+    fn read(&mut self, session: &Session, rest: Left) {
+        let Some(goal) = self.owed.get_mut(&session.id) else {
+            return;
+        };
+        let goal = *goal.get_or_insert_with(|| session.written());
+        // What is beyond an agent's share comes later.
+        if rest != Left::More || (session.read() >= goal && session.is_delivered()) {
+            self.owed.remove(&session.id);
+        }
+    }
 }
 
 impl Sessions {
@@ -128,6 +154,8 @@ impl Sessions {
             refusal_told: None,
             signals: SIGNALS.map(Arc::from),
             flushes: Vec::new(),
+            pool: Pool::default(),
+            losses_told: None,
             last: false,
         }
     }
@@ -147,19 +175,13 @@ impl Sessions {
                     Order::Bind(agent, run) => self.bind(agent, run),
                     Order::Flush { last, done } => {
                         self.last |= last;
-                        self.flushes.push(done);
+                        self.begin_flush(done);
                     }
                 }
             }
             let at = at.unwrap_or_else(Stamp::now);
             self.greet(at);
             let is_empty = self.pass(at);
-            if is_empty
-                && self.greetings.is_empty()
-                && self.sessions.iter().all(|session| session.run.is_some())
-            {
-                self.flushes.drain(..).for_each(|done| done());
-            }
             wait = if is_empty && self.greetings.is_empty() {
                 EVERY
             } else {
@@ -203,7 +225,8 @@ impl Sessions {
         if connected >= MOST {
             return self.refuse(peer, &Refused::TooMany(connected));
         }
-        match Greeting::new(stream, peer, Stamp::now()) {
+        self.last_id += 1;
+        match Greeting::new(AgentId(self.last_id), stream, peer, Stamp::now()) {
             Ok(greeting) => self.greetings.push(greeting),
             Err(error) => self.refuse(peer, &Refused::Socket(error)),
         }
@@ -236,12 +259,12 @@ impl Sessions {
             match greeting.receive(now) {
                 Ok(None) => self.greetings.push(greeting),
                 Ok(Some((hello, descriptor))) => {
-                    let id = AgentId(self.last_id + 1);
-                    let session = Memory::map(&descriptor, hello)
-                        .and_then(|memory| Session::new(id, greeting.stream, peer, memory));
+                    let id = greeting.id;
+                    let session = Memory::map(&descriptor, hello).and_then(|memory| {
+                        Session::new(id, greeting.stream, peer, memory, &self.pool, now)
+                    });
                     match session {
                         Ok(session) => {
-                            self.last_id += 1;
                             self.sessions.push(session);
                             (self.deliver)(AgentReport::Arrived(arrival(id, peer)));
                         }
@@ -259,7 +282,7 @@ impl Sessions {
         }
     }
 
-    /// Reads every ring once, as far as there is room. Says whether nothing is left in any of them.
+    /// Reads every ring once, as far as there is room. Says whether nothing is left that may be read soon.
     fn pass(&mut self, at: Stamp) -> bool {
         let room = (self.room)();
         let mut batch = Batch::new(at);
@@ -267,8 +290,8 @@ impl Sessions {
         let mut left = Vec::new();
         for session in self.sessions.iter_mut().filter(|session| session.run.is_some()) {
             let room = room.saturating_sub(batch.records.len()).min(MOST_AT_ONCE);
-            let done = session.drain(at, room, self.last, &mut batch.records);
-            is_empty &= done;
+            let rest = session.drain(at, room, self.last, &mut batch.records);
+            is_empty &= rest != Left::More;
             for (reason, count) in session.take_losses() {
                 let sum = self.losses.entry(reason).or_default();
                 *sum = sum.saturating_add(count);
@@ -276,8 +299,11 @@ impl Sessions {
             if let (Some(run), Some(process)) = (session.run, session.process.take()) {
                 (self.deliver)(AgentReport::Introduced { run, process });
             }
-            if done && session.ended {
+            if rest == Left::Nothing && session.ended {
                 left.push(session.id);
+            }
+            for flush in &mut self.flushes {
+                flush.read(session, rest);
             }
         }
         // Whoever was served first is last the next time.
@@ -286,10 +312,9 @@ impl Sessions {
         }
         self.add_signals(at, &mut batch);
         batch.records.extend(self.events.drain(..).map(Record::Event));
-        for (reason, count) in std::mem::take(&mut self.losses) {
-            batch
-                .records
-                .push(Record::Loss(Loss::new("agent", reason, count)));
+        let is_due = |told: Stamp| at.since(told) >= LOSSES_EVERY;
+        if !left.is_empty() || !self.flushes.is_empty() || self.losses_told.is_none_or(is_due) {
+            self.tell_losses(&mut batch);
         }
         if !batch.records.is_empty() {
             (self.deliver)(AgentReport::Work(batch));
@@ -298,7 +323,43 @@ impl Sessions {
         for agent in left {
             (self.deliver)(AgentReport::Left(agent));
         }
+        self.end_flushes();
         is_empty
+    }
+
+    fn tell_losses(&mut self, batch: &mut Batch) {
+        if self.losses.is_empty() {
+            return;
+        }
+        self.losses_told = Some(batch.at);
+        for (reason, count) in std::mem::take(&mut self.losses) {
+            batch
+                .records
+                .push(Record::Loss(Loss::new("agent", reason, count)));
+        }
+    }
+
+    fn begin_flush(&mut self, done: Box<dyn FnOnce() + Send>) {
+        let greetings = self.greetings.iter().map(|greeting| (greeting.id, None));
+        let sessions = self
+            .sessions
+            .iter()
+            .map(|session| (session.id, Some(session.written())));
+        let owed = greetings.chain(sessions).collect();
+        self.flushes.push(Flush { owed, done });
+    }
+
+    fn end_flushes(&mut self) {
+        let (greetings, sessions) = (&self.greetings, &self.sessions);
+        let is_here = |id: &AgentId| {
+            greetings.iter().any(|greeting| greeting.id == *id)
+                || sessions.iter().any(|session| session.id == *id)
+        };
+        for flush in &mut self.flushes {
+            flush.owed.retain(|id, _| is_here(id));
+        }
+        let done = self.flushes.extract_if(.., |flush| flush.owed.is_empty());
+        done.for_each(|flush| (flush.done)());
     }
 
     /// The figures of each run of which an agent told something new.

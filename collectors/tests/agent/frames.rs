@@ -304,6 +304,12 @@ fn figures_that_nobody_can_mean_are_losses() {
         count(1, u64::MAX, vec![]),
         count(1, 1, vec![(255, 1)]),
         count(1, 1, vec![(1, 2)]),
+        // More durations than launches, though none of the buckets has more.
+        count(2, 2, vec![(1, 1), (2, 2)]),
+        // A sum beyond so many of the longest.
+        count(2, 3, vec![(1, 2)]),
+        // More than the process can have done since it began.
+        count(1 << 40, 1, vec![(1, 1)]),
     ] {
         agent.tell(&frame);
     }
@@ -319,5 +325,5 @@ fn figures_that_nobody_can_mean_are_losses() {
     agent.tell(&kernels(0, 1, 1));
     world.flush();
     assert_eq!(world.total("k"), (1, 1));
-    assert_eq!(world.lost("malformed"), 7);
+    assert_eq!(world.lost("malformed"), 10);
 }

@@ -3,10 +3,12 @@
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use plimsoll_trace::wire::ring::{HEADER_WORDS, Writer};
-use plimsoll_trace::wire::{Hello, VERSION};
+use plimsoll_trace::wire::{Frame, Hello, KernelStats, Kernels, LossReason, VERSION};
 use rustix::fs::SealFlags;
 
 use crate::world::{RING_BYTES, Ring, World, connection, kernels, send};
@@ -206,4 +208,119 @@ fn there_are_only_so_many_agents() {
     });
     drop(connect());
     world.arrived(257);
+}
+
+/// A large ring of frames that say nothing, all of it waiting: 4 million of them.
+fn endless(world: &World, run: i64) -> (UnixStream, Ring) {
+    const WORDS: usize = 4 << 20;
+    let ring = Ring::new(
+        (HEADER_WORDS + WORDS) * 8,
+        SealFlags::SHRINK | SealFlags::GROW,
+    );
+    Writer::create(ring.words).unwrap();
+    // Kernels without a byte of them.
+    ring.words[HEADER_WORDS..]
+        .iter()
+        .for_each(|word| word.store(5 << 32, Ordering::Relaxed));
+    ring.words[8].store(WORDS as u64, Ordering::Relaxed);
+    let stream = connection(&world.desk());
+    send(&stream, &ring.hello().to_bytes(), &[ring.descriptor.as_fd()]);
+    let id = *world.arrived(2).last().unwrap();
+    world.desk().bind(id, plimsoll_trace::RunId(run));
+    (stream, ring)
+}
+
+#[test]
+fn a_ring_that_never_ends_holds_up_neither_others_nor_the_end() {
+    let world = World::new();
+    let mut good = world.agent(1);
+    good.introduce(&["k"]);
+    let (_stream, ring) = endless(&world, 2);
+    let (words, is_over) = (ring.words, Arc::new(AtomicBool::new(false)));
+    let refills = std::thread::spawn({
+        let is_over = Arc::clone(&is_over);
+        move || {
+            while !is_over.load(Ordering::Relaxed) {
+                let read = words[16].load(Ordering::Relaxed);
+                words[8].store(read + (4 << 20), Ordering::Relaxed);
+                std::thread::yield_now();
+            }
+        }
+    });
+    for _ in 0..3 {
+        good.tell(&kernels(0, 4, 5));
+        world.flush();
+    }
+    assert_eq!(world.total("k"), (12, 60));
+    drop(world);
+    is_over.store(true, Ordering::Relaxed);
+    refills.join().unwrap();
+}
+
+#[test]
+fn what_is_beyond_an_agent_s_share_stays_in_its_ring() {
+    let world = World::new();
+    let mut good = world.agent(1);
+    good.introduce(&["k"]);
+    let began = Instant::now();
+    let (_stream, _ring) = endless(&world, 2);
+    world.flush();
+    good.tell(&kernels(0, 4, 5));
+    world.flush();
+    assert_eq!(world.total("k"), (4, 20));
+    let most = 600_000 + 30_000 * (began.elapsed().as_secs() + 1);
+    let read = world.lost("malformed");
+    assert!((100_000..most).contains(&read), "{read} of at most {most}");
+}
+
+#[test]
+fn frames_that_wait_for_their_names_are_few() {
+    let world = World::new();
+    let mut agent = world.agent(1);
+    agent.introduce(&["k"]);
+    let stats = KernelStats {
+        name: 99,
+        count: 168,
+        total_ns: 168,
+        min_ns: 1,
+        max_ns: 1,
+        buckets: (0..168).map(|bucket| (bucket, 1)).collect(),
+        ..KernelStats::default()
+    };
+    let Frame::Kernels(frame) = kernels(0, 1, 1) else {
+        unreachable!()
+    };
+    let frame = Frame::Kernels(Kernels {
+        stats: vec![stats; 180],
+        ..frame
+    });
+    for _ in 0..120 {
+        if !agent.tell(&frame) {
+            world.flush();
+            assert!(agent.tell(&frame));
+        }
+    }
+    world.flush();
+    // Rather without their names than without a bound.
+    assert!(world.total("(unnamed kernel 99)").0 > 0);
+}
+
+#[test]
+fn losses_that_nobody_can_mean_are_not_added_up() {
+    let world = World::new();
+    let mut agent = world.agent(1);
+    for _ in 0..2 {
+        agent.tell(&Frame::Loss {
+            reason: LossReason::DroppedByCupti,
+            count: u64::MAX / 2,
+        });
+    }
+    world.flush();
+    assert_eq!((world.lost("dropped_by_cupti"), world.lost("malformed")), (0, 2));
+    for _ in 0..3 {
+        agent.ring.words[17].store(u64::MAX, Ordering::Relaxed);
+        agent.ring.words[24].store(0, Ordering::Relaxed);
+        world.flush();
+    }
+    assert!(world.lost("ring_full") <= 1 << 40);
 }

@@ -27,11 +27,14 @@ static ALLOCATION: LazyLock<Blocks> = LazyLock::new(|| {
 });
 static ALLOCATOR: LazyLock<Blocks> = LazyLock::new(|| Blocks::new("_allocator_raw", 13));
 
+// Totals end at 2^56 (of ns, two years of one kernel) and buckets at 2^48: beyond 64 bits SQLite's sums are errors, and one
+// row like that would make every query over all runs fail.
 static KERNEL: LazyLock<Blocks> = LazyLock::new(|| {
     Blocks::adding(
         "_kernel (id, run_id, device_id, name_id, count, total_ns, min_ns, max_ns)",
         8,
-        " ON CONFLICT DO UPDATE SET count = count + excluded.count, total_ns = total_ns + excluded.total_ns,
+        " ON CONFLICT DO UPDATE SET count = min(count + excluded.count, 72057594037927936),
+              total_ns = min(total_ns + excluded.total_ns, 72057594037927936),
               min_ns = min(coalesce(min_ns, excluded.min_ns), excluded.min_ns),
               max_ns = max(coalesce(max_ns, excluded.max_ns), excluded.max_ns)",
     )
@@ -40,12 +43,13 @@ static BUCKET: LazyLock<Blocks> = LazyLock::new(|| {
     Blocks::adding(
         "_kernel_bucket",
         3,
-        " ON CONFLICT DO UPDATE SET count = count + excluded.count",
+        " ON CONFLICT DO UPDATE SET count = min(count + excluded.count, 281474976710656)",
     )
 });
 const ADD_COPIES: &str = "INSERT INTO _copy VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET count = count + excluded.count, bytes = bytes + excluded.bytes,
-        total_ns = total_ns + excluded.total_ns";
+    ON CONFLICT DO UPDATE SET count = min(count + excluded.count, 72057594037927936),
+        bytes = min(bytes + excluded.bytes, 72057594037927936),
+        total_ns = min(total_ns + excluded.total_ns, 72057594037927936)";
 
 /// Numbers that the database gave to kernels and their names, as far as they are committed.
 #[derive(Default)]
@@ -239,7 +243,7 @@ impl<'a> Rows<'a> {
     pub(crate) fn store(self, script: &mut Script) {
         let kernels: Vec<[i64; 8]> = self.kernels.iter().map(|(id, total)| total.row(*id)).collect();
         KERNEL.store(script, &kernels, numbers);
-        let bucket = |(&(kernel, bucket), &count): (&(i64, u8), &i64)| [kernel, bucket.into(), count];
+        let bucket = |(&(kernel, bucket), &count): (&(i64, u8), &i64)| [kernel, bucket.into(), count.min(1 << 48)];
         let buckets: Vec<[i64; 3]> = self.buckets.iter().map(bucket).collect();
         BUCKET.store(script, &buckets, numbers);
         for ((run, device, direction), sums) in &self.copies {
@@ -352,5 +356,6 @@ fn allocator(script: &mut Script, (at_ns, row): &(i64, Owned<&AllocatorSample>))
 
 /// A count as SQLite holds it; collectors refuse what is beyond anything that can be meant.
 fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
+    const MOST: i64 = 1 << 56;
+    i64::try_from(value).map_or(MOST, |value| value.min(MOST))
 }

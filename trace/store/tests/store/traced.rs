@@ -253,3 +253,59 @@ async fn copies_spans_allocations_allocators_and_signals() {
         r#"[[Integer(1), Text("agent.cost_ratio"), Real(0.004)]]"#
     );
 }
+
+#[tokio::test]
+async fn sums_of_what_nobody_can_mean_stay_numbers() {
+    let bench = Bench::new().await;
+    let full = |name: &str, start_ns| {
+        Work::Kernels(KernelWindow {
+            name: name.into(),
+            start_ns,
+            end_ns: start_ns + 1_000,
+            count: 1 << 40,
+            total_ns: u64::MAX,
+            min_ns: 1,
+            max_ns: 1 << 54,
+            buckets: (0..168).map(|bucket| (bucket, u64::MAX)).collect(),
+        })
+    };
+    let copies = |start_ns| {
+        Work::Copies(CopyWindow {
+            direction: Direction::HostToDevice,
+            start_ns,
+            end_ns: start_ns + 1,
+            count: u64::MAX,
+            bytes: u64::MAX,
+            total_ns: u64::MAX,
+        })
+    };
+    bench
+        .commit(0, vec![traced(1, 1, None, window("good", 0, 1, 9))])
+        .await;
+    for commit in 0..2_i64 {
+        let mut records: Vec<Record> = (0..200)
+            .map(|at| traced(2, 2, None, full("bad", commit * 200 + at)))
+            .collect();
+        records.extend((0..200).map(|at| traced(3 + commit, 2, None, full("once", at))));
+        records.push(traced(2, 2, None, copies(commit)));
+        bench.commit(commit, records).await;
+    }
+    let reader = bench.reader().await;
+    for (sql, expected) in [
+        (
+            "SELECT name, typeof(count), typeof(total_ns), p50_ns > 0 FROM kernels WHERE run_id < 3 ORDER BY name",
+            r#"[[Text("bad"), Text("integer"), Text("integer"), Integer(1)], [Text("good"), Text("integer"), Text("integer"), Integer(1)]]"#,
+        ),
+        (
+            "SELECT sum(total_ns) > 0, sum(count) > 0, sum(p99_ns) > 0 FROM kernels",
+            "[[Integer(1), Integer(1), Integer(1)]]",
+        ),
+        (
+            "SELECT typeof(count), typeof(bytes), typeof(total_ns) FROM copies",
+            r#"[[Text("integer"), Text("integer"), Text("integer")]]"#,
+        ),
+    ] {
+        let rows = reader.query(sql, &[]).await.expect(sql).rows;
+        assert_eq!(format!("{rows:?}"), expected, "{sql}");
+    }
+}

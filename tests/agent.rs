@@ -390,6 +390,11 @@ fn a_program_that_was_started_elsewhere_is_a_run_of_its_own() {
         (Some(account.pid.into()), &Value::Null)
     );
     assert!(run["command"].as_str().unwrap().contains("sim-cuda"), "{run}");
+    assert_eq!((run["outcome"].as_str(), run["exit_code"].as_i64()), (Some("ok"), Some(0)));
+    let early = world.sql(
+        "SELECT count(*) AS n FROM kernel_windows WHERE start_ns < (SELECT started_ns FROM runs)",
+    );
+    assert_eq!(early, [json!({ "n": 0 })], "it began with its program");
     assert!(daemon.stop().success());
     assert_eq!(world.sql("SELECT count(*) AS n FROM runs"), [json!({ "n": 1 })]);
     assert_eq!(world.kernels(), by_name(&account));
@@ -412,7 +417,7 @@ fn a_daemon_that_is_restarted_goes_on_where_the_last_one_read() {
     let runs = world.sql("SELECT id, name, outcome FROM runs");
     assert_eq!(
         runs,
-        [json!({ "id": 1, "name": "plimsoll", "outcome": "lost" })],
+        [json!({ "id": 1, "name": "plimsoll", "outcome": "ok" })],
         "one run goes on"
     );
 }

@@ -21,7 +21,7 @@ pub use host::Host;
 pub use nvml::{Card, Driver, Nvml, NvmlOptions, look};
 pub use proc::{command_of, container_of};
 pub use processes::{
-    DeliverTable, EngineProcesses, Exit, ExitHint, Match, MatchError, Pattern, ProcessId, ProcessTable,
+    DeliverTable, EngineProcesses, Exit, ExitHint, Lookout, Match, MatchError, Pattern, ProcessId, ProcessTable,
     Processes, Watch,
 };
 

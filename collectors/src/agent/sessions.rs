@@ -23,7 +23,7 @@ use super::session::{Left, Session};
 use super::translate::Losses;
 use super::{AgentId, AgentReport, Arrival, DeliverAgents, Room};
 use crate::proc;
-use crate::processes::ProcessId;
+use crate::processes::{Lookout, ProcessId};
 
 /// The most agents at a time; each has a ring mapped.
 const MOST: usize = 256;
@@ -412,8 +412,10 @@ fn arrival(agent: AgentId, peer: Peer) -> Arrival {
     Arrival {
         agent,
         pid: peer.pid,
+        uid: peer.uid,
         command: root.and_then(|root| proc::command(root.pid)),
         executable: own,
+        lookout: root.map(Lookout::new),
         root,
         lineage,
     }

@@ -50,6 +50,7 @@ impl Pipeline {
                         id,
                         name: name.clone(),
                         pid,
+                        uid: call.peer.uid,
                     },
                 );
                 self.watch_processes();

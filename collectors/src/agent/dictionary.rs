@@ -182,7 +182,10 @@ mod tests {
         let known = (0..16_384)
             .filter(|id| dictionary.learn(&name(*id, 4_096)) == Learned::Known)
             .count();
-        assert!((1_000..=MOST_NAME_BYTES / (3 * 4_096)).contains(&known), "{known}");
+        assert!(
+            (1_000..=MOST_NAME_BYTES / (3 * 4_096)).contains(&known),
+            "{known}"
+        );
         // A shorter name for the same number makes room.
         assert_eq!(dictionary.learn(&name(0, 1)), Learned::Known);
         assert_eq!(dictionary.learn(&name(20_000, 3_000)), Learned::Known);

@@ -30,7 +30,7 @@ use crate::pace::Pace;
 use crate::processes::{Lookout, ProcessId};
 use sessions::{Order, Orders, Sessions};
 
-pub use peer::{Peer, Rights, lineage};
+pub use peer::{Peer, Rights, has_place, lineage, peer_groups};
 
 /// The number of one agent's connection; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

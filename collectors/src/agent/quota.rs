@@ -87,7 +87,9 @@ impl Account {
             (self.busy_ns.saturating_add(busy_ns), BUSY_NS),
             (self.copied_bytes.saturating_add(copied_bytes), COPIED_BYTES),
         ];
-        let can_be = sums.iter().all(|(sum, rate)| *sum <= rate.saturating_mul(secs).min(MOST));
+        let can_be = sums
+            .iter()
+            .all(|(sum, rate)| *sum <= rate.saturating_mul(secs).min(MOST));
         if can_be {
             [self.launches, self.busy_ns, self.copied_bytes] = sums.map(|(sum, _)| sum);
         }

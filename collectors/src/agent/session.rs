@@ -220,7 +220,9 @@ impl Session {
             };
             self.read = self.read.saturating_add(words);
             self.read_after_end += if self.ended { self.buffer.len() + 8 } else { 0 };
-            let count = decoded.as_ref().map_or(0, |frame| frame.as_ref().map_or(0, items));
+            let count = decoded
+                .as_ref()
+                .map_or(0, |frame| frame.as_ref().map_or(0, items));
             let cost = quota::units(count, self.buffer.len());
             self.share.spend(cost);
             *units = units.saturating_sub(cost);

@@ -17,7 +17,7 @@ use super::figures::{self, SIGNALS, Values};
 use super::greeting::Greeting;
 use super::holding::Pool;
 use super::memory::Memory;
-use super::peer::{Peer, lineage};
+use super::peer::{Peer, has_place, lineage};
 use super::refused::Refused;
 use super::session::{Left, Session};
 use super::translate::Losses;
@@ -116,6 +116,7 @@ pub(super) struct Sessions {
     greetings: Vec<Greeting>,
     sessions: Vec<Session>,
     last_id: u64,
+    own_uid: u32,
     losses: Losses,
     losses_told: Option<Stamp>,
     events: Vec<Event>,
@@ -149,6 +150,7 @@ impl Sessions {
             greetings: Vec::new(),
             sessions: Vec::new(),
             last_id: 0,
+            own_uid: rustix::process::geteuid().as_raw(),
             losses: Losses::new(),
             events: Vec::new(),
             refusal_told: None,
@@ -221,9 +223,11 @@ impl Sessions {
     }
 
     fn meet(&mut self, stream: UnixStream, peer: Peer) {
-        let connected = self.sessions.len() + self.greetings.len();
-        if connected >= MOST {
-            return self.refuse(peer, &Refused::TooMany(connected));
+        let sessions = self.sessions.iter().map(|session| session.peer.uid);
+        let greetings = self.greetings.iter().map(|greeting| greeting.peer.uid);
+        let users: Vec<u32> = sessions.chain(greetings).collect();
+        if !has_place(&users, peer.uid, self.own_uid, MOST) {
+            return self.refuse(peer, &Refused::TooMany(users.len()));
         }
         self.last_id += 1;
         match Greeting::new(AgentId(self.last_id), stream, peer, Stamp::now()) {
@@ -260,9 +264,8 @@ impl Sessions {
                 Ok(None) => self.greetings.push(greeting),
                 Ok(Some((hello, descriptor))) => {
                     let id = greeting.id;
-                    let session = Memory::map(&descriptor, hello).and_then(|memory| {
-                        Session::new(id, greeting.stream, peer, memory, &self.pool, now)
-                    });
+                    let session = Memory::map(&descriptor, hello)
+                        .and_then(|memory| Session::new(id, greeting.stream, peer, memory, &self.pool, now));
                     match session {
                         Ok(session) => {
                             self.sessions.push(session);

@@ -11,7 +11,7 @@ use plimsoll_trace::wire::ring::{HEADER_WORDS, Writer};
 use plimsoll_trace::wire::{Frame, Hello, KernelStats, Kernels, LossReason, VERSION};
 use rustix::fs::SealFlags;
 
-use crate::world::{RING_BYTES, Ring, World, connection, kernels, send};
+use crate::world::{RING_BYTES, Ring, World, connection, kernels, own, send};
 
 /// Waits until the collector has closed a connection.
 fn closed(mut stream: &UnixStream) {
@@ -186,6 +186,28 @@ fn a_ring_of_garbage_is_skipped_and_counted() {
 }
 
 #[test]
+fn no_other_user_takes_the_places_of_all() {
+    let world = World::new();
+    let ring = Ring::sealed();
+    Writer::create(ring.words).unwrap();
+    let connect = |uid| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        world
+            .desk()
+            .take(theirs, plimsoll_collectors::Peer { uid, ..own() });
+        send(&ours, &ring.hello().to_bytes(), &[ring.descriptor.as_fd()]);
+        ours
+    };
+    let _many: Vec<UnixStream> = (0..128).map(|_| connect(4_000)).collect();
+    world.arrived(128);
+    closed(&connect(4_000));
+    let _other = connect(4_001);
+    world.arrived(129);
+    let _own = connect(own().uid);
+    world.arrived(130);
+}
+
+#[test]
 fn there_are_only_so_many_agents() {
     let world = World::new();
     let ring = Ring::sealed();
@@ -213,10 +235,7 @@ fn there_are_only_so_many_agents() {
 /// A large ring of frames that say nothing, all of it waiting: 4 million of them.
 fn endless(world: &World, run: i64) -> (UnixStream, Ring) {
     const WORDS: usize = 4 << 20;
-    let ring = Ring::new(
-        (HEADER_WORDS + WORDS) * 8,
-        SealFlags::SHRINK | SealFlags::GROW,
-    );
+    let ring = Ring::new((HEADER_WORDS + WORDS) * 8, SealFlags::SHRINK | SealFlags::GROW);
     Writer::create(ring.words).unwrap();
     // Kernels without a byte of them.
     ring.words[HEADER_WORDS..]

@@ -109,7 +109,11 @@ async fn a_run_goes_on_while_its_program_does_and_ends_with_its_status() -> anyh
     assert_eq!(pipeline.runs.of_pid(root.pid), Some(run), "it has an agent again");
     pipeline.hears(AgentReport::Left(AgentId(2)));
     pipeline.handle(ends(later(100), Vec::new()));
-    assert_eq!(pipeline.runs.of_pid(root.pid), None, "it was without one for long");
+    assert_eq!(
+        pipeline.runs.of_pid(root.pid),
+        None,
+        "it was without one for long"
+    );
     pipeline.hears(AgentReport::Arrived(arrival(3, own)));
     pipeline.place_agents(later(5));
     let next = pipeline.runs.of_pid(root.pid).expect("another run");

@@ -243,7 +243,8 @@ impl<'a> Rows<'a> {
     pub(crate) fn store(self, script: &mut Script) {
         let kernels: Vec<[i64; 8]> = self.kernels.iter().map(|(id, total)| total.row(*id)).collect();
         KERNEL.store(script, &kernels, numbers);
-        let bucket = |(&(kernel, bucket), &count): (&(i64, u8), &i64)| [kernel, bucket.into(), count.min(1 << 48)];
+        let bucket =
+            |(&(kernel, bucket), &count): (&(i64, u8), &i64)| [kernel, bucket.into(), count.min(1 << 48)];
         let buckets: Vec<[i64; 3]> = self.buckets.iter().map(bucket).collect();
         BUCKET.store(script, &buckets, numbers);
         for ((run, device, direction), sums) in &self.copies {

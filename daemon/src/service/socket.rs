@@ -8,7 +8,6 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_collectors::{AgentDesk, Peer, Rights, peer_groups};
@@ -347,6 +346,8 @@ fn peer_of(stream: &UnixStream, group: Option<u32>) -> io::Result<(Peer, bool)> 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use plimsoll_collectors::Agents;
 
     use super::*;

@@ -136,6 +136,10 @@ fn counts_and_times_are_exact_and_allocations_balance_with_and_without_a_daemon(
             })
             .collect();
         assert_eq!(copies, copied);
+        let levels = world.sql(
+            "SELECT DISTINCT level, source FROM allocator_samples WHERE run_id = 1 AND rounding_bytes IS NOT NULL",
+        );
+        assert_eq!(levels, [json!({ "level": "driver", "source": "cupti" })]);
         let agents = world.sql(
             "SELECT DISTINCT json_extract(detail, '$.pid') AS pid FROM events WHERE kind = 'agent_attached'",
         );

@@ -10,6 +10,7 @@
 )]
 
 mod agent;
+mod allocator;
 mod bad_input;
 mod check;
 mod command_line;

@@ -73,9 +73,15 @@ Exit status: 0 all works, 3 no GPU or driver, 6 there is a problem. What is a no
         json: bool,
     },
     /// Show one run: its peak, its processes, what happened, what was decided
+    #[command(after_help = "\
+--allocator has the helper plimsoll_pytorch in the run's processes walk over all of the allocator's blocks, which holds \
+the allocator up for a moment. Of a run that has ended it shows the last that was told.")]
     Show {
         #[command(flatten)]
         run: RunName,
+        /// Show its allocators instead: what they hold, what rounding costs, and the largest free block, measured now
+        #[arg(long)]
+        allocator: bool,
         #[command(flatten)]
         source: Source,
         /// Print JSON

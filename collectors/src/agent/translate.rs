@@ -151,6 +151,7 @@ impl Translator {
         let driver = AllocatorSample {
             allocated_bytes: known(levels.live_bytes),
             segments: known(levels.segments),
+            rounding_bytes: known(levels.rounding_bytes),
             ..AllocatorSample::unknown(Level::Driver, "cupti")
         };
         self.work(now, device.clone(), Work::Allocator(driver));

@@ -53,6 +53,20 @@ pub(super) fn resume(rule: Option<String>, source: &Source) -> Outcome {
     Ok(std::process::ExitCode::SUCCESS)
 }
 
+/// Has the allocators of a run measured, and what is found stored.
+pub(super) fn measure_allocators(run: i64, source: &Source) -> Result<(), Failure> {
+    let answer = ask(source, &Request::MeasureAllocators { run })?;
+    let count = |key| answer.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let missing = count("asked").saturating_sub(count("measured"));
+    if missing > 0 {
+        say(format_args!(
+            "{missing} of {} allocators did not tell their largest free block in time",
+            count("asked")
+        ));
+    }
+    Ok(())
+}
+
 fn ask(source: &Source, request: &Request) -> Result<Value, Failure> {
     let store: PathBuf = config::store_path(source.db.as_deref(), source.config.config.as_deref())?;
     let socket = socket_path(&store);

@@ -42,7 +42,15 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Pause { source } => control::pause(&source),
         Command::Resume { rule, source } => control::resume(rule, &source),
         Command::Runs { source, json } => query::runs(&source, json),
-        Command::Show { run, source, json } => query::show(&run.run, &source, json),
+        Command::Show {
+            run,
+            allocator: true,
+            source,
+            json,
+        } => query::allocators(&run.run, &source, json),
+        Command::Show {
+            run, source, json, ..
+        } => query::show(&run.run, &source, json),
         Command::Kernels {
             run,
             limit,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_trace::{Batch, Record, RunStart, Stamp};
+use plimsoll_trace::{Batch, Record, RunId, RunStart, Stamp};
 use plimsoll_tuner::Engine;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -70,6 +70,9 @@ impl Pipeline {
             }
             Request::RunEnd { exit_code } => {
                 return self.end_when_read(call.connection, exit_code, call.answer);
+            }
+            Request::MeasureAllocators { run } => {
+                return self.measure_allocators(RunId(run), call.answer);
             }
             Request::Allocator(told) => self.take_allocator(&told, call.peer),
         };

@@ -38,6 +38,8 @@ pub(crate) enum Request {
     },
     /// The command ended.
     RunEnd { exit_code: i32 },
+    /// Have the allocators of a run measured now, as far as somebody in its processes can.
+    MeasureAllocators { run: i64 },
     /// What an allocator in the asking process holds.
     Allocator(Allocator),
 }

@@ -10,6 +10,7 @@ mod pipeline;
 mod remember;
 mod runs;
 mod secrets;
+mod snapshot;
 mod socket;
 mod sources;
 mod status;

@@ -18,6 +18,7 @@ use super::allocator::Heard;
 use super::control::Control;
 use super::remember::remembering;
 use super::runs::{Runs, watch_name};
+use super::snapshot::Snapshots;
 use super::socket::Door;
 use super::status::Status;
 use super::watch::Watch;
@@ -48,6 +49,8 @@ pub(crate) enum Event {
     Agents(AgentReport, oneshot::Sender<()>),
     /// Somebody asks something.
     Control(Control),
+    /// Who was asked to measure allocators has had time enough.
+    SnapshotDue(u64),
     /// A command of `plimsoll run` ended, and what its agents told before that is taken in.
     CommandEnded(Ended),
     /// SIGHUP: read the configuration again.
@@ -100,6 +103,7 @@ pub(crate) struct Pipeline {
     pub(super) door: Door,
     /// When each allocator last reported.
     pub(super) heard: Heard,
+    pub(super) snapshots: Snapshots,
     watch: Option<Watch>,
 }
 
@@ -152,6 +156,7 @@ impl Pipeline {
             attached: Attached::default(),
             door,
             heard: Heard::new(),
+            snapshots: Snapshots::default(),
             watch: None,
         };
         pipeline.live.set_interval(pipeline.config.sampling.interval.0);
@@ -210,6 +215,7 @@ impl Pipeline {
                 self.take_report_of_agents(report);
                 drop(taken);
             }
+            Event::SnapshotDue(number) => self.snapshot_due(number),
             Event::CommandEnded(ended) => self.take_end(ended),
             Event::Control(Control::Call(call)) => self.answer(call),
             Event::Control(Control::Closed(connection)) => self.hung_up(connection),

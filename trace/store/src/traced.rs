@@ -25,7 +25,7 @@ static ALLOCATION: LazyLock<Blocks> = LazyLock::new(|| {
         8,
     )
 });
-static ALLOCATOR: LazyLock<Blocks> = LazyLock::new(|| Blocks::new("_allocator_raw", 13));
+static ALLOCATOR: LazyLock<Blocks> = LazyLock::new(|| Blocks::new("_allocator_raw", 15));
 
 static KERNEL: LazyLock<Blocks> = LazyLock::new(|| {
     Blocks::adding(
@@ -347,7 +347,9 @@ fn allocator(script: &mut Script, (at_ns, row): &(i64, Owned<&AllocatorSample>))
         .bind(number(sample.requested_bytes))
         .bind(number(sample.segments))
         .bind(number(sample.largest_free_bytes))
-        .bind(sample.source);
+        .bind(sample.source)
+        .bind(number(sample.rounding_bytes))
+        .bind(number(sample.free_blocks_bytes));
 }
 
 /// A count as SQLite holds it; collectors refuse what is beyond anything that can be meant.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use plimsoll_store::Value;
 use plimsoll_trace::wire::{Direction, MemoryKind, MemoryOperation};
 use plimsoll_trace::{
-    Allocation, AllocatorSample, CopyWindow, KernelSpan, KernelWindow, Level, Record, RunId, Traced, Work,
-    sketch,
+    Allocation, AllocatorSample, CopyWindow, DeviceSample, KernelSpan, KernelWindow, Level, Record, RunId,
+    Traced, Work, sketch,
 };
 
 use crate::{Bench, rows};
@@ -201,6 +201,8 @@ async fn copies_spans_allocations_allocators_and_signals() {
         value: 0.004,
     };
     let gpu = Some("GPU-1");
+    let mut driver = AllocatorSample::unknown(Level::Driver, "cupti");
+    driver.rounding_bytes = Some(7);
     bench
         .commit(
             1,
@@ -213,12 +215,7 @@ async fn copies_spans_allocations_allocators_and_signals() {
                 traced(1, 7, gpu, allocation(MemoryOperation::Free, None)),
                 traced(1, 7, gpu, allocation(MemoryOperation::Alloc, Some(4_096))),
                 traced(1, 7, gpu, Work::Allocator(pytorch)),
-                traced(
-                    1,
-                    7,
-                    None,
-                    Work::Allocator(AllocatorSample::unknown(Level::Driver, "cupti")),
-                ),
+                traced(1, 7, None, Work::Allocator(driver)),
                 traced(1, 7, None, signal),
             ],
         )
@@ -249,7 +246,55 @@ async fn copies_spans_allocations_allocators_and_signals() {
         r#"[[Null, Text("driver"), Null, Null, Null, Text("cupti")], [Text("GPU-1"), Text("pytorch"), Real(0.25), Real(0.1), Integer(4), Text("pytorch")]]"#
     );
     assert_eq!(
+        shown("SELECT rounding_bytes, largest_free_bytes, external_fragmentation_ratio FROM allocator_samples ORDER BY level").await,
+        "[[Integer(7), Null, Null], [Null, Null, Null]]"
+    );
+    assert_eq!(
         shown("SELECT run_id, signal, value FROM engine_samples").await,
         r#"[[Integer(1), Text("agent.cost_ratio"), Real(0.004)]]"#
+    );
+}
+
+/// What is told on demand, and what follows from it: unknown where a part of it is.
+#[tokio::test]
+async fn the_largest_block_and_what_follows_from_it() {
+    let bench = Bench::new().await;
+    let told = |device, free_blocks_bytes, largest_free_bytes| {
+        let sample = AllocatorSample {
+            allocated_bytes: Some(60),
+            requested_bytes: Some(50),
+            active_bytes: Some(64),
+            inactive_split_bytes: Some(16),
+            reserved_bytes: Some(100),
+            free_blocks_bytes,
+            largest_free_bytes,
+            ..AllocatorSample::unknown(Level::PyTorch, "pytorch")
+        };
+        traced(1, 7, device, Work::Allocator(sample))
+    };
+    let mut card = DeviceSample::unknown("GPU-1".into());
+    card.free_bytes = Some(25);
+    bench.commit(1, vec![Record::Device(card)]).await;
+    bench
+        .commit(
+            2,
+            vec![
+                told(Some("GPU-1"), Some(40), Some(10)),
+                told(Some("GPU-2"), Some(40), Some(10)),
+                told(None, None, None),
+            ],
+        )
+        .await;
+    let reader = bench.reader().await;
+    let found = rows(
+        &reader,
+        "SELECT device, rounding_bytes, reclaimable_bytes, external_fragmentation_ratio, largest_new_block_bytes
+         FROM allocator_samples ORDER BY device",
+    )
+    .await;
+    // Of the second device it is not known what is free on it; the third was not asked.
+    assert_eq!(
+        format!("{found:?}"),
+        r#"[[Null, Integer(10), Integer(20), Null, Null], [Text("GPU-1"), Integer(10), Integer(20), Real(0.75), Integer(25)], [Text("GPU-2"), Integer(10), Integer(20), Real(0.75), Null]]"#
     );
 }

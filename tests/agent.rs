@@ -14,7 +14,7 @@ use crate::world::{Process, World, text};
 
 impl World {
     /// A command line of the real program in which CUDA is the simulated one.
-    fn with_cuda(&self) -> Command {
+    pub(crate) fn with_cuda(&self) -> Command {
         let mut command = self.plimsoll();
         let cuda = plimsoll_sim_cuda::library_path().expect("the CUDA library is built with the tests");
         command

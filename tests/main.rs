@@ -23,4 +23,5 @@ mod rollback;
 mod rules;
 mod run_command;
 mod sampling;
+mod tell;
 mod world;

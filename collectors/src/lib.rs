@@ -15,7 +15,7 @@ use std::sync::Arc;
 use plimsoll_trace::{Batch, Stamp};
 
 pub use agent::{
-    AgentDesk, AgentId, AgentReport, Agents, Arrival, DeliverAgents, Peer, Rights, Room, lineage,
+    AgentDesk, AgentId, AgentReport, Agents, Arrival, DeliverAgents, Peer, Rights, Room, Standing, lineage,
 };
 pub use host::Host;
 pub use nvml::{Card, Driver, Nvml, NvmlOptions, look};

@@ -165,6 +165,17 @@ impl Options {
         }
         (options, ignored)
     }
+
+    /// The budget in millionths of the process's time; without a limit all of it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a ratio between 0 and 1, in millionths"
+    )]
+    pub(crate) fn budget_ppm(&self) -> u32 {
+        self.budget
+            .map_or(1_000_000, |ratio| (ratio * 1e6).round() as u32)
+    }
 }
 
 #[cfg(test)]
@@ -215,6 +226,8 @@ mod tests {
     fn a_budget_of_everything_is_no_limit() {
         assert_eq!(read(&[("PLIMSOLL_BUDGET", "100%")]).0.budget, None);
         assert_eq!(read(&[("PLIMSOLL_BUDGET", "1%")]).0.budget, Some(0.01));
+        let ppm = |value| read(&[("PLIMSOLL_BUDGET", value)]).0.budget_ppm();
+        assert_eq!(["100%", "1%", "0.05%"].map(ppm), [1_000_000, 10_000, 500]);
     }
 
     #[test]

@@ -97,6 +97,7 @@ fn introduce(options: &Options, tracing: Option<&Tracing>) -> Process {
         local_rank: number("LOCAL_RANK"),
         visible_devices: std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default(),
         exe,
+        budget_ppm: Some(options.budget_ppm()),
     }
 }
 

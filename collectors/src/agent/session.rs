@@ -1,12 +1,12 @@
 //! One agent: its ring, and how far it was read.
 
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use plimsoll_trace::wire::ring::{Next, Reader};
-use plimsoll_trace::wire::{Frame, LossReason, Process};
+use plimsoll_trace::wire::{Frame, LossReason, Process, Tell};
 use plimsoll_trace::{Record, RunId, Stamp};
 
 use super::AgentId;
@@ -14,6 +14,7 @@ use super::dictionary::{Dictionary, Learned, items};
 use super::figures::{Figures, Values};
 use super::memory::Memory;
 use super::peer::Peer;
+use super::standing::Standing;
 use super::translate::{Now, Translator};
 
 /// A frame waits so long for the names in it; an agent that begins to speak to another daemon tells them again.
@@ -32,6 +33,8 @@ pub(super) struct Session {
     /// The other end is closed; what is in the ring is all that ever will be.
     pub(super) ended: bool,
     pub(super) process: Option<Process>,
+    standing: Standing,
+    is_standing_told: bool,
     memory: Memory,
     buffer: Vec<u8>,
     words: Dictionary,
@@ -64,6 +67,11 @@ impl Session {
             run: None,
             ended: false,
             process: None,
+            standing: Standing {
+                pid: peer.pid,
+                ..Standing::default()
+            },
+            is_standing_told: false,
             memory,
             buffer: Vec::new(),
             words: Dictionary::default(),
@@ -115,6 +123,8 @@ impl Session {
         let values = self.figures.take(last || self.ended);
         if values.iter().any(Option::is_some) {
             self.latest = Some((at, values));
+            self.standing.figures(&values);
+            self.is_standing_told = false;
         }
         true
     }
@@ -125,7 +135,25 @@ impl Session {
             let refused = reader.take_refused();
             self.translator.lose(LossReason::RingFull.as_str(), refused);
         }
-        std::mem::take(&mut self.translator.losses)
+        let losses = std::mem::take(&mut self.translator.losses);
+        if !losses.is_empty() {
+            self.standing.lost(&losses);
+            self.is_standing_told = false;
+        }
+        losses
+    }
+
+    /// How the agent stands, if something of that is new.
+    pub(super) fn take_standing(&mut self) -> Option<Standing> {
+        let is_told = std::mem::replace(&mut self.is_standing_told, true);
+        (!is_told).then(|| self.standing.clone())
+    }
+
+    /// Says a word to the agent. The socket of one that reads nothing is full after a while; then it is not said.
+    pub(super) fn tell(&mut self, tell: Tell) {
+        if let Err(error) = (&self.stream).write_all(&[tell.to_byte()]) {
+            tracing::debug!(pid = self.peer.pid, %error, "an agent cannot be told");
+        }
     }
 
     /// The next frame that can be read; what cannot be is counted.
@@ -176,6 +204,10 @@ impl Session {
                 return self.translator.lose("clock_stepped", 1);
             }
             Learned::Full => return self.translator.lose(LossReason::NamesFull.as_str(), 1),
+        }
+        if matches!(frame, Frame::Process(_) | Frame::State { .. } | Frame::Cost(_)) {
+            self.standing.take(&frame);
+            self.is_standing_told = false;
         }
         match &frame {
             Frame::Kernels(kernels) => self.figures.kernels(kernels),

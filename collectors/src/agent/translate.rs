@@ -282,6 +282,7 @@ fn copy_window(stats: CopyStats, start_ns: i64, end_ns: i64) -> Option<CopyWindo
     })
 }
 
-fn cut(text: &str) -> String {
+/// What is made to be read is short.
+pub(super) fn cut(text: &str) -> String {
     text.chars().take(MOST_TEXT).collect()
 }

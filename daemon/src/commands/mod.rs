@@ -1,5 +1,6 @@
 //! One module a command, or a family of commands. Each reads its arguments, asks the crate that knows, and prints.
 
+mod agents;
 mod check;
 mod control;
 mod demo;
@@ -7,6 +8,7 @@ mod injection;
 mod manual;
 mod query;
 mod run;
+mod trace;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -51,6 +53,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Show {
             run, source, json, ..
         } => query::show(&run.run, &source, json),
+        Command::Trace(arguments) => trace::trace(&arguments),
         Command::Kernels {
             run,
             limit,

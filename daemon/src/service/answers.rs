@@ -21,6 +21,7 @@ impl Pipeline {
                     .status
                     .show(&self.runs, &self.rules(), self.signals.max_age());
                 let paused = self.engines.iter().filter(|engine| engine.is_paused());
+                status["agents"] = self.attached.show(&self.runs).into();
                 status["paused"] = paused.map(Engine::name).collect();
                 status
             }
@@ -74,6 +75,7 @@ impl Pipeline {
             Request::MeasureAllocators { run } => {
                 return self.measure_allocators(RunId(run), call.answer);
             }
+            Request::Trace { run, word } => return self.tell_agents(RunId(run), word, call.answer),
             Request::Allocator(told) => self.take_allocator(&told, call.peer),
         };
         // Who asked may have gone; then nobody needs the answer.

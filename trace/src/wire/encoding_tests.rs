@@ -48,6 +48,7 @@ fn every_kind_round_trips() {
         local_rank: None,
         visible_devices: "0,1".into(),
         exe: "/usr/bin/python3".into(),
+        budget_ppm: Some(10_000),
     };
     let event = AllocationEvent {
         at_ns: 5,

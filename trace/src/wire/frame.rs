@@ -74,6 +74,9 @@ pub struct Process {
     pub visible_devices: String,
     /// The program.
     pub exe: String,
+    /// The share of the process's time that the agent may cost, millionths; a million is no limit. `None` from an agent
+    /// that does not say.
+    pub budget_ppm: Option<u32>,
 }
 
 /// All clocks at one instant, ns.

@@ -61,6 +61,8 @@ pub(crate) struct Cycle {
     has_memory_gap: bool,
     /// A window of single kernels is open until then, CLOCK_MONOTONIC.
     window_until: Option<u64>,
+    /// The open window was asked for: kernels are wanted whatever the tier.
+    is_asked_window: bool,
     next_window_ns: u64,
     /// CUPTI's clock less CLOCK_MONOTONIC.
     clock_offset: i64,
@@ -102,6 +104,7 @@ impl Cycle {
             has_yielded: false,
             has_memory_gap: false,
             window_until: None,
+            is_asked_window: false,
             next_window_ns: 0,
             clock_offset: 0,
             levels: BTreeMap::new(),
@@ -119,7 +122,7 @@ impl Cycle {
         cycle.consumer.kernels.begin(cycle.cupti_now());
         // The program launches before this thread has started.
         if cycle.options.tier == TraceTier::Kernels {
-            cycle.open_window();
+            cycle.open_window(cycle.options.window);
         }
         cycle
     }

@@ -1,5 +1,7 @@
 //! What the daemon is told, and when.
 
+use std::time::Duration;
+
 use cupti_sys::constant::kind;
 use plimsoll_trace::wire::{Clock, Cost, Frame, LossReason, State, Tell};
 
@@ -90,7 +92,10 @@ impl Cycle {
                     self.presence = Presence::default();
                     self.desired = None;
                 }
-                Tell::Window => self.open_window(),
+                Tell::Window => self.open_asked_window(self.options.window),
+                Tell::WindowOf(quarters) => {
+                    self.open_asked_window(Duration::from_millis(250 * u64::from(quarters)));
+                }
             }
         }
     }

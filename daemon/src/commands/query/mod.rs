@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
 use plimsoll_reports::{ReportError, allocators, find_run, kernels, runs, show, why};
-use plimsoll_store::Reader;
+use plimsoll_store::{Reader, Value as Cell};
 use plimsoll_trace::Stamp;
 use serde_json::Value;
 
@@ -66,6 +66,28 @@ pub(super) fn allocators(run: &str, source: &Source, json: bool) -> Outcome {
         allocators::json(&shown)
     } else {
         allocators::text(&shown, now_ns())
+    })
+}
+
+/// The number of the run that somebody names.
+pub(super) fn find(run: &str, source: &Source) -> Result<i64, Failure> {
+    runtime()?.block_on(async {
+        let reader = open(source).await?;
+        find_run(&reader, run).await.map_err(failed)
+    })
+}
+
+/// How many single kernels of a run are kept that began since then.
+pub(super) fn spans_since(run: i64, since_ns: i64, source: &Source) -> Result<i64, Failure> {
+    let sql = "SELECT count(*) FROM kernel_spans WHERE start_ns >= ?1 AND run_id = ?2";
+    runtime()?.block_on(async {
+        let reader = open(source).await?;
+        let counted = reader.query(sql, &[since_ns, run].map(Cell::Integer)).await;
+        let counted = counted.map_err(|error| Failure::new(Status::Failed, error))?;
+        Ok(match counted.rows.first().and_then(|row| row.first()) {
+            Some(Cell::Integer(count)) => *count,
+            _ => 0,
+        })
     })
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::commands::PROFILES;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -60,6 +61,22 @@ Exit status: 0 all works, 3 no GPU or driver, 6 there is a problem. What is a no
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Print a commented configuration to start with
+    #[command(after_help = "\
+Examples:
+  plimsoll init custom -o plimsoll.toml
+  plimsoll check --config plimsoll.toml
+
+What it prints is valid as it is, records everything and changes nothing. A file that is there is never overwritten. \
+For an engine that has no profile of its own yet, begin with custom.")]
+    Init {
+        /// The kind of engine; custom is a server of your own
+        #[arg(value_parser = PossibleValuesParser::new(PROFILES.iter().map(|(name, _)| *name)))]
+        profile: String,
+        /// The file; `-` for stdout [default: stdout]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Show devices, engines and rules now, as the daemon sees them
     Status {

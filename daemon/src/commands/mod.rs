@@ -4,11 +4,14 @@ mod agents;
 mod check;
 mod control;
 mod demo;
+mod init;
 mod injection;
 mod manual;
 mod query;
 mod run;
 mod trace;
+
+pub(crate) use init::PROFILES;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -34,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         } => daemon(config.config, die_with_parent),
         Command::Run(run) => run::run(run),
         Command::Check { config, json } => check::run(config.config.as_deref(), json),
+        Command::Init { profile, output } => init::init(&profile, output.as_deref()),
         Command::ProbeCupti => check::probe(),
         Command::Status { source, json } => control::status(&source, json),
         Command::Why {

@@ -7,26 +7,17 @@ use serde_json::Value;
 
 use super::control::{bytes, indented, list, plain, word};
 
-/// A short table, and below it why an agent does not do all that it was asked for. Nothing without agents.
+/// For each run a short table, and below it why agents do not do all that they were asked for. Nothing without agents.
 pub(super) fn text(status: &Value) -> String {
-    let agents = list(status, "agents");
-    if agents.is_empty() {
-        return String::new();
-    }
-    let mut table = plain(&[
-        "run",
-        "pid",
-        "tier",
-        "state",
-        "cost",
-        "recorded",
-        "lost",
-        "own memory",
-    ]);
+    let runs = list(status, "agents").chunk_by(|a, b| a["run"] == b["run"]);
+    runs.map(of_run).collect()
+}
+
+fn of_run(agents: &[Value]) -> String {
+    let mut table = plain(&["pid", "tier", "state", "cost", "duty", "lost", "VRAM"]);
     let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for agent in agents {
         table.add_row([
-            run(agent),
             number(agent, "pid"),
             tier(agent),
             state(agent).to_owned(),
@@ -42,15 +33,8 @@ pub(super) fn text(status: &Value) -> String {
     }
     let reason = |(message, pids): (&str, Vec<String>)| format!("  process {}: {message}\n", pids.join(", "));
     let reasons: String = reasons.into_iter().map(reason).collect();
-    format!("agents:\n{}{reasons}", indented(&table))
-}
-
-/// A name is cut: the number tells which run it is.
-const LONGEST_NAME: usize = 16;
-
-fn run(agent: &Value) -> String {
-    let name: String = word(agent, "name").chars().take(LONGEST_NAME).collect();
-    format!("{} {name}", agent["run"])
+    let (run, name) = (&agents[0]["run"], word(&agents[0], "name"));
+    format!("agents of run {run} ({name}):\n{}{reasons}", indented(&table))
 }
 
 fn number(agent: &Value, key: &str) -> String {
@@ -63,7 +47,7 @@ fn number(agent: &Value, key: &str) -> String {
 fn tier(agent: &Value) -> String {
     let (wanted, tier) = (agent["wanted_tier"].as_str(), agent["tier"].as_str());
     match (wanted, tier) {
-        (Some(wanted), Some(tier)) if wanted != tier => format!("{tier}, not {wanted}"),
+        (Some(wanted), Some(tier)) if wanted != tier => format!("{tier}/{wanted}"),
         (_, Some(tier)) => tier.to_owned(),
         (Some(wanted), None) => wanted.to_owned(),
         (None, None) => "unknown".to_owned(),
@@ -73,7 +57,6 @@ fn tier(agent: &Value) -> String {
 fn state(agent: &Value) -> &str {
     match agent["state"].as_str() {
         Some("tracing") => "recording",
-        Some("degraded") => "recording less",
         Some(other) => other,
         None => "unknown",
     }
@@ -85,8 +68,8 @@ fn cost(agent: &Value) -> String {
         .map_or_else(|| "unknown".to_owned(), fine);
     match agent["budget_ratio"].as_f64() {
         Some(budget) if budget < 1.0 => format!("{cost} of {}", show_ratio(budget)),
-        Some(_) => format!("{cost}, no limit"),
-        None => cost,
+        // There is no limit, or nobody knows it.
+        _ => cost,
     }
 }
 
@@ -129,11 +112,11 @@ mod tests {
         ] });
         let text = text(&agents);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 5, "{text}");
+        assert_eq!(lines.len(), 7, "{text}");
+        assert_eq!(lines[0], "agents of run 3 (nightly-deepseek-evaluation):");
         for shown in [
-            "3 nightly-deepseek",
-            "memory, not graph",
-            "recording less",
+            "memory/graph",
+            "degraded",
             "0.42 % of 1 %",
             "25 %",
             "12",
@@ -141,8 +124,10 @@ mod tests {
         ] {
             assert!(lines[2].contains(shown), "{shown}: {text}");
         }
-        assert!(lines[3].contains("unknown") && !lines[3].contains('%'), "{text}");
-        assert_eq!(lines[4], "  process 4194304: tier memory in place of graph");
+        assert!(lines.iter().all(|line| line.len() <= 80), "{text}");
+        assert_eq!(lines[3], "  process 4194304: tier memory in place of graph");
+        assert_eq!(lines[4], "agents of run 4 (unknown):");
+        assert!(lines[6].contains("unknown") && !lines[6].contains('%'), "{text}");
         assert_eq!(super::text(&json!({ "agents": [] })), "");
         assert_eq!(super::text(&json!({})), "", "an older daemon");
     }

@@ -78,7 +78,7 @@ For an engine that has no profile of its own yet, begin with custom.")]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Show devices, engines and rules now, as the daemon sees them
+    /// Show devices, engines, agents and rules now, as the daemon sees them
     Status {
         #[command(flatten)]
         source: Source,

@@ -20,6 +20,8 @@ use super::pipeline::{Event, Pipeline};
 const SLACK: Duration = Duration::from_secs(2);
 /// Of an agent that has not said how often it flushes.
 const USUAL_FLUSH: Duration = Duration::from_secs(1);
+/// No agent flushes less often, whatever one says.
+const LONGEST_FLUSH: Duration = Duration::from_secs(60);
 
 /// What agents can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,11 +99,12 @@ impl Pipeline {
             .filter(|(agent, standing)| able.contains(agent) && !is_idle(standing));
         self.agents.tell(told.map(|(agent, _)| *agent).collect(), tell);
         let flush = bound.iter().filter_map(|(_, standing)| standing.flush).max();
+        let flush = flush.unwrap_or(USUAL_FLUSH).min(LONGEST_FLUSH);
         let window = match word {
             TraceWord::Window { ms } => Duration::from_millis(ms.into()),
             _ => Duration::ZERO,
         };
-        let due = window + 2 * flush.unwrap_or(USUAL_FLUSH) + SLACK;
+        let due = window + 2 * flush + SLACK;
         self.told.last += 1;
         let number = self.told.last;
         self.told.waiting.push(Waiting {

@@ -1,6 +1,6 @@
 //! What a person tells the agents of a run, and how `plimsoll status` shows them: `trace` over the simulated CUDA program.
 
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -9,8 +9,11 @@ use crate::world::{Daemon, Process, World, text, until};
 
 /// A program that goes on for minutes, and the daemon that its agent reports to.
 fn traced(world: &World, tier: &str) -> (Daemon, Process) {
+    traced_by(world, tier, world.with_cuda())
+}
+
+fn traced_by(world: &World, tier: &str, mut run: Command) -> (Daemon, Process) {
     let daemon = world.daemon(&world.base_config());
-    let mut run = world.with_cuda();
     run.args(["run", "--name", "job", "--trace", tier, "--budget", "100%", "--"])
         .arg(env!("CARGO_BIN_EXE_plimsoll"))
         .args(["sim-cuda", "--launches", "400000", "--rate", "1000"])
@@ -111,6 +114,25 @@ fn cupti_is_left_to_another_and_taken_back() {
         (world.sql(recorded)[0]["n"].as_u64().unwrap() > before).then_some(())
     });
     world.row("SELECT * FROM events WHERE kind = 'agent_displaced' AND message LIKE '%as it was asked to%'");
+    stop(daemon, run);
+}
+
+#[test]
+fn an_agent_without_cupti_has_nothing_to_leave_and_keeps_nothing() {
+    let world = World::new();
+    let mut run = world.with_cuda();
+    run.env("PLIMSOLL_CUPTI_LIBRARY", "/no/such/libcupti.so");
+    let (daemon, run) = traced_by(&world, "graph", run);
+    assert_eq!(agent(&world).unwrap()["state"], "off");
+    succeeded(&world.call(&["trace", "job", "--yield"]));
+    succeeded(&world.call(&["trace", "job", "--resume"]));
+    let refused = world.call(&["trace", "job", "--window", "1s"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("it records nothing: ") && said.contains("libcupti"),
+        "{said}"
+    );
     stop(daemon, run);
 }
 

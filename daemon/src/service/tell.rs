@@ -62,7 +62,8 @@ impl Waiting {
             (TraceWord::Window { .. }, _) => false,
             // One that hung up does neither.
             (_, None) => true,
-            (TraceWord::Yield, Some(state)) => state == Some(State::Yielded),
+            // One that records nothing has nothing to leave.
+            (TraceWord::Yield, Some(state)) => matches!(state, Some(State::Yielded | State::Off)),
             (TraceWord::Resume, Some(state)) => state != Some(State::Yielded),
         }
     }

@@ -67,10 +67,16 @@ fn cost(agent: &Value) -> String {
         .as_f64()
         .map_or_else(|| "unknown".to_owned(), fine);
     match agent["budget_ratio"].as_f64() {
-        Some(budget) if budget < 1.0 => format!("{cost} of {}", show_ratio(budget)),
+        Some(budget) if budget < 1.0 => format!("{cost} of {}", whole(budget)),
         // There is no limit, or nobody knows it.
         _ => cost,
     }
+}
+
+/// A budget as it was probably written: 1 %, 0.05 %.
+fn whole(ratio: f64) -> String {
+    let percent = (ratio * 1e6).round() / 1e4;
+    format!("{percent} %")
 }
 
 /// A small share, with two decimals.
@@ -128,6 +134,7 @@ mod tests {
         assert_eq!(lines[3], "  process 4194304: tier memory in place of graph");
         assert_eq!(lines[4], "agents of run 4 (unknown):");
         assert!(lines[6].contains("unknown") && !lines[6].contains('%'), "{text}");
+        assert_eq!([0.01, 0.000_5, 0.125].map(whole), ["1 %", "0.05 %", "12.5 %"]);
         assert_eq!(super::text(&json!({ "agents": [] })), "");
         assert_eq!(super::text(&json!({})), "", "an older daemon");
     }

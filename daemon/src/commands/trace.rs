@@ -77,13 +77,17 @@ fn tell(run: i64, word: TraceWord, answer: &Value) {
         [pid] => (format!("process {pid}"), "records"),
         _ => (format!("processes {}", pids.join(", ")), "record"),
     };
+    let skipped = match answer["skipped"].as_u64() {
+        Some(0) | None => String::new(),
+        Some(more) => format!(" and {more} more left out, because there were too many"),
+    };
     match word {
         TraceWord::Window { .. } => match answer["kernels"].as_i64() {
             Some(0) | None => say(format_args!(
                 "no kernel of {of} ended in that time; is the engine at work, and did it lose any (plimsoll status)?"
             )),
             Some(count) => say(format_args!(
-                "{count} kernels of {of} are kept; to see them: plimsoll export {run} --format perfetto -o {run}.json"
+                "{count} kernels of {of} are kept{skipped}; to see them: plimsoll export {run} --format perfetto -o {run}.json"
             )),
         },
         TraceWord::Yield => say(format_args!(

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use plimsoll_collectors::{AgentId, Standing};
-use plimsoll_trace::wire::{State, Tell, window_quarters};
+use plimsoll_trace::wire::{LossReason, State, Tell, window_quarters};
 use plimsoll_trace::{Batch, RunId, Stamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -51,6 +51,8 @@ struct Waiting {
     word: TraceWord,
     agents: BTreeSet<AgentId>,
     since_ns: i64,
+    /// Single kernels that these agents had left out by then.
+    skipped: u64,
     answer: oneshot::Sender<Value>,
 }
 
@@ -106,6 +108,7 @@ impl Pipeline {
             _ => Duration::ZERO,
         };
         let due = window + 2 * flush + SLACK;
+        let skipped = skipped(bound.iter().filter(|(agent, _)| able.contains(agent)));
         self.told.last += 1;
         let number = self.told.last;
         self.told.waiting.push(Waiting {
@@ -114,6 +117,7 @@ impl Pipeline {
             word,
             agents: able,
             since_ns: Stamp::now().unix_ns,
+            skipped,
             answer,
         });
         let events = self.events.clone();
@@ -147,6 +151,7 @@ impl Pipeline {
         let told = standings
             .iter()
             .filter(|(agent, _)| waiting.agents.contains(agent));
+        let skipped = skipped(told.clone()).saturating_sub(waiting.skipped);
         let agents: Vec<Value> = told
             .map(|(agent, standing)| {
                 let mut shown = show(standing);
@@ -164,8 +169,11 @@ impl Pipeline {
             .filter(|(agent, _)| !waiting.agents.contains(agent))
             .map(|(_, standing)| json!({ "pid": standing.pid, "why": hindrance(waiting.word, standing) }))
             .collect();
-        let answer = json!({ "since_ns": waiting.since_ns, "agents": agents, "left_out": left_out });
+        let mut answer = json!({ "since_ns": waiting.since_ns, "agents": agents, "left_out": left_out });
         let is_window = matches!(waiting.word, TraceWord::Window { .. });
+        if is_window {
+            answer["skipped"] = skipped.into();
+        }
         let flushed = is_window.then(|| self.flush_agents(false));
         let writer = self.writer.clone();
         tokio::spawn(async move {
@@ -182,6 +190,15 @@ impl Pipeline {
             drop(waiting.answer.send(answer));
         });
     }
+}
+
+/// How many single kernels agents left out, because there were more than they keep.
+fn skipped<'a>(agents: impl Iterator<Item = &'a (AgentId, Standing)>) -> u64 {
+    let of_one = |(_, standing): &(AgentId, Standing)| {
+        let reason = LossReason::OverBudget.as_str();
+        standing.losses.get(reason).copied().unwrap_or(0)
+    };
+    agents.map(of_one).fold(0, u64::saturating_add)
 }
 
 /// Why an agent cannot do it; `None` when it can.
@@ -268,5 +285,26 @@ mod tests {
         let said = refusal(RunId(3), window, &yielded);
         assert!(said.contains("process 7") && said.contains("--resume"), "{said}");
         assert!(refusal(RunId(3), window, &[]).contains("no agent reports from run 3"));
+    }
+
+    #[test]
+    fn what_did_not_fit_into_a_window_is_summed_over_the_agents() {
+        let agent = |number, losses| {
+            let losses = std::collections::BTreeMap::from([losses]);
+            (
+                AgentId(number),
+                Standing {
+                    losses,
+                    ..Standing::default()
+                },
+            )
+        };
+        let agents = [
+            agent(1, ("over_budget", 5)),
+            agent(2, ("over_budget", u64::MAX)),
+            agent(3, ("ring_full", 7)),
+        ];
+        assert_eq!(skipped(agents[..1].iter()), 5);
+        assert_eq!(skipped(agents.iter()), u64::MAX);
     }
 }

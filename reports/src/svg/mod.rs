@@ -15,6 +15,7 @@ mod marks;
 mod metadata;
 mod plan;
 mod rules;
+mod share;
 mod stack;
 mod stretch;
 
@@ -30,7 +31,7 @@ pub(crate) use plan::column_ns;
 
 use crate::instant::{Clock, format_in, full};
 use crate::text;
-use crate::timeline::{DeviceTrack, OwnerName, Timeline};
+use crate::timeline::{DeviceTrack, OwnerName, Timeline, device_names};
 use axis::TimeAxis;
 use backend::{Anchor, Paint, Setting, Svg};
 use element::{Canvas, Fault, Figure, draw, rectangle, write};
@@ -146,14 +147,12 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
         for peak in &peaks {
             canvas.draw(peak)?;
         }
-        for (index, (track, place)) in timeline.devices.iter().zip(&boxes).enumerate() {
+        let names = device_names(&timeline.devices);
+        for ((track, place), name) in timeline.devices.iter().zip(&boxes).zip(names) {
             if let Some(y) = place.caption {
-                caption(&canvas, index, track, y, &clock)?;
+                caption(&canvas, name, track, y, &clock)?;
             }
-            if !place.busy.compact {
-                let setting = Setting { halo: true, ..QUIET };
-                write(&canvas, (LEFT, place.busy.top - 5), "GPU busy", setting)?;
-            }
+            busy::label(&canvas, &place.busy)?;
             if let Some(lane) = &place.gpu_time {
                 gpu_time::label(&canvas, lane)?;
             }
@@ -379,13 +378,7 @@ fn extra(track: &DeviceTrack) -> Extra {
 }
 
 /// The line above a lane when there are several devices.
-fn caption(
-    canvas: &Canvas<'_>,
-    index: usize,
-    track: &DeviceTrack,
-    y: i32,
-    clock: &Clock,
-) -> Result<(), Fault> {
+fn caption(canvas: &Canvas<'_>, name: &str, track: &DeviceTrack, y: i32, clock: &Clock) -> Result<(), Fault> {
     let peak = match (track.peak, track.usable_bytes()) {
         (Some(peak), Some(usable)) => format!(
             "peak {} of {} at {}",
@@ -407,21 +400,17 @@ fn caption(
         ..quiet
     };
     let right = LEFT + LANE_WIDTH;
-    let number = format!("GPU {index}");
-    write(canvas, (LEFT, y), &number, strong)?;
+    let name = text::fit(name, 11, true, LANE_WIDTH / 2);
+    write(canvas, (LEFT, y), &name, strong)?;
     let at_end = Setting {
         anchor: Anchor::End,
         ..strong
     };
     write(canvas, (right, y), &peak, at_end)?;
-    let start = LEFT + text::width(&number, 11, true) + 8;
+    let start = LEFT + text::width(&name, 11, true) + 8;
     let room = right - text::width(&peak, 11, true) - 16 - start;
-    let name = format!(
-        "{} {}",
-        track.name.as_deref().unwrap_or("unnamed device"),
-        track.uuid
-    );
-    write(canvas, (start, y), &text::fit(&name, 11, false, room), quiet)
+    let product = track.name.as_deref().unwrap_or("unnamed device");
+    write(canvas, (start, y), &text::fit(product, 11, false, room), quiet)
 }
 
 fn time_caption(timeline: &Timeline, clock: &Clock) -> String {

@@ -326,7 +326,10 @@ async fn without_a_run_everything_is_in_the_picture() {
     assert_eq!(timeline.devices[0].owners.len(), 3);
     assert_eq!(timeline.devices[1].lines.len(), 2);
     let xid = timeline.marks.iter().find(|mark| mark.kind == MarkKind::Xid);
-    assert_eq!(xid.map(|mark| mark.detail.as_str()), Some("xid 31"));
+    assert_eq!(
+        xid.map(|mark| (mark.label.as_str(), mark.detail.as_str())),
+        Some(("Xid 31 on GPU-b", ""))
+    );
     assert_eq!(
         timeline
             .marks

@@ -218,7 +218,7 @@ pub(super) fn legend(tracks: &[DeviceTrack]) -> Vec<(Paint, String)> {
         let most = most.map_or_else(String::new, |(most, _)| format!(", at most {}", percent(most)));
         let text = format!("{}{most}", curve.name());
         if entries.iter().all(|(_, other)| *other != text) {
-            entries.push((Paint::fill(curve.ink()), text));
+            entries.push((curve.paint(), text));
         }
     }
     entries

@@ -95,11 +95,10 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
         .collect();
     let facts = facts(timeline, zone);
     let legend = legend(timeline, &stacks, &looks);
-    let texts: Vec<String> = legend.iter().map(|(_, text)| text.clone()).collect();
     let legend_top = 80 + 18 * i32::try_from(facts.len()).unwrap_or(0);
-    let (entries, legend_end) = plan::flow(&texts, legend_top);
+    let flow = plan::flow(legend.iter().map(Group::words), legend_top);
     let strip = if marks.is_empty() { 14 } else { STRIP + 8 };
-    let top = legend_end + strip;
+    let top = flow.end + strip;
     let extras: Vec<Extra> = timeline.devices.iter().map(extra).collect();
     let (boxes, lanes_end) = plan::lanes(&extras, top);
     let key_top = lanes_end + 20;
@@ -113,11 +112,13 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
         );
         let canvas = Svg::new(&mut body, size, theme).into_drawing_area();
         header(&canvas, timeline, &verdict, &facts)?;
-        for (entry, (paint, _)) in entries.iter().zip(&legend) {
-            let corner = (entry.x, entry.y - SWATCH + 2);
-            let swatch = rectangle(corner, (corner.0 + SWATCH, corner.1 + SWATCH));
-            let paint = paint.clone().outlined(Ink::Edge, 1, "");
-            draw(&canvas, &Figure::of(None, paint, vec![swatch], true))?;
+        let heads = legend.iter().zip(&flow.heads);
+        for (group, y) in heads.filter(|(group, _)| !group.head.is_empty()) {
+            write(&canvas, (MARGIN, *y), group.head, FACTS)?;
+        }
+        let paints = legend.iter().flat_map(|group| &group.entries);
+        for (entry, (paint, _)) in flow.entries.iter().zip(paints) {
+            swatch(&canvas, paint, (entry.x, entry.y - SWATCH + 2))?;
             write(&canvas, (entry.x + SWATCH + 6, entry.y), &entry.text, LEGEND)?;
         }
         let allocators_top = allocators::top(&timeline.devices);
@@ -287,7 +288,9 @@ fn header(canvas: &Canvas<'_>, timeline: &Timeline, verdict: &str, facts: &[Stri
 fn facts(timeline: &Timeline, zone: &TimeZone) -> Vec<String> {
     let title = &timeline.title;
     let mut who: Vec<String> = Vec::new();
-    who.extend(title.engine.as_ref().map(|engine| format!("engine {engine}")));
+    // A run of an engine has its name, which the heading tells.
+    let engine = title.engine.as_ref().filter(|engine| **engine != title.name);
+    who.extend(engine.map(|engine| format!("engine {engine}")));
     who.extend(title.model.clone());
     if let [only] = timeline.devices.as_slice() {
         who.push(match &only.name {
@@ -320,8 +323,44 @@ fn facts(timeline: &Timeline, zone: &TimeZone) -> Vec<String> {
     }
 }
 
-/// Swatches: each process of a single device, or each process name where there are several devices.
-fn legend(timeline: &Timeline, stacks: &[Stack<'_>], looks: &Looks) -> Vec<(Paint, String)> {
+/// What is drawn in some of the lanes, with what it is drawn as.
+struct Group {
+    head: &'static str,
+    entries: Vec<(Paint, String)>,
+}
+
+impl Group {
+    fn words(&self) -> (&str, Vec<&str>) {
+        let texts = self.entries.iter().map(|(_, text)| text.as_str());
+        (self.head, texts.collect())
+    }
+}
+
+/// A square of what is filled, a piece of what is a line.
+fn swatch(canvas: &Canvas<'_>, paint: &Paint, (x, y): (i32, i32)) -> Result<(), Fault> {
+    if paint.fill.is_none() {
+        let line = vec![(x, y + SWATCH / 2), (x + SWATCH, y + SWATCH / 2)];
+        return draw(canvas, &Figure::of(None, paint.clone(), vec![line], false));
+    }
+    let square = rectangle((x, y), (x + SWATCH, y + SWATCH));
+    let paint = paint.clone().outlined(Ink::Edge, 1, "");
+    draw(canvas, &Figure::of(None, paint, vec![square], true))
+}
+
+/// The legend, lane by lane.
+fn legend(timeline: &Timeline, stacks: &[Stack<'_>], looks: &Looks) -> Vec<Group> {
+    let group = |head, entries| Group { head, entries };
+    let mut groups = vec![
+        group("", usual(timeline, stacks, looks)),
+        group("GPU time", gpu_time::legend(&timeline.devices, looks)),
+        group("allocators", allocators::legend(&timeline.devices)),
+    ];
+    groups.retain(|group| !group.entries.is_empty());
+    groups
+}
+
+/// Swatches of the upper lanes: each process of a single device, or each process name where there are several devices.
+fn usual(timeline: &Timeline, stacks: &[Stack<'_>], looks: &Looks) -> Vec<(Paint, String)> {
     let mut entries: Vec<(Paint, String)> = Vec::new();
     if let ([track], [stack]) = (timeline.devices.as_slice(), stacks) {
         entries.extend(stack.layers.iter().map(|layer| {
@@ -364,8 +403,6 @@ fn legend(timeline: &Timeline, stacks: &[Stack<'_>], looks: &Looks) -> Vec<(Pain
     if timeline.devices.iter().any(|track| !track.busy.is_empty()) {
         entries.push((Paint::fill(Ink::Busy), "GPU busy".to_owned()));
     }
-    entries.extend(gpu_time::legend(&timeline.devices, looks));
-    entries.extend(allocators::legend(&timeline.devices));
     entries
 }
 

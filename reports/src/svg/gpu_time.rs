@@ -116,7 +116,7 @@ pub(super) fn legend(tracks: &[DeviceTrack], looks: &Looks) -> Vec<(Paint, Strin
         .filter(|track| !track.gpu_time.is_empty())
         .any(has_unknown)
     {
-        entries.push((looks.unknown(), "kernels not recorded".to_owned()));
+        entries.push((looks.unknown(), "not recorded".to_owned()));
     }
     entries
 }

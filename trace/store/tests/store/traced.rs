@@ -126,6 +126,39 @@ async fn names_that_became_one_are_added_up_in_their_window_too() {
     assert_eq!(windows, [[number(4), number(200), number(40), number(60)]]);
 }
 
+#[tokio::test]
+async fn minutes_are_exact_however_late_a_window_comes() {
+    let bench = Bench::new().await;
+    let minute = 60_000_000_000;
+    // Within a minute, at its edges, in the next one, and then something that comes late, even from another process.
+    for (commit, windows) in [
+        [(1, 5, 1), (1, 0, 2), (1, minute - 1, 3)],
+        [(1, minute, 4), (2, minute, 5), (1, 2 * minute, 6)],
+        [(1, 7, 7), (1, 5, 8), (2, -1, 9)],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let windows = windows
+            .map(|(pid, start_ns, each_ns)| traced(1, pid, Some("GPU-1"), window("k", start_ns, 2, each_ns)));
+        bench
+            .commit(i64::try_from(commit).expect("small"), windows.to_vec())
+            .await;
+    }
+    let sql = "SELECT start_ns, pid, first_ns, end_ns, count, total_ns, min_ns, max_ns FROM kernel_minutes
+               WHERE run_id = 1 AND device = 'GPU-1' AND name = 'k' ORDER BY start_ns, pid";
+    let expected = [
+        [-minute, 2, -1, 999, 2, 18, 9, 9],
+        // Of two windows with the same start the second counts, as in the windows; in the minute both do.
+        [0, 1, 0, minute + 999, 10, 42, 1, 8],
+        [minute, 1, minute, minute + 1_000, 2, 8, 4, 4],
+        [minute, 2, minute, minute + 1_000, 2, 10, 5, 5],
+        [2 * minute, 1, 2 * minute, 2 * minute + 1_000, 2, 12, 6, 6],
+    ];
+    let found = rows(&bench.reader().await, sql).await;
+    assert_eq!(found, expected.map(|row| row.map(Value::Integer).to_vec()));
+}
+
 /// The view's arithmetic is that of `sketch`.
 #[tokio::test]
 async fn quantiles_are_those_of_the_sketch() {

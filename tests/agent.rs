@@ -349,6 +349,7 @@ fn what_was_flushed_before_a_sigkill_is_stored() {
         (least..=14_000).contains(&counted),
         "{counted} of 14000, of which {least} were flushed"
     );
+    assert_eq!(world.lost("unfinished"), 1, "what is missing is said");
     let run = &world.sql("SELECT * FROM runs")[0];
     assert_eq!(run["outcome"], "killed");
 }

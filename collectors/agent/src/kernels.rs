@@ -252,6 +252,12 @@ impl Counts {
         }
     }
 
+    /// How many launches were counted and are not told.
+    pub(crate) fn untold(&self) -> u64 {
+        let count = |number: &u32| self.entries[*number as usize].count;
+        self.active.iter().map(count).sum()
+    }
+
     /// The clock was set: the period under way began then by the new one.
     pub(crate) fn shift(&mut self, step_ns: i64) {
         self.began_ns = self.began_ns.map(|began| began.saturating_add_signed(step_ns));

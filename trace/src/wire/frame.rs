@@ -53,6 +53,9 @@ pub enum Frame {
         /// One sentence for people.
         message: String,
     },
+    /// The last word: the process ends, and all that the agent had to say it has said, losses included. A ring that ends
+    /// without it was cut off, by a kill or by an end that did not wait.
+    Finished,
 }
 
 /// Who is speaking.
@@ -270,6 +273,11 @@ words! {
         Malformed = "malformed",
         /// Another profiler took CUPTI over.
         Displaced = "displaced",
+        /// Brought in too late: the process's end did not wait until they were counted or told.
+        CutOff = "cut_off",
+        /// How many processes ended without their agent's last word. What each did since its last flush is missing; how
+        /// much that is nobody knows.
+        Unfinished = "unfinished",
     }
 }
 

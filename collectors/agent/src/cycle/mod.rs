@@ -1,5 +1,6 @@
 //! The agent's thread: it brings records in, counts them, tells the daemon, and keeps the cost below the budget.
 
+mod finish;
 mod steer;
 mod tell;
 
@@ -148,12 +149,11 @@ impl Cycle {
         let mut next_flush = began.saturating_add(flush);
         loop {
             self.wait(next_flush);
-            let ends = exit::is_ending();
-            self.drain(next_flush);
-            let now = clock::monotonic();
-            if ends {
+            if exit::is_ending() {
                 return self.finish();
             }
+            self.drain(next_flush);
+            let now = clock::monotonic();
             self.judge(false);
             if now >= next_flush {
                 self.tend_connection(false);
@@ -191,11 +191,12 @@ impl Cycle {
         let Ok(Tracing { hooked, .. }) = &self.tracing else {
             return;
         };
+        let was_ending = exit::is_ending();
         while let Some(completed) = hooked.buffers.next_completed() {
             self.buffers += 1;
             self.consumer.read(&hooked.functions, &hooked.losses, &completed);
             hooked.buffers.give_back(completed);
-            if clock::monotonic() >= due_ns || exit::is_ending() {
+            if clock::monotonic() >= due_ns || exit::is_ending() != was_ending {
                 return;
             }
         }
@@ -209,21 +210,6 @@ impl Cycle {
             .map_or(0, |tracing| tracing.hooked.buffers.waiting());
         for _ in 0..waiting {
             self.drain(0);
-        }
-    }
-
-    /// Counts what is left when the process ends. Each part is told at once: nobody knows how long the end will wait, and
-    /// how long CUPTI will take.
-    fn finish(mut self) {
-        self.tend_connection(true);
-        self.ship_out();
-        self.flush(true);
-        self.ship_out();
-        while let Ok(tracing) = &self.tracing
-            && tracing.hooked.buffers.waiting() > 0
-        {
-            self.drain(0);
-            self.ship_out();
         }
     }
 

@@ -128,6 +128,7 @@ fn program() {
         ("fork", []) => fork(&cuda),
         ("close", []) => close(&cuda),
         ("hard", []) => hard(&cuda),
+        ("late", [launches]) => late(&cuda, *launches),
         _ => panic!("{work}"),
     }
 }
@@ -254,6 +255,21 @@ fn close(cuda: &Cuda) {
 fn close_all_but_standard() {
     // SAFETY: not at all, which is what this is about; the harness keeps nothing open that it needs from here on.
     unsafe { libc::close_range(3, 63, 0) };
+}
+
+/// Launches and ends, but is there until it is told to go on: what the agent says after the exiting thread's patience is
+/// over can still be read.
+#[expect(unsafe_code, reason = "registers an exit handler that waits")]
+fn late(cuda: &Cuda, launches: u64) {
+    extern "C" fn wait() {
+        let mut byte = 0_u8;
+        // SAFETY: one byte into a local.
+        unsafe { libc::read(0, (&raw mut byte).cast(), 1) };
+    }
+    // Handlers run in reverse: this one after the agent's, which comes with CUDA.
+    // SAFETY: a function of this program.
+    unsafe { libc::atexit(wait) };
+    launch(cuda, 4, launches);
 }
 
 /// Ends without exit handlers.

@@ -1,17 +1,20 @@
 //! Kernels and whole graphs, counted by name and device: one step for each record, exact.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use plimsoll_trace::sketch::{BUCKETS, bucket};
 use plimsoll_trace::wire::{Frame, KernelStats, Kernels};
 
+use crate::buffers::MOST_RECORDS;
 use crate::names::Names;
 use crate::ship::MOST_FRAME;
 
-/// So many entries at most; then the table begins anew.
-const MOST: usize = 8192;
-/// Places in the table, a power of two and twice the entries.
-const PLACES: usize = 2 * MOST;
+/// So many entries at most.
+const MOST: usize = 12_288;
+/// From so many on the next buffer may have more new ones than there is room for, and the table begins anew.
+const CROWDED: usize = MOST - MOST_RECORDS;
+/// Places in the table, a power of two and at least twice the entries.
+const PLACES: usize = (2 * MOST).next_power_of_two();
 const NONE: u32 = u32::MAX;
 /// So many graphs have a name of their own: a program that makes new ones all day must not use all names up.
 const MOST_GRAPHS: usize = 1024;
@@ -244,12 +247,30 @@ impl Counts {
             return;
         }
         self.began_ns = Some(now_ns);
-        if self.entries.len() >= MOST {
+        if self.is_crowded() {
             // Most of them are of addresses that are long gone.
             self.entries.clear();
             self.by_graph.clear();
             self.places.fill(NONE);
         }
+    }
+
+    /// Whether the next buffer may have more new entries than there is room for.
+    pub(crate) const fn is_crowded(&self) -> bool {
+        self.entries.len() > CROWDED
+    }
+
+    /// The names of what was counted and is not told.
+    pub(crate) fn names_in_use(&self) -> HashSet<u32> {
+        let name = |number: &u32| self.entries[*number as usize].name;
+        self.active.iter().map(name).collect()
+    }
+
+    /// These numbers stand for nothing any more. Entries of addresses find that out when they compare the text; graphs have
+    /// none to compare.
+    pub(crate) fn forget(&mut self, names: &HashSet<u32>) {
+        let name = |number: &u32| self.entries[*number as usize].name;
+        self.by_graph.retain(|_, number| !names.contains(&name(number)));
     }
 
     /// How many launches were counted and are not told.

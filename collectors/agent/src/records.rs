@@ -61,6 +61,19 @@ impl Consumer {
         }
     }
 
+    /// Whether the next buffer may have more that is new than there is room for.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.kernels.is_crowded() || self.names.are_crowded()
+    }
+
+    /// Makes room for new names; `is_read` says whether a position of the ring has been read.
+    pub(crate) fn make_room(&mut self, is_read: impl Fn(u64) -> bool) {
+        if self.names.are_crowded() {
+            let forgotten = self.names.forget(&self.kernels.names_in_use(), is_read);
+            self.kernels.forget(&forgotten);
+        }
+    }
+
     #[inline]
     fn record(&mut self, record: Record<'_>) -> Result<(), LossReason> {
         match record.kind() {

@@ -172,6 +172,10 @@ impl Session {
     }
 
     fn take(&mut self, frame: Frame, now: Now) {
+        if self.words.renames(&frame) {
+            // What is held was said with the old meaning.
+            while self.release(now, true) {}
+        }
         match self.words.learn(&frame) {
             Learned::Nothing => {}
             Learned::Known => {

@@ -11,7 +11,7 @@ pub const MAX_NAME: usize = 4096;
 pub enum Frame {
     /// Who is speaking; again after each connection.
     Process(Process),
-    /// A number that stands for a name from here on; again after each connection.
+    /// A number that stands for a name from here on, until it is told again with another; again after each connection.
     Name {
         /// The number.
         id: u32,

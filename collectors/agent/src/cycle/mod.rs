@@ -65,6 +65,8 @@ pub(crate) struct Cycle {
     next_window_ns: u64,
     /// CUPTI's clock less CLOCK_MONOTONIC.
     clock_offset: i64,
+    /// Telling made no room: that is not tried again with each buffer.
+    stays_crowded: bool,
     levels: BTreeMap<u32, Levels>,
     levels_told_ns: u64,
     buffers: u64,
@@ -105,6 +107,7 @@ impl Cycle {
             window_until: None,
             next_window_ns: 0,
             clock_offset: 0,
+            stays_crowded: false,
             levels: BTreeMap::new(),
             levels_told_ns: 0,
             buffers: 0,
@@ -191,11 +194,16 @@ impl Cycle {
         let Ok(Tracing { hooked, .. }) = &self.tracing else {
             return;
         };
+        let hooked = *hooked;
         let was_ending = exit::is_ending();
         while let Some(completed) = hooked.buffers.next_completed() {
             self.buffers += 1;
             self.consumer.read(&hooked.functions, &hooked.losses, &completed);
             hooked.buffers.give_back(completed);
+            if self.consumer.is_crowded() && !self.stays_crowded {
+                self.ship_out();
+                self.stays_crowded = self.consumer.is_crowded();
+            }
             if clock::monotonic() >= due_ns || exit::is_ending() != was_ending {
                 return;
             }
@@ -249,6 +257,7 @@ impl Cycle {
         if !forced {
             self.check_times();
         }
+        self.stays_crowded = false;
         self.flushes = self.flushes.wrapping_add(1);
         if self.flushes.is_multiple_of(TRIM_EVERY)
             && hooked.buffers.take_requests() < 10 * TRIM_EVERY as usize

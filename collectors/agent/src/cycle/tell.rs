@@ -8,6 +8,7 @@ use crate::clock;
 use crate::control::Control;
 use crate::kernels::Silence;
 use crate::presence::Presence;
+use crate::ship::Ship;
 
 /// Figures that do not change are told nevertheless after so long.
 const REPEAT_NS: u64 = 60_000_000_000;
@@ -43,15 +44,24 @@ impl Cycle {
             Ok(_) => Silence::Quiet,
             Err(_) => Silence::Unrecorded,
         };
+        let names = &mut consumer.names;
+        let mut tell_named = |ship: &mut Ship, frame: &Frame| {
+            let is_told = ship.tell(frame);
+            if is_told {
+                names.mentioned(frame, ship.written());
+            }
+            is_told
+        };
         consumer
             .kernels
-            .tell(cupti_now, silence, |frame| ship.tell(frame));
+            .tell(cupti_now, silence, |frame| tell_named(ship, frame));
         consumer.copies.tell(cupti_now, |frame| ship.tell(frame));
         consumer.memory.tell(|frame| ship.tell(frame));
         // The second half of the ring is for what may not be missed.
         consumer
             .window
-            .tell(|frame| ship.fill_ratio() < 0.5 && ship.tell(frame));
+            .tell(|frame| ship.fill_ratio() < 0.5 && tell_named(ship, frame));
+        consumer.make_room(|position| ship.is_read(position));
         self.tell_levels(now);
         if let Ok(Tracing { hooked, .. }) = &self.tracing {
             hooked

@@ -1,7 +1,7 @@
 //! Counts and times are exact, whichever release of CUPTI, however many threads.
 
 use plimsoll_trace::TraceTier;
-use plimsoll_trace::wire::{Direction, Frame, State};
+use plimsoll_trace::wire::{Direction, Frame, LossReason, State};
 
 use crate::daemon::{Agent, Daemon};
 use crate::program::{KERNELS, Program};
@@ -52,6 +52,33 @@ fn a_million_launches_over_four_processes_are_all_counted_within_the_budget() {
         assert_eq!(agent.launches(), 250_000);
     }
     programs.iter_mut().for_each(crate::program::Running::ends);
+}
+
+#[test]
+fn a_program_that_goes_on_making_names_is_counted_by_name() {
+    let (steps, each) = (16, 2_500);
+    let daemon = Daemon::listen();
+    let mut program = Program::new(&format!("names {steps} {each}"), &daemon.socket()).start();
+    let mut agent = daemon.accept();
+    for step in 1..=steps {
+        program.says("launched");
+        agent.read_until("the launches", |agent| agent.launches() == 3 * step * each);
+        program.go_on();
+    }
+    agent.read_to_end();
+    program.ends();
+    let kernels = agent.kernels();
+    for name in 0..steps * each {
+        let total = 2 * (100 + name / each);
+        assert_eq!(kernels.get(&format!("made_{name}")), Some(&(2, total)), "{name}");
+    }
+    assert_eq!(kernels["stays"], (steps * each, steps * each * 10));
+    assert_eq!(agent.lost(LossReason::NamesFull), 0);
+    let most = agent.names().keys().copied().max();
+    assert!(
+        most.is_some_and(|most| u64::from(most) < steps * each / 2),
+        "numbers are used again: {most:?}"
+    );
 }
 
 #[test]

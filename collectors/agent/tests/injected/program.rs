@@ -128,6 +128,7 @@ fn program() {
         ("fork", []) => fork(&cuda),
         ("close", []) => close(&cuda),
         ("hard", []) => hard(&cuda),
+        ("names", [steps, each]) => names(&cuda, *steps, *each),
         ("late", [launches]) => late(&cuda, *launches),
         _ => panic!("{work}"),
     }
@@ -169,6 +170,24 @@ fn steps(cuda: &Cuda, launches: u64) {
         if std::io::stdin().read_line(&mut line).unwrap() == 0 {
             return;
         }
+    }
+}
+
+/// Makes new kernels in each step, as programs that compile while they run do, and launches each of them twice, and one
+/// that stays.
+fn names(cuda: &Cuda, steps: u64, each: u64) {
+    cuda.init().unwrap();
+    let stays = cuda.function("stays", Some(10)).unwrap();
+    for step in 0..steps {
+        for number in 0..each {
+            let name = format!("made_{}", step * each + number);
+            let kernel = cuda.function(&name, Some(100 + step)).unwrap();
+            cuda.launch(kernel, Stream::DEFAULT).unwrap();
+            cuda.launch(stays, Stream::DEFAULT).unwrap();
+            cuda.launch(kernel, Stream::DEFAULT).unwrap();
+        }
+        cuda.synchronize().unwrap();
+        says("launched");
     }
 }
 

@@ -48,6 +48,7 @@ impl Desired {
                 kind::CONCURRENT_KERNEL,
                 kind::MEMCPY,
                 kind::MEMCPY2,
+                kind::MEMSET,
                 kind::OVERHEAD,
             ]);
         }
@@ -247,6 +248,7 @@ fn kind_name(kind: u32) -> &'static str {
         kind::CONCURRENT_KERNEL => "kernels",
         kind::MEMCPY => "copies",
         kind::MEMCPY2 => "copies between devices",
+        kind::MEMSET => "memsets",
         kind::OVERHEAD => "profiling overhead",
         _ => "records",
     }

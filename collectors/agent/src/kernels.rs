@@ -1,5 +1,6 @@
-//! Kernels and whole graphs, counted by name and device: one step for each record, exact.
+//! Kernels, memsets and whole graphs, counted by name and device: one step for each record, exact.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use plimsoll_trace::sketch::{BUCKETS, bucket};
@@ -42,11 +43,22 @@ pub(crate) struct Counts {
     /// Numbers of entries by address and device, open addressing.
     places: Vec<u32>,
     entries: Vec<Entry>,
-    by_graph: HashMap<(u32, u32), u32>,
+    /// By what they are and device.
+    others: HashMap<(Other, u32), u32>,
     /// Those that have counted anything since they were last told.
     active: Vec<u32>,
     buffer: u32,
     began_ns: Option<u64>,
+}
+
+/// What runs on a device and is no kernel of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Other {
+    /// The graph of this number, whole.
+    Graph(u32),
+    /// All graphs beyond [`MOST_GRAPHS`].
+    Graphs,
+    Memset,
 }
 
 /// What it means that no kernel was delivered.
@@ -69,7 +81,7 @@ impl Counts {
         Self {
             places: vec![NONE; PLACES],
             entries: Vec::new(),
-            by_graph: HashMap::new(),
+            others: HashMap::new(),
             active: Vec::new(),
             buffer: 0,
             began_ns: None,
@@ -106,27 +118,27 @@ impl Counts {
         Ok(self.count(number, ns))
     }
 
-    /// Counts the launch of a whole graph under a name of its own.
-    pub(crate) fn graph(&mut self, names: &mut Names, graph: u32, device: u32, ns: u64) -> Result<u32, Full> {
-        let own = self.by_graph.get(&(graph, device)).copied();
-        let number = match own {
-            Some(number) => number,
-            None if self.by_graph.len() < MOST_GRAPHS => {
-                self.add_graph(names, (graph, device), &format!("CUDA graph {graph}"))?
+    /// Counts what is no kernel under a name of its own.
+    pub(crate) fn other(
+        &mut self,
+        names: &mut Names,
+        other: Other,
+        device: u32,
+        ns: u64,
+    ) -> Result<u32, Full> {
+        let number = match self.others.get(&(other, device)) {
+            Some(number) => *number,
+            None if matches!(other, Other::Graph(_)) && self.others.len() >= MOST_GRAPHS => {
+                return self.other(names, Other::Graphs, device, ns);
             }
-            None => match self.by_graph.get(&(u32::MAX, device)) {
-                Some(number) => *number,
-                None => self.add_graph(names, (u32::MAX, device), "CUDA graphs")?,
-            },
+            None => {
+                let name = names.number(other.name().as_bytes()).ok_or(Full)?;
+                let number = self.add(0, name, device)?;
+                self.others.insert((other, device), number);
+                number
+            }
         };
         Ok(self.count(number, ns))
-    }
-
-    fn add_graph(&mut self, names: &mut Names, key: (u32, u32), text: &str) -> Result<u32, Full> {
-        let name = names.number(text.as_bytes()).ok_or(Full)?;
-        let number = self.add(0, name, key.1)?;
-        self.by_graph.insert(key, number);
-        Ok(number)
     }
 
     #[inline]
@@ -250,7 +262,7 @@ impl Counts {
         if self.is_crowded() {
             // Most of them are of addresses that are long gone.
             self.entries.clear();
-            self.by_graph.clear();
+            self.others.clear();
             self.places.fill(NONE);
         }
     }
@@ -266,11 +278,11 @@ impl Counts {
         self.active.iter().map(name).collect()
     }
 
-    /// These numbers stand for nothing any more. Entries of addresses find that out when they compare the text; graphs have
+    /// These numbers stand for nothing any more. Entries of addresses find that out when they compare the text; others have
     /// none to compare.
     pub(crate) fn forget(&mut self, names: &HashSet<u32>) {
         let name = |number: &u32| self.entries[*number as usize].name;
-        self.by_graph.retain(|_, number| !names.contains(&name(number)));
+        self.others.retain(|_, number| !names.contains(&name(number)));
     }
 
     /// How many launches were counted and are not told.
@@ -302,6 +314,16 @@ impl Counts {
             min_ns: entries().map(|entry| entry.min_ns).min().unwrap_or(0),
             max_ns: entries().map(|entry| entry.max_ns).max().unwrap_or(0),
             buckets: buckets.collect(),
+        }
+    }
+}
+
+impl Other {
+    fn name(self) -> Cow<'static, str> {
+        match self {
+            Self::Graph(graph) => format!("CUDA graph {graph}").into(),
+            Self::Graphs => "CUDA graphs".into(),
+            Self::Memset => "[CUDA memset]".into(),
         }
     }
 }

@@ -1,13 +1,15 @@
 //! One buffer after the other: each record goes where it is counted.
 
 use cupti_sys::constant::{kind, overhead_kind};
-use cupti_sys::record::{GraphTrace, Kernel, Memcpy, Memory as MemoryRecord, MemoryPool, Overhead, PeerCopy};
+use cupti_sys::record::{
+    GraphTrace, Kernel, Memcpy, Memory as MemoryRecord, MemoryPool, Memset, Overhead, PeerCopy,
+};
 use cupti_sys::{Ending, Functions, Record, Records};
 use plimsoll_trace::wire::{Direction, LossReason, Span};
 
 use crate::buffers::Completed;
 use crate::copies::{CopyCounts, direction};
-use crate::kernels::{Counts, Full};
+use crate::kernels::{Counts, Full, Other};
 use crate::losses::Losses;
 use crate::memory::Memory;
 use crate::names::{Names, text_at};
@@ -78,7 +80,22 @@ impl Consumer {
     fn record(&mut self, record: Record<'_>) -> Result<(), LossReason> {
         match record.kind() {
             kind::CONCURRENT_KERNEL => self.kernel(&whole(record)?),
-            kind::GRAPH_TRACE => self.graph(&whole(record)?),
+            kind::GRAPH_TRACE => {
+                let graph: GraphTrace = whole(record)?;
+                self.other(
+                    Other::Graph(graph.graph),
+                    (graph.device, graph.stream),
+                    (graph.start, graph.end),
+                )
+            }
+            kind::MEMSET => {
+                let memset: Memset = whole(record)?;
+                self.other(
+                    Other::Memset,
+                    (memset.device, memset.stream),
+                    (memset.start, memset.end),
+                )
+            }
             kind::MEMCPY => {
                 let copy: Memcpy = whole(record)?;
                 let ns = self.duration(copy.start, copy.end)?;
@@ -148,20 +165,25 @@ impl Consumer {
         Ok(())
     }
 
-    fn graph(&mut self, graph: &GraphTrace) -> Result<(), LossReason> {
-        let ns = self.duration(graph.start, graph.end)?;
-        self.devices |= bit(graph.device);
+    fn other(
+        &mut self,
+        other: Other,
+        (device, stream): (u32, u32),
+        (start_ns, end_ns): (u64, u64),
+    ) -> Result<(), LossReason> {
+        let ns = self.duration(start_ns, end_ns)?;
+        self.devices |= bit(device);
         let name = self
             .kernels
-            .graph(&mut self.names, graph.graph, graph.device, ns)
+            .other(&mut self.names, other, device, ns)
             .map_err(|Full| LossReason::NamesFull)?;
-        if self.window.wants(graph.start) {
+        if self.window.wants(start_ns) {
             self.window.push(Span {
                 name,
-                device: graph.device,
-                stream: graph.stream,
-                start_ns: graph.start,
-                end_ns: graph.end,
+                device,
+                stream,
+                start_ns,
+                end_ns,
             });
         }
         Ok(())

@@ -292,6 +292,7 @@ pub(crate) fn go_quiet(functions: &Functions) {
         kind::CONCURRENT_KERNEL,
         kind::MEMCPY,
         kind::MEMCPY2,
+        kind::MEMSET,
         kind::OVERHEAD,
         kind::MEMORY2,
         kind::MEMORY_POOL,

@@ -1,10 +1,11 @@
 //! Counts and times are exact, whichever release of CUPTI, however many threads.
 
+use plimsoll_sim_cuda::{Cuda, library_path};
 use plimsoll_trace::TraceTier;
 use plimsoll_trace::wire::{Direction, Frame, LossReason, State};
 
 use crate::daemon::{Agent, Daemon};
-use crate::program::{KERNELS, Program};
+use crate::program::{KERNELS, MEMSET_BYTES, Program};
 
 /// Four threads launch so often each. What was told when the program had ended.
 fn launched(release: &str, launches: u64) -> Agent {
@@ -123,6 +124,38 @@ fn copies_are_told_by_direction() {
             (Direction::DeviceToHost, 1, 4096)
         ]
     );
+}
+
+#[test]
+fn memsets_are_gpu_time_of_their_own_name_in_every_layout() {
+    // As long as a copy within the device.
+    let ns = Cuda::load(&library_path().unwrap())
+        .unwrap()
+        .copy_duration_ns(plimsoll_sim_cuda::Direction::DeviceToDevice, MEMSET_BYTES);
+    for (release, tier) in [("11.8", "graph"), ("13.3", "graph"), ("13.4", "kernels")] {
+        let daemon = Daemon::listen();
+        let mut program = Program::new("memsets 50", &daemon.socket())
+            .env("PLIMSOLL_SIM_CUPTI", release)
+            .env("PLIMSOLL_TRACE", tier)
+            .env("PLIMSOLL_WINDOW", "60s")
+            .env("PLIMSOLL_WINDOW_EVERY", "60s")
+            .start();
+        let mut agent = daemon.accept();
+        agent.read_to_end();
+        program.ends();
+        let kernels: Vec<_> = agent.kernels().into_iter().collect();
+        assert_eq!(
+            kernels,
+            [("[CUDA memset]".to_owned(), (100, 100 * ns))],
+            "{release}"
+        );
+        let spans = agent.each(|frame| match frame {
+            Frame::Spans(spans) => Some(spans.spans.len()),
+            _ => None,
+        });
+        let in_window = if tier == "kernels" { 100 } else { 0 };
+        assert_eq!(spans.sum::<usize>(), in_window, "{release}");
+    }
 }
 
 #[test]

@@ -128,6 +128,7 @@ fn program() {
         ("fork", []) => fork(&cuda),
         ("close", []) => close(&cuda),
         ("hard", []) => hard(&cuda),
+        ("memsets", [count]) => memsets(&cuda, *count),
         ("names", [steps, each]) => names(&cuda, *steps, *each),
         ("late", [launches]) => late(&cuda, *launches),
         _ => panic!("{work}"),
@@ -136,6 +137,9 @@ fn program() {
 
 /// The kernels that are launched in turn: name and duration, ns.
 pub(crate) const KERNELS: [(&str, u64); 3] = [("_Z4gemmPf", 700), ("softmax", 1_300), ("_Z4copyv", 5)];
+
+/// What one memset fills.
+pub(crate) const MEMSET_BYTES: u64 = 1 << 20;
 
 /// Launches from several threads, each on a stream of its own.
 fn launch(cuda: &Cuda, threads: u64, launches: u64) {
@@ -171,6 +175,16 @@ fn steps(cuda: &Cuda, launches: u64) {
             return;
         }
     }
+}
+
+/// Memsets of both kinds, each of as many bytes as the others.
+fn memsets(cuda: &Cuda, count: u64) {
+    cuda.init().unwrap();
+    for _ in 0..count {
+        cuda.fill(7, MEMSET_BYTES, Stream::DEFAULT).unwrap();
+        cuda.fill_words(7, MEMSET_BYTES / 4, Stream::DEFAULT).unwrap();
+    }
+    cuda.synchronize().unwrap();
 }
 
 /// Makes new kernels in each step, as programs that compile while they run do, and launches each of them twice, and one

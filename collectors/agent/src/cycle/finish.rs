@@ -23,7 +23,7 @@ impl Cycle {
             // Twice, because a machine that is busy may be busier the next time.
             let kept = (2 * telling).max(patience / FOR_TELLING);
             let count_until = waits_until.saturating_sub(kept);
-            if clock::monotonic() < count_until {
+            while self.waiting() > 0 && clock::monotonic() < count_until {
                 self.drain(count_until);
             }
             telling = self.tell_all();
@@ -40,11 +40,6 @@ impl Cycle {
         let began = clock::monotonic();
         self.ship_out();
         clock::monotonic().saturating_sub(began)
-    }
-
-    fn waiting(&self) -> usize {
-        let tracing = self.tracing.as_ref();
-        tracing.map_or(0, |tracing| tracing.hooked.buffers.waiting())
     }
 
     /// How much is missing, and that nothing follows. If there is no room for the one, the other is not said: its absence

@@ -14,13 +14,13 @@ use cupti_sys::{Functions, Library};
 use plimsoll_trace::TraceTier;
 use plimsoll_trace::wire::{Frame, Levels, LossReason, Process, State};
 
-use self::steer::Marks;
+use self::steer::{EARLY_LOOK_NS, Marks};
 use crate::clock;
 use crate::control::{Control, Desired};
 use crate::devices::Devices;
 use crate::exit;
 use crate::governor::{Governor, Verdict};
-use crate::hooks::Hooked;
+use crate::hooks::{Hooked, WAKING};
 use crate::options::Options;
 use crate::presence::{Flushed, Presence};
 use crate::records::Consumer;
@@ -180,6 +180,9 @@ impl Cycle {
 
     /// Sleeps until something is due, or until full buffers pile up, or the process ends.
     fn wait(&self, next_flush: u64) {
+        if self.waiting() >= WAKING {
+            return;
+        }
         let next_window = Some(self.next_window_ns).filter(|_| self.may_open_window());
         let due = [Some(next_flush), self.window_until, next_window];
         let due = due.into_iter().flatten().min().unwrap_or(next_flush);
@@ -189,13 +192,21 @@ impl Cycle {
         }
     }
 
-    /// Counts what full buffers hold, but does not put off what is due: the ring is filled while there is time for it.
+    /// How many full buffers wait to be counted.
+    fn waiting(&self) -> usize {
+        let tracing = self.tracing.as_ref();
+        tracing.map_or(0, |tracing| tracing.hooked.buffers.waiting())
+    }
+
+    /// Counts what full buffers hold, but does not put off what is due: the ring is filled while there is time for it. Nor
+    /// the look at the budget: a program that fills buffers as fast as they are counted would never be left alone.
     fn drain(&mut self, due_ns: u64) {
         let Ok(Tracing { hooked, .. }) = &self.tracing else {
             return;
         };
         let hooked = *hooked;
         let was_ending = exit::is_ending();
+        let began = clock::thread();
         while let Some(completed) = hooked.buffers.next_completed() {
             self.buffers += 1;
             self.consumer.read(&hooked.functions, &hooked.losses, &completed);
@@ -204,7 +215,8 @@ impl Cycle {
                 self.ship_out();
                 self.stays_crowded = self.consumer.is_crowded();
             }
-            if clock::monotonic() >= due_ns || exit::is_ending() != was_ending {
+            let is_looked_at = clock::thread() - began >= EARLY_LOOK_NS;
+            if is_looked_at || clock::monotonic() >= due_ns || exit::is_ending() != was_ending {
                 return;
             }
         }
@@ -212,11 +224,7 @@ impl Cycle {
 
     /// Counts what is there now; what comes meanwhile is for the next time.
     fn drain_waiting(&mut self) {
-        let waiting = self
-            .tracing
-            .as_ref()
-            .map_or(0, |tracing| tracing.hooked.buffers.waiting());
-        for _ in 0..waiting {
+        for _ in 0..self.waiting() {
             self.drain(0);
         }
     }

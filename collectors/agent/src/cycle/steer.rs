@@ -10,7 +10,7 @@ use crate::clock;
 use crate::control::Desired;
 
 /// Between two flushes the account is looked at when so much processor time was spent.
-const EARLY_LOOK_NS: u64 = 5_000_000;
+pub(super) const EARLY_LOOK_NS: u64 = 5_000_000;
 
 /// Where the figures of cost stood at an instant.
 #[derive(Clone, Copy, Debug, Default)]

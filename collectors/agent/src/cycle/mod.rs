@@ -48,8 +48,8 @@ pub(crate) struct Cycle {
     connection: Connection,
     process: (Frame, bool),
     state: (Frame, bool),
-    /// What of the environment has no meaning.
-    ignored: Vec<String>,
+    /// What else is to be said: what of the environment has no meaning, and what was left to others.
+    notes: Vec<String>,
     tracing: Result<Tracing, String>,
     consumer: Consumer,
     devices: Devices,
@@ -82,7 +82,7 @@ impl Cycle {
         connection: Connection,
         process: Process,
         tracing: Result<Tracing, String>,
-        ignored: Vec<String>,
+        notes: Vec<String>,
     ) -> Self {
         let governor = Governor::new(options.budget, options.tier);
         let verdict = Verdict {
@@ -94,7 +94,7 @@ impl Cycle {
             connection,
             process: (Frame::Process(process), false),
             state: (tell::state(State::Off, ""), true),
-            ignored,
+            notes,
             consumer: Consumer::new(),
             devices: Devices::of(tracing.as_ref().ok().map(|tracing| &tracing.library)),
             tracing,
@@ -235,6 +235,7 @@ impl Cycle {
             return;
         };
         let (hooked, records_kernels) = (*hooked, control.is_enabled(kind::CONCURRENT_KERNEL));
+        let has_rival = self.presence.wants_watch() && control.has_rival();
         if control.records_anything() || forced {
             // What it answers changes nothing: without records there is nothing to count.
             hooked
@@ -253,6 +254,7 @@ impl Cycle {
         let flushed = Flushed {
             buffers: std::mem::take(&mut self.buffers),
             foreign: hooked.foreign.swap(0, Relaxed),
+            has_rival,
             launches: hooked.launches.swap(0, Relaxed),
         };
         if records_kernels {

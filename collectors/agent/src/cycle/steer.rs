@@ -85,7 +85,7 @@ impl Cycle {
         let desired = Desired {
             tier,
             kernels: is_open || (tier == TraceTier::Graph && self.verdict.kernels),
-            virtual_memory: self.options.virtual_memory && tier != TraceTier::Off,
+            virtual_memory: self.options.observes_virtual_memory() && tier != TraceTier::Off,
             launches: self.presence.wants_watch() && tracing.control.is_subscribed(),
         };
         self.has_memory_gap |= self.has_yielded || tier == TraceTier::Off || self.presence.is_displaced();

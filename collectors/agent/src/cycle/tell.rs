@@ -203,7 +203,9 @@ impl Cycle {
             );
         }
         let explain = |answer| tracing.library.explain(answer);
-        let mut says = tracing.control.shortfalls(explain, self.options.virtual_memory);
+        let mut says = tracing
+            .control
+            .shortfalls(explain, self.options.observes_virtual_memory());
         if self.verdict.tier != self.options.tier {
             let (now, asked) = (self.verdict.tier, self.options.tier);
             says.push(format!(
@@ -214,7 +216,7 @@ impl Cycle {
             says.push("allocations were not seen for a while, so what is live is unknown".to_owned());
         }
         let is_degraded = !says.is_empty();
-        says.extend(self.ignored.iter().cloned());
+        says.extend(self.notes.iter().cloned());
         let kind = match (tracing.control.records_anything(), is_degraded) {
             (false, _) => State::Off,
             (_, true) => State::Degraded,

@@ -175,10 +175,15 @@ fn every_layout_of_cupti_gives_the_same_counts() {
 #[test]
 fn thousands_of_names_are_counted_each_by_itself() {
     let world = prepared();
-    let arguments = ["--names", "6000", "--launches", "30000", "--threads", "2"];
+    let arguments = ["--names", "4500", "--launches", "9000", "--threads", "2"];
     let account = account(&world.traced(&arguments).output().unwrap());
-    assert_eq!(account.kernels.len(), 6_000);
-    assert_eq!(world.kernels(), by_name(&account));
+    assert_eq!(account.kernels.len(), 4_500);
+    // Not as a whole: nobody reads thousands of names.
+    let (found, expected) = (world.kernels(), by_name(&account));
+    for (name, sums) in &expected {
+        assert_eq!(found.get(name), Some(sums), "{name}");
+    }
+    assert_eq!(found.len(), expected.len());
     world.nothing_lost();
 }
 

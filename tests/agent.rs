@@ -279,9 +279,9 @@ fn records_that_cannot_be_read_are_counted() {
 #[test]
 fn another_profiler_that_takes_over_is_told() {
     let world = prepared();
-    let mut run = world.traced(&["--launches", "12000", "--rate", "4000"]);
+    let mut run = world.traced(&["--launches", "20000", "--rate", "4000"]);
     account(
-        &run.env("PLIMSOLL_SIM_CUPTI_FAULT", "displaced:2")
+        &run.env("PLIMSOLL_SIM_CUPTI_FAULT", "displaced:6")
             .output()
             .unwrap(),
     );

@@ -14,7 +14,7 @@ use crate::world::{Process, World, text};
 
 impl World {
     /// A command line of the real program in which CUDA is the simulated one.
-    fn with_cuda(&self) -> Command {
+    pub(crate) fn with_cuda(&self) -> Command {
         let mut command = self.plimsoll();
         let cuda = plimsoll_sim_cuda::library_path().expect("the CUDA library is built with the tests");
         command
@@ -136,6 +136,10 @@ fn counts_and_times_are_exact_and_allocations_balance_with_and_without_a_daemon(
             })
             .collect();
         assert_eq!(copies, copied);
+        let levels = world.sql(
+            "SELECT DISTINCT level, source FROM allocator_samples WHERE run_id = 1 AND rounding_bytes IS NOT NULL",
+        );
+        assert_eq!(levels, [json!({ "level": "driver", "source": "cupti" })]);
         let agents = world.sql(
             "SELECT DISTINCT json_extract(detail, '$.pid') AS pid FROM events WHERE kind = 'agent_attached'",
         );
@@ -170,6 +174,38 @@ fn every_layout_of_cupti_gives_the_same_counts() {
         assert_eq!(world.kernels(), by_name(&account), "CUPTI {release}");
         world.nothing_lost();
     }
+}
+
+#[test]
+fn thousands_of_names_are_counted_each_by_itself() {
+    let world = prepared();
+    let arguments = ["--names", "4500", "--launches", "9000", "--threads", "2"];
+    let account = account(&world.traced(&arguments).output().unwrap());
+    assert_eq!(account.kernels.len(), 4_500);
+    // Not as a whole: nobody reads thousands of names.
+    let (found, expected) = (world.kernels(), by_name(&account));
+    for (name, sums) in &expected {
+        assert_eq!(found.get(name), Some(sums), "{name}");
+    }
+    assert_eq!(found.len(), expected.len());
+    world.nothing_lost();
+}
+
+#[test]
+fn what_an_end_does_not_wait_for_is_said() {
+    let world = prepared();
+    let mut run = world.traced(&["--launches", "30000", "--threads", "2"]);
+    run.env("PLIMSOLL_EXIT", "0s").env("PLIMSOLL_FLUSH", "60s");
+    let account = account(&run.output().unwrap());
+    let counted: u64 = world.kernels().values().map(|(count, _)| count).sum();
+    // The end may come before the agent can count what is left; then that is what is said.
+    let (cut_off, unfinished) = (world.lost("cut_off"), world.lost("unfinished"));
+    assert!(
+        counted + cut_off >= account.launches || unfinished == 1,
+        "{counted} and {cut_off} of {}",
+        account.launches
+    );
+    assert!(cut_off > 0 || unfinished == 1);
 }
 
 #[test]
@@ -247,9 +283,9 @@ fn records_that_cannot_be_read_are_counted() {
 #[test]
 fn another_profiler_that_takes_over_is_told() {
     let world = prepared();
-    let mut run = world.traced(&["--launches", "12000", "--rate", "4000"]);
+    let mut run = world.traced(&["--launches", "20000", "--rate", "4000"]);
     account(
-        &run.env("PLIMSOLL_SIM_CUPTI_FAULT", "displaced:2")
+        &run.env("PLIMSOLL_SIM_CUPTI_FAULT", "displaced:6")
             .output()
             .unwrap(),
     );
@@ -349,6 +385,7 @@ fn what_was_flushed_before_a_sigkill_is_stored() {
         (least..=14_000).contains(&counted),
         "{counted} of 14000, of which {least} were flushed"
     );
+    assert_eq!(world.lost("unfinished"), 1, "what is missing is said");
     let run = &world.sql("SELECT * FROM runs")[0];
     assert_eq!(run["outcome"], "killed");
 }

@@ -17,6 +17,7 @@ use crate::instant::{format_in, full};
 use crate::plain::{Column, UNKNOWN, table, wrapped};
 use crate::row::rows;
 use crate::runs::{self, Run};
+use crate::timeline::SHORT_UUID;
 use crate::versioned;
 
 pub use ledger::{Ledger, LedgerProcess};
@@ -337,5 +338,5 @@ fn process_table(processes: &[ProcessUse]) -> String {
 
 /// "GPU-5a1e2c9d": enough of a UUID to tell the devices of a host apart.
 fn short(uuid: &str) -> String {
-    uuid.chars().take(12).collect()
+    uuid.chars().take(SHORT_UUID).collect()
 }

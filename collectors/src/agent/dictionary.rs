@@ -55,7 +55,7 @@ impl Dictionary {
                 if self.names.len() >= MOST_NAMES && !self.names.contains_key(id) {
                     return Learned::Full;
                 }
-                let name = String::from_utf8_lossy(name).replace('\0', "\u{fffd}");
+                let name = text(name);
                 if let Some(before) = self.names.remove(id) {
                     self.holding.give_back(before.len() + A_NAME);
                 }
@@ -76,6 +76,14 @@ impl Dictionary {
             Frame::Clock(_) => Learned::Known,
             _ => Learned::Nothing,
         }
+    }
+
+    /// Whether a number that stands for one name is to stand for another.
+    pub(super) fn renames(&self, frame: &Frame) -> bool {
+        let Frame::Name { id, name } = frame else {
+            return false;
+        };
+        self.names.get(id).is_some_and(|before| **before != text(name))
     }
 
     /// Whether all that a frame speaks of is known.
@@ -119,6 +127,11 @@ impl Dictionary {
     pub(super) fn device(&self, index: u32) -> Option<DeviceId> {
         self.devices.get(&index).cloned()
     }
+}
+
+/// A name as it is stored.
+fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).replace('\0', "\u{fffd}")
 }
 
 /// A UUID as the driver prints it.

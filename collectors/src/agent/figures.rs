@@ -13,6 +13,10 @@ pub(super) const SIGNALS: [&str; 5] = [
     "agent.device_bytes",
 ];
 
+/// Where the agent's own are.
+pub(super) const COST_RATIO: usize = 2;
+pub(super) const DUTY_RATIO: usize = 3;
+
 /// One value for each of [`SIGNALS`]; `None` is unknown.
 pub(super) type Values = [Option<f64>; SIGNALS.len()];
 

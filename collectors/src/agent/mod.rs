@@ -15,6 +15,7 @@ mod quota;
 mod refused;
 mod session;
 mod sessions;
+mod standing;
 mod translate;
 
 use std::io;
@@ -22,7 +23,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use plimsoll_trace::wire::Process;
+use plimsoll_trace::wire::{Process, Tell};
 use plimsoll_trace::{Batch, RunId, Stamp};
 
 use crate::Collector;
@@ -31,6 +32,7 @@ use crate::processes::{Lookout, ProcessId};
 use sessions::{Order, Orders, Sessions};
 
 pub use peer::{Peer, Rights, has_place, lineage, peer_groups};
+pub use standing::Standing;
 
 /// The number of one agent's connection; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +50,8 @@ pub enum AgentReport {
         /// What it said.
         process: Process,
     },
+    /// How agents stand of which something is new.
+    Standings(Vec<(AgentId, Standing)>),
     /// What agents told, with their runs filled in.
     Work(Batch),
     /// One hung up, and all that it ever wrote is delivered.
@@ -135,6 +139,11 @@ impl AgentDesk {
     /// Says to which run an agent's records belong.
     pub fn bind(&self, agent: AgentId, run: RunId) {
         self.0.give(Order::Bind(agent, run));
+    }
+
+    /// Says something to agents. One that has hung up does not hear it.
+    pub fn tell(&self, agents: Vec<AgentId>, tell: Tell) {
+        self.0.give(Order::Tell(agents, tell));
     }
 
     /// Calls `done` once everything that agents have written by now is delivered. Agents that are not bound are waited

@@ -1,12 +1,12 @@
 //! One agent: its ring, and how far it was read.
 
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use plimsoll_trace::wire::ring::{Next, Reader};
-use plimsoll_trace::wire::{Frame, LossReason, Malformed, Process};
+use plimsoll_trace::wire::{Frame, LossReason, Malformed, Process, Tell};
 use plimsoll_trace::{Record, RunId, Stamp};
 
 use super::AgentId;
@@ -16,6 +16,7 @@ use super::holding::{Holding, Pool};
 use super::memory::Memory;
 use super::peer::Peer;
 use super::quota::{self, Account, Share};
+use super::standing::Standing;
 use super::translate::{Now, Translator};
 use crate::proc;
 
@@ -41,6 +42,8 @@ pub(super) struct Session {
     /// The other end is closed; what is in the ring is all that ever will be.
     pub(super) ended: bool,
     pub(super) process: Option<Process>,
+    standing: Standing,
+    is_standing_told: bool,
     memory: Memory,
     /// The frame that was read last, and of which kind it is.
     buffer: Vec<u8>,
@@ -56,6 +59,8 @@ pub(super) struct Session {
     figures: Figures,
     /// The newest figures, and when.
     pub(super) latest: Option<(Stamp, Values)>,
+    /// The agent's last word was read.
+    has_finished: bool,
     share: Share,
     /// Words that were read so far.
     read: u64,
@@ -103,6 +108,11 @@ impl Session {
             run: None,
             ended: false,
             process: None,
+            standing: Standing {
+                pid: peer.pid,
+                ..Standing::default()
+            },
+            is_standing_told: false,
             memory,
             buffer: Vec::new(),
             kind: 0,
@@ -114,6 +124,7 @@ impl Session {
             translator: Translator::new(peer.pid.unwrap_or(0), account),
             figures: Figures::default(),
             latest: None,
+            has_finished: false,
             share: Share::new(now),
             read: 0,
             read_after_end: 0,
@@ -157,6 +168,10 @@ impl Session {
                 Found::Spent if share < IN_A_PASS => return Left::BeyondItsShare,
                 Found::Spent => return Left::More,
                 Found::Nothing if self.release(now, last || self.ended) => {}
+                Found::Nothing if self.ended && !self.has_finished => {
+                    self.has_finished = true;
+                    self.translator.cut_off(now);
+                }
                 Found::Nothing if self.translator.ready.is_empty() => break,
                 Found::Nothing => {}
             }
@@ -164,6 +179,8 @@ impl Session {
         let values = self.figures.take(last || self.ended);
         if values.iter().any(Option::is_some) {
             self.latest = Some((at, values));
+            self.standing.figures(&values);
+            self.is_standing_told = false;
         }
         Left::Nothing
     }
@@ -190,7 +207,25 @@ impl Session {
             let refused = reader.take_refused();
             self.translator.lose(LossReason::RingFull.as_str(), refused);
         }
-        std::mem::take(&mut self.translator.losses)
+        let losses = std::mem::take(&mut self.translator.losses);
+        if !losses.is_empty() {
+            self.standing.lost(&losses);
+            self.is_standing_told = false;
+        }
+        losses
+    }
+
+    /// How the agent stands, if something of that is new.
+    pub(super) fn take_standing(&mut self) -> Option<Standing> {
+        let is_told = std::mem::replace(&mut self.is_standing_told, true);
+        (!is_told).then(|| self.standing.clone())
+    }
+
+    /// Says a word to the agent. The socket of one that reads nothing is full after a while; then it is not said.
+    pub(super) fn tell(&mut self, tell: Tell) {
+        if let Err(error) = (&self.stream).write_all(&[tell.to_byte()]) {
+            tracing::debug!(pid = self.peer.pid, %error, "an agent cannot be told");
+        }
     }
 
     /// The next frame that can be read; what cannot be is counted. Whatever is found uses `units` up: a ring that says
@@ -243,6 +278,10 @@ impl Session {
     }
 
     fn take(&mut self, frame: Frame, now: Now) {
+        if self.words.renames(&frame) {
+            // What is held was said with the old meaning.
+            while self.release(now, true) {}
+        }
         match self.words.learn(&frame) {
             Learned::Nothing => {}
             Learned::Known => {
@@ -255,10 +294,15 @@ impl Session {
             }
             Learned::Full => return self.translator.lose(LossReason::NamesFull.as_str(), 1),
         }
+        if matches!(frame, Frame::Process(_) | Frame::State { .. } | Frame::Cost(_)) {
+            self.standing.take(&frame);
+            self.is_standing_told = false;
+        }
         match &frame {
             Frame::Kernels(kernels) => self.figures.kernels(kernels),
             Frame::Cost(cost) => self.figures.cost(cost),
             Frame::Process(process) => self.process = Some(process.clone()),
+            Frame::Finished => self.has_finished = true,
             _ => {}
         }
         if self.words.knows(&frame) {

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use plimsoll_trace::wire::Tell;
 use plimsoll_trace::{Batch, Event, EventKind, Loss, Record, RunId, Stamp, Traced, Work};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
@@ -47,6 +48,7 @@ pub(super) enum Order {
     Take(UnixStream, Peer),
     Refuse(Peer),
     Bind(AgentId, RunId),
+    Tell(Vec<AgentId>, Tell),
     Tick(Stamp),
     Flush {
         last: bool,
@@ -175,6 +177,7 @@ impl Sessions {
                     Order::Take(stream, peer) => self.meet(stream, peer),
                     Order::Refuse(peer) => self.refuse(peer, &Refused::Stranger { uid: peer.uid }),
                     Order::Bind(agent, run) => self.bind(agent, run),
+                    Order::Tell(agents, tell) => self.tell(&agents, tell),
                     Order::Flush { last, done } => {
                         self.last |= last;
                         self.begin_flush(done);
@@ -279,6 +282,14 @@ impl Sessions {
         }
     }
 
+    fn tell(&mut self, agents: &[AgentId], tell: Tell) {
+        let told = self
+            .sessions
+            .iter_mut()
+            .filter(|session| agents.contains(&session.id));
+        told.for_each(|session| session.tell(tell));
+    }
+
     fn bind(&mut self, agent: AgentId, run: RunId) {
         if let Some(session) = self.sessions.iter_mut().find(|session| session.id == agent) {
             session.run = Some(run);
@@ -291,6 +302,7 @@ impl Sessions {
         let mut batch = Batch::new(at);
         let mut is_empty = true;
         let mut left = Vec::new();
+        let mut standings = Vec::new();
         for session in self.sessions.iter_mut().filter(|session| session.run.is_some()) {
             let room = room.saturating_sub(batch.records.len()).min(MOST_AT_ONCE);
             let rest = session.drain(at, room, self.last, &mut batch.records);
@@ -302,6 +314,7 @@ impl Sessions {
             if let (Some(run), Some(process)) = (session.run, session.process.take()) {
                 (self.deliver)(AgentReport::Introduced { run, process });
             }
+            standings.extend(session.take_standing().map(|standing| (session.id, standing)));
             if rest == Left::Nothing && session.ended {
                 left.push(session.id);
             }
@@ -321,6 +334,9 @@ impl Sessions {
         }
         if !batch.records.is_empty() {
             (self.deliver)(AgentReport::Work(batch));
+        }
+        if !standings.is_empty() {
+            (self.deliver)(AgentReport::Standings(standings));
         }
         self.sessions.retain(|session| !left.contains(&session.id));
         for agent in left {

@@ -34,6 +34,7 @@ pub(super) struct Translator {
     pub(super) losses: Losses,
     state: Option<State>,
     introduced: bool,
+    flush_ms: Option<u32>,
     events: u32,
     account: Account,
     /// What was counted as lost so far, by reason.
@@ -55,6 +56,7 @@ impl Translator {
             losses: Losses::new(),
             state: None,
             introduced: false,
+            flush_ms: None,
             events: 0,
             account,
             lost: Losses::new(),
@@ -109,7 +111,11 @@ impl Translator {
             Frame::Loss { .. } => self.lose(LossReason::Malformed.as_str(), 1),
             Frame::State { state, message } => self.state(state, &message, now),
             Frame::Process(process) => self.introduce(&process, now),
-            Frame::Name { .. } | Frame::Device { .. } | Frame::Clock(_) | Frame::Cost(_) => {}
+            Frame::Name { .. }
+            | Frame::Device { .. }
+            | Frame::Clock(_)
+            | Frame::Cost(_)
+            | Frame::Finished => {}
         }
     }
 
@@ -171,6 +177,7 @@ impl Translator {
         let driver = AllocatorSample {
             allocated_bytes: known(levels.live_bytes),
             segments: known(levels.segments),
+            rounding_bytes: known(levels.rounding_bytes),
             ..AllocatorSample::unknown(Level::Driver, "cupti")
         };
         self.work(now, device.clone(), Work::Allocator(driver));
@@ -193,6 +200,7 @@ impl Translator {
         if std::mem::replace(&mut self.introduced, true) {
             return;
         }
+        self.flush_ms = Some(process.flush_ms);
         let without = if process.cupti.is_none() {
             ", without CUPTI"
         } else {
@@ -219,6 +227,23 @@ impl Translator {
         self.event(
             now,
             Event::new(EventKind::AgentAttached, message).with_detail(detail),
+        );
+    }
+
+    /// The ring ends without the agent's last word.
+    pub(super) fn cut_off(&mut self, now: Now) {
+        self.lose(LossReason::Unfinished.as_str(), 1);
+        let due = self
+            .flush_ms
+            .map_or_else(String::new, |ms| format!(" (one was due every {ms} ms)"));
+        let text = format!(
+            "the agent in process {} ended without a last word, as after a kill: what ran since its last flush{due} is missing",
+            self.pid
+        );
+        let detail = json!({ "pid": self.pid, "state": "unfinished", "flush_ms": self.flush_ms });
+        self.event(
+            now,
+            Event::new(EventKind::AgentDegraded, text).with_detail(detail),
         );
     }
 
@@ -305,6 +330,7 @@ fn copy_window(stats: CopyStats, start_ns: i64, end_ns: i64) -> Option<CopyWindo
     })
 }
 
-fn cut(text: &str) -> String {
+/// What is made to be read is short.
+pub(super) fn cut(text: &str) -> String {
     text.chars().take(MOST_TEXT).collect()
 }

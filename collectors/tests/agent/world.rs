@@ -270,6 +270,7 @@ impl FakeAgent {
             local_rank: None,
             visible_devices: "0".into(),
             exe: "/usr/bin/fake".into(),
+            budget_ppm: Some(10_000),
         })));
         assert!(self.tell(&clock_now()));
         assert!(self.tell(&Frame::Device {

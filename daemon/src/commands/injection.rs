@@ -37,6 +37,23 @@ pub(in crate::commands) fn variables(
     Ok(variables)
 }
 
+/// What makes a service's process load the agent: what to write where, and then to do. Plimsoll writes it nowhere: a unit is
+/// its owner's. Or why there is no agent.
+pub(in crate::commands) fn drop_in(engine: &str, unit: &str, socket: &Path) -> Result<String, String> {
+    let agent = agent()?;
+    let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
+    Ok(format!(
+        "To trace {engine}, put this into /etc/systemd/system/{unit}.d/plimsoll.conf:\n\
+         [Service]\n\
+         Environment={INJECTION}={}\n\
+         Environment=PLIMSOLL_SOCKET={}\n\
+         Environment=PLIMSOLL_TRACE=graph\n\
+         Then: systemctl daemon-reload && systemctl restart {unit}\n",
+        agent.display(),
+        socket.display()
+    ))
+}
+
 /// Somebody else's library in the place that the agent takes: the agent loads it in its turn. "none" is how PyTorch's
 /// profiler is told that there is to be none.
 fn foreign(present: Option<OsString>, agent: &Path) -> Option<OsString> {

@@ -1,12 +1,17 @@
 //! One module a command, or a family of commands. Each reads its arguments, asks the crate that knows, and prints.
 
+mod agents;
 mod check;
 mod control;
 mod demo;
+mod init;
 mod injection;
 mod manual;
 mod query;
 mod run;
+mod trace;
+
+pub(crate) use init::PROFILES;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -32,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         } => daemon(config.config, die_with_parent),
         Command::Run(run) => run::run(run),
         Command::Check { config, json } => check::run(config.config.as_deref(), json),
+        Command::Init { profile, output } => init::init(&profile, output.as_deref()),
         Command::ProbeCupti => check::probe(),
         Command::Status { source, json } => control::status(&source, json),
         Command::Why {
@@ -42,7 +48,16 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Pause { source } => control::pause(&source),
         Command::Resume { rule, source } => control::resume(rule, &source),
         Command::Runs { source, json } => query::runs(&source, json),
-        Command::Show { run, source, json } => query::show(&run.run, &source, json),
+        Command::Show {
+            run,
+            allocator: true,
+            source,
+            json,
+        } => query::allocators(&run.run, &source, json),
+        Command::Show {
+            run, source, json, ..
+        } => query::show(&run.run, &source, json),
+        Command::Trace(arguments) => trace::trace(&arguments),
         Command::Kernels {
             run,
             limit,

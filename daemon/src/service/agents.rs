@@ -4,16 +4,18 @@
 //! process belongs to the run of its nearest ancestor that has one. When none turns up, it was started elsewhere with the
 //! agent in its environment, and gets a run of its own.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
-use plimsoll_collectors::{AgentId, AgentReport, Arrival, Lookout, ProcessId, ProcessTable};
+use plimsoll_collectors::{AgentId, AgentReport, Arrival, Lookout, ProcessId, ProcessTable, Standing};
 use plimsoll_trace::{Record, RunId, RunStart, Stamp, TraceTier};
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::pipeline::{Command, Pipeline, host_name};
-use super::runs::watch_name;
+use super::runs::{Runs, watch_name};
+use super::tell;
 
 /// How long a run may take to turn up: engines are looked for once a second.
 const WAIT: Duration = Duration::from_secs(3);
@@ -31,6 +33,8 @@ const FLUSH: Duration = Duration::from_secs(10);
 pub(super) struct Attached {
     waiting: Vec<(Stamp, Arrival)>,
     bound: HashMap<AgentId, RunId>,
+    /// How those stand that are bound, as far as they have said so.
+    standings: HashMap<AgentId, Standing>,
     /// Runs of programs that were started elsewhere.
     own: HashMap<RunId, Own>,
     /// Commands that ended a moment ago.
@@ -76,6 +80,35 @@ impl Attached {
         self.ended.push_back((now, pid, run));
     }
 
+    /// How an agent stands; nothing of one that is not connected.
+    pub(super) fn standing(&self, agent: AgentId) -> Option<&Standing> {
+        self.standings.get(&agent)
+    }
+
+    /// The agents of a run, in the order in which they connected.
+    pub(super) fn of_run(&self, run: RunId) -> Vec<(AgentId, Standing)> {
+        let of_run = self.bound.iter().filter(|(_, of)| **of == run);
+        let mut agents: Vec<(AgentId, Standing)> = of_run
+            .map(|(agent, _)| (*agent, self.standing(*agent).cloned().unwrap_or_default()))
+            .collect();
+        agents.sort_by_key(|(agent, _)| *agent);
+        agents
+    }
+
+    /// Every agent that is bound, by run, for `plimsoll status`.
+    pub(super) fn show(&self, runs: &Runs) -> Vec<Value> {
+        let ids: BTreeSet<RunId> = self.bound.values().copied().collect();
+        let of_run = |run: RunId| {
+            self.of_run(run).into_iter().map(move |(_, standing)| {
+                let mut shown = tell::show(&standing);
+                shown["run"] = run.0.into();
+                shown["name"] = runs.name(run).into();
+                shown
+            })
+        };
+        ids.into_iter().flat_map(of_run).collect()
+    }
+
     /// The command of this process that ended a moment ago, if whoever asks was there before its end.
     fn ended_run(&self, pid: u32, began: Stamp) -> Option<RunId> {
         let mut newest = self.ended.iter().rev();
@@ -95,6 +128,10 @@ impl Pipeline {
             AgentReport::Introduced { run, process } => {
                 let records = self.runs.traced(run, process.tier);
                 self.store(records.into_iter().collect());
+            }
+            AgentReport::Standings(standings) => {
+                self.attached.standings.extend(standings);
+                self.look_at_told();
             }
             AgentReport::Work(mut batch) => {
                 for record in &mut batch.records {
@@ -239,9 +276,11 @@ impl Pipeline {
     }
 
     fn agent_left(&mut self, agent: AgentId) {
+        self.attached.standings.remove(&agent);
         let Some(run) = self.attached.bound.remove(&agent) else {
             return;
         };
+        self.look_at_told();
         let others = self.attached.bound.values().any(|other| *other == run);
         if others || self.is_stopping() {
             return;

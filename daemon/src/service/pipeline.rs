@@ -18,8 +18,10 @@ use super::allocator::Heard;
 use super::control::Control;
 use super::remember::remembering;
 use super::runs::{Runs, watch_name};
+use super::snapshot::Snapshots;
 use super::socket::Door;
 use super::status::Status;
+use super::tell::Told;
 use super::watch::Watch;
 use super::{Sources, watches};
 use crate::config::Config;
@@ -48,6 +50,10 @@ pub(crate) enum Event {
     Agents(AgentReport, oneshot::Sender<()>),
     /// Somebody asks something.
     Control(Control),
+    /// Who was asked to measure allocators has had time enough.
+    SnapshotDue(u64),
+    /// Agents that were told something have had time enough.
+    ToldDue(u64),
     /// A command of `plimsoll run` ended, and what its agents told before that is taken in.
     CommandEnded(Ended),
     /// SIGHUP: read the configuration again.
@@ -102,6 +108,8 @@ pub(crate) struct Pipeline {
     pub(super) door: Door,
     /// When each allocator last reported.
     pub(super) heard: Heard,
+    pub(super) snapshots: Snapshots,
+    pub(super) told: Told,
     watch: Option<Watch>,
 }
 
@@ -154,6 +162,8 @@ impl Pipeline {
             attached: Attached::default(),
             door,
             heard: Heard::new(),
+            snapshots: Snapshots::default(),
+            told: Told::default(),
             watch: None,
         };
         pipeline.live.set_interval(pipeline.config.sampling.interval.0);
@@ -212,6 +222,8 @@ impl Pipeline {
                 self.take_report_of_agents(report);
                 drop(taken);
             }
+            Event::ToldDue(number) => self.told_due(number),
+            Event::SnapshotDue(number) => self.snapshot_due(number),
             Event::CommandEnded(ended) => self.take_end(ended),
             Event::Control(Control::Call(call)) => self.answer(call),
             Event::Control(Control::Closed(connection)) => self.hung_up(connection),

@@ -22,6 +22,7 @@ impl Frame {
                 to.maybe(process.local_rank.map(u64::from));
                 to.text(process.visible_devices.as_bytes());
                 to.text(process.exe.as_bytes());
+                to.maybe(process.budget_ppm.map(u64::from));
                 1
             }
             Self::Name { id, name } => {
@@ -110,6 +111,7 @@ impl Frame {
                 to.text(message.as_bytes());
                 12
             }
+            Self::Finished => 13,
         }
     }
 
@@ -131,6 +133,12 @@ impl Frame {
                 local_rank: maybe_small(from)?,
                 visible_devices: lossy(from)?,
                 exe: lossy(from)?,
+                // Agents of the first days end here.
+                budget_ppm: if from.0.is_empty() {
+                    None
+                } else {
+                    maybe_small(from)?
+                },
             }),
             2 => Self::Name {
                 id: from.small()?,
@@ -240,6 +248,7 @@ impl Frame {
                 state: word(from)?,
                 message: lossy(from)?,
             },
+            13 => Self::Finished,
             _ => return Ok(None),
         }))
     }

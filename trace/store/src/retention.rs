@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 pub(crate) struct Keep {
     /// Samples of devices, processes and allocators, windows and spans of kernels, allocations: many a second.
     pub(crate) raw: Duration,
-    /// Samples of the host and of engines, which come once a second at most.
+    /// Samples of the host and of engines, which come once a second at most, and kernels by the minute.
     pub(crate) seconds: Duration,
     /// Events, losses, and settled decisions with the files they changed. Runs are kept for ever.
     pub(crate) history: Duration,
@@ -49,12 +49,14 @@ const MANY_A_SECOND: Kind = Kind {
         "DELETE FROM _allocator_raw WHERE at_ns < ?",
     ],
 };
-const ONE_A_SECOND: Kind = Kind {
+const ONE_A_SECOND_AT_MOST: Kind = Kind {
     oldest: "SELECT min(at_ns) FROM (
-                 SELECT min(at_ns) AS at_ns FROM _host_raw UNION ALL SELECT min(at_ns) FROM _engine_raw)",
+                 SELECT min(at_ns) AS at_ns FROM _host_raw UNION ALL SELECT min(at_ns) FROM _engine_raw
+                 UNION ALL SELECT min(start_ns) FROM _kernel_minute)",
     delete: &[
         "DELETE FROM _host_raw WHERE at_ns < ?",
         "DELETE FROM _engine_raw WHERE at_ns < ?",
+        "DELETE FROM _kernel_minute WHERE start_ns < ?",
     ],
 };
 
@@ -94,7 +96,7 @@ pub(crate) async fn prune(
     keep: &Keep,
 ) -> Result<bool, sqlx::Error> {
     let more = MANY_A_SECOND.prune(connection, before(now_ns, keep.raw)).await?
-        | ONE_A_SECOND
+        | ONE_A_SECOND_AT_MOST
             .prune(connection, before(now_ns, keep.seconds))
             .await?;
     prune_history(connection, before(now_ns, keep.history)).await?;
@@ -156,14 +158,14 @@ pub(crate) async fn trim(
     let many = MANY_A_SECOND.oldest(connection).await?;
     let Some(oldest_ns) = many
         .into_iter()
-        .chain(ONE_A_SECOND.oldest(connection).await?)
+        .chain(ONE_A_SECOND_AT_MOST.oldest(connection).await?)
         .min()
     else {
         return Ok(Trim::Done);
     };
     let until_ns = oldest_ns.saturating_add(STEP_NS);
-    let rows =
-        MANY_A_SECOND.delete(connection, until_ns).await? + ONE_A_SECOND.delete(connection, until_ns).await?;
+    let rows = MANY_A_SECOND.delete(connection, until_ns).await?
+        + ONE_A_SECOND_AT_MOST.delete(connection, until_ns).await?;
     Ok(Trim::Deleted(Trimmed { rows, until_ns }))
 }
 

@@ -325,6 +325,7 @@ async fn traced_work_is_forgotten_piece_by_piece_and_its_totals_stay() {
         "_copy_window (start_ns, run_id, device_id, direction, pid, end_ns, count, bytes, total_ns)",
         "_allocation (at_ns, device_id, pid, operation, kind, address)",
         "_allocator_raw (at_ns, pid, device_id, level, source)",
+        "_kernel_minute (start_ns, kernel_id, pid, first_ns, end_ns, count, total_ns, min_ns, max_ns)",
     ] {
         let values = ", 1".repeat(table.matches(',').count());
         for second in [1, 2_000] {

@@ -55,11 +55,11 @@ fn configuration(named: Option<&Path>, found: &mut Vec<Finding>) -> Result<Confi
             let what = config.file.as_ref().map_or_else(
                 || "no configuration file; the defaults hold".to_owned(),
                 |file| {
-                    format!(
-                        "{} is valid, with {} engines",
-                        file.display(),
-                        config.engines.len()
-                    )
+                    let engines = match config.engines.len() {
+                        1 => "1 engine".to_owned(),
+                        count => format!("{count} engines"),
+                    };
+                    format!("{} is valid, with {engines}", file.display())
                 },
             );
             found.push(Finding::ok("configuration", what));
@@ -138,11 +138,9 @@ fn agent_findings(config: &Config) -> Vec<Finding> {
     vec![agent, daemon]
 }
 
-/// What makes a service's process load the agent. Plimsoll writes it nowhere: a unit is its owner's.
+/// What makes the engines' services load the agent.
 fn drop_in(config: &Config) -> Option<String> {
-    let agent = injection::agent().ok()?;
     let socket = socket_path(&config.store_path());
-    let socket = std::path::absolute(&socket).unwrap_or(socket);
     let units = config
         .engines
         .iter()
@@ -150,18 +148,9 @@ fn drop_in(config: &Config) -> Option<String> {
             Some(Match::Unit(unit)) => Some((engine.spec.name.as_str(), unit)),
             _ => None,
         });
-    let text = |(engine, unit): (&str, &String)| {
-        format!(
-            "\nTo trace {engine}, put this into /etc/systemd/system/{unit}.d/plimsoll.conf, then run \
-             `systemctl daemon-reload` and restart {unit}:\n\
-             [Service]\n\
-             Environment=CUDA_INJECTION64_PATH={}\n\
-             Environment=PLIMSOLL_SOCKET={}\n\
-             Environment=PLIMSOLL_TRACE=graph\n",
-            agent.display(),
-            socket.display()
-        )
-    };
-    let texts: Vec<String> = units.map(text).collect();
+    let texts: Vec<String> = units
+        .filter_map(|(engine, unit)| injection::drop_in(engine, unit, &socket).ok())
+        .map(|text| format!("\n{text}"))
+        .collect();
     (!texts.is_empty()).then(|| texts.concat())
 }

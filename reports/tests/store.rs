@@ -592,7 +592,9 @@ async fn kernels_by_gpu_time_with_cost_and_losses() {
             agent_signal("agent.cost_ratio", 0.002),
             agent_signal("agent.duty_ratio", 1.0),
             agent_signal("agent.device_bytes", 1e7),
-            Record::Loss(Loss::new("agent", "dropped_by_cupti", 12)),
+            Record::Loss(Loss::new("agent", "dropped_by_cupti", 11).in_run(Some(RunId(1)))),
+            Record::Loss(Loss::new("agent", "dropped_by_cupti", 1)),
+            Record::Loss(Loss::new("agent", "ring_full", 5).in_run(Some(RunId(2)))),
             Record::Loss(Loss::new("nvml", "device_hung", 1)),
         ],
     )
@@ -610,5 +612,20 @@ async fn kernels_by_gpu_time_with_cost_and_losses() {
     assert!(narrow.contains("2 of them are"), "{narrow}");
     let none = kernels::load(&reader, 2, None, NOW_NS).await.unwrap();
     insta::assert_snapshot!("kernels-none", kernels::text(&none, 100));
+    let shown = plimsoll_reports::show::load(&reader, 2, NOW_NS).await.unwrap();
+    let losses: Vec<(String, i64)> = shown
+        .losses
+        .into_iter()
+        .map(|lost| (lost.reason, lost.count))
+        .collect();
+    // What the other run lost is not this one's; what was nobody's may be.
+    assert_eq!(
+        losses,
+        [
+            ("dropped_by_cupti".to_owned(), 1),
+            ("ring_full".to_owned(), 5),
+            ("device_hung".to_owned(), 1)
+        ]
+    );
     store.close().await.unwrap();
 }

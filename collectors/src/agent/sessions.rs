@@ -21,7 +21,6 @@ use super::memory::Memory;
 use super::peer::{Peer, has_place, lineage};
 use super::refused::Refused;
 use super::session::{Left, Session};
-use super::translate::Losses;
 use super::{AgentId, AgentReport, Arrival, DeliverAgents, Room};
 use crate::proc;
 use crate::processes::{Lookout, ProcessId};
@@ -119,7 +118,8 @@ pub(super) struct Sessions {
     sessions: Vec<Session>,
     last_id: u64,
     own_uid: u32,
-    losses: Losses,
+    /// By run and reason.
+    losses: BTreeMap<(Option<RunId>, &'static str), u64>,
     losses_told: Option<Stamp>,
     events: Vec<Event>,
     refusal_told: Option<Stamp>,
@@ -153,7 +153,7 @@ impl Sessions {
             sessions: Vec::new(),
             last_id: 0,
             own_uid: rustix::process::geteuid().as_raw(),
-            losses: Losses::new(),
+            losses: BTreeMap::new(),
             events: Vec::new(),
             refusal_told: None,
             signals: SIGNALS.map(Arc::from),
@@ -241,7 +241,7 @@ impl Sessions {
 
     /// Each refusal is counted; one a minute is told at length, because whoever knocks may do so for ever.
     fn refuse(&mut self, peer: Peer, why: &Refused) {
-        *self.losses.entry("refused").or_default() += 1;
+        *self.losses.entry((None, "refused")).or_default() += 1;
         let now = Stamp::now();
         if self.refusal_told.is_some_and(|told| now.since(told) < TELL_EVERY) {
             return;
@@ -308,7 +308,7 @@ impl Sessions {
             let rest = session.drain(at, room, self.last, &mut batch.records);
             is_empty &= rest != Left::More;
             for (reason, count) in session.take_losses() {
-                let sum = self.losses.entry(reason).or_default();
+                let sum = self.losses.entry((session.run, reason)).or_default();
                 *sum = sum.saturating_add(count);
             }
             if let (Some(run), Some(process)) = (session.run, session.process.take()) {
@@ -351,10 +351,9 @@ impl Sessions {
             return;
         }
         self.losses_told = Some(batch.at);
-        for (reason, count) in std::mem::take(&mut self.losses) {
-            batch
-                .records
-                .push(Record::Loss(Loss::new("agent", reason, count)));
+        for ((run, reason), count) in std::mem::take(&mut self.losses) {
+            let loss = Loss::new("agent", reason, count).in_run(run);
+            batch.records.push(Record::Loss(loss));
         }
     }
 

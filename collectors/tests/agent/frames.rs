@@ -86,6 +86,8 @@ fn everything_that_is_told_becomes_a_record() {
     world.flush();
     assert_eq!(world.total("_Z3foov"), (10, 10_000_000));
     assert_eq!(world.lost("dropped_by_cupti"), 12);
+    let of_run = |record: &Record| matches!(record, Record::Loss(loss) if loss.run == Some(RunId(7)));
+    assert!(world.records().iter().any(of_run), "a loss is its run's");
     let works = works(&world);
     assert!(
         works

@@ -150,7 +150,7 @@ async fn history_is_kept_longer_and_the_unsettled_always() {
             "INSERT INTO _decision VALUES ({id}, NULL, 'e', 'r', {at_ns}, 'act', 'apply', '{outcome}', 's', 1, 1, '', NULL);
              INSERT INTO _config_change VALUES ({id}, {id}, 'p', {at_ns}, '', '', '', 'kept');
              INSERT INTO _event VALUES ({id}, NULL, NULL, {at_ns}, 'xid', '', NULL);
-             INSERT INTO _loss VALUES ({id}, 's', 'r', {at_ns}, 1)"
+             INSERT INTO _loss VALUES ({id}, 's', 'r', {at_ns}, 1, NULL)"
         ))
         .await;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use plimsoll_trace::wire::ring::{Next, Reader};
 use plimsoll_trace::wire::{Frame, LossReason, Malformed, Process, Tell};
-use plimsoll_trace::{Record, RunId, Stamp};
+use plimsoll_trace::{DeviceId, Record, RunId, Stamp};
 
 use super::AgentId;
 use super::dictionary::{Dictionary, Learned, items};
@@ -59,6 +59,8 @@ pub(super) struct Session {
     figures: Figures,
     /// The newest figures, and when.
     pub(super) latest: Option<(Stamp, Values)>,
+    /// With them, for which share of the time each device was busy.
+    pub(super) busy: Vec<(Option<DeviceId>, f64)>,
     /// The agent's last word was read.
     has_finished: bool,
     share: Share,
@@ -124,6 +126,7 @@ impl Session {
             translator: Translator::new(peer.pid.unwrap_or(0), account),
             figures: Figures::default(),
             latest: None,
+            busy: Vec::new(),
             has_finished: false,
             share: Share::new(now),
             read: 0,
@@ -179,6 +182,8 @@ impl Session {
         let values = self.figures.take(last || self.ended);
         if values.iter().any(Option::is_some) {
             self.latest = Some((at, values));
+            let named = |(index, share): &(u32, f64)| (self.words.device(*index), *share);
+            self.busy = self.figures.busy_ratios().iter().map(named).collect();
             self.standing.figures(&values);
             self.is_standing_told = false;
         }

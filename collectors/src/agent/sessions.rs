@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plimsoll_trace::wire::Tell;
-use plimsoll_trace::{Batch, Event, EventKind, Loss, Record, RunId, Stamp, Traced, Work};
+use plimsoll_trace::{Batch, DeviceId, Event, EventKind, Loss, Record, RunId, Stamp, Traced, Work};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use serde_json::json;
 
-use super::figures::{self, SIGNALS, Values};
+use super::figures::{self, BUSY_RATIO, SIGNALS, Values};
 use super::greeting::Greeting;
 use super::holding::Pool;
 use super::memory::Memory;
@@ -383,6 +383,7 @@ impl Sessions {
     /// The figures of each run of which an agent told something new.
     fn add_signals(&self, at: Stamp, batch: &mut Batch) {
         let mut runs: BTreeMap<RunId, (u32, Vec<Values>, bool)> = BTreeMap::new();
+        let mut busy: BTreeMap<RunId, Vec<(Option<DeviceId>, f64)>> = BTreeMap::new();
         for session in &self.sessions {
             if let (Some(run), Some((then, values))) = (session.run, session.latest)
                 && at.since(then) <= FRESH
@@ -391,6 +392,7 @@ impl Sessions {
                     .entry(run)
                     .or_insert_with(|| (session.peer.pid.unwrap_or(0), Vec::new(), false));
                 all.push(values);
+                busy.entry(run).or_default().extend(session.busy.iter().cloned());
                 *is_new |= then == at;
             }
         }
@@ -398,7 +400,8 @@ impl Sessions {
             if !is_new {
                 continue;
             }
-            let values = figures::merged(all.into_iter());
+            let mut values = figures::merged(all.into_iter());
+            values[BUSY_RATIO] = figures::busiest(busy.remove(&run).into_iter().flatten());
             for (signal, value) in self.signals.iter().zip(values) {
                 if let Some(value) = value {
                     batch.records.push(Record::Traced(Traced {

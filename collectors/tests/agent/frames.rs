@@ -154,6 +154,22 @@ fn everything_that_is_told_becomes_a_record() {
 }
 
 #[test]
+fn processes_of_one_run_share_a_device_s_time() {
+    let world = World::new();
+    let mut agents = [world.agent(7), world.agent(7)];
+    for (agent, each_ns) in agents.iter_mut().zip([250_000_000, 500_000_000]) {
+        agent.introduce(&["k"]);
+        agent.tell(&kernels(0, 1, each_ns));
+    }
+    world.flush();
+    let busy = |traced: Traced| match traced.work {
+        Work::Signal { signal, value } if &*signal == "kernel.busy_ratio" => Some(value),
+        _ => None,
+    };
+    assert_eq!(works(&world).into_iter().filter_map(busy).next_back(), Some(0.75));
+}
+
+#[test]
 fn nothing_is_read_before_the_run_is_known() {
     let mut world = World::new();
     let mut agent = crate::world::FakeAgent::connect(&world.desk());

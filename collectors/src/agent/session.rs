@@ -156,7 +156,8 @@ impl Session {
             return Left::Nothing;
         };
         let now = Now { at, run };
-        let share = self.share.left(at);
+        // What one that has ended left behind is no more than a ring, and nobody would read it later.
+        let share = if self.ended { u64::MAX } else { self.share.left(at) };
         let mut units = share.min(IN_A_PASS);
         loop {
             let fits = self.translator.ready.len().min(room);

@@ -232,20 +232,19 @@ fn there_are_only_so_many_agents() {
     world.arrived(257);
 }
 
-/// A large ring of frames that say nothing, all of it waiting: 4 million of them.
-fn endless(world: &World, run: i64) -> (UnixStream, Ring) {
-    const WORDS: usize = 4 << 20;
-    let ring = Ring::new((HEADER_WORDS + WORDS) * 8, SealFlags::SHRINK | SealFlags::GROW);
+/// A ring of so many frames that say nothing, all of it waiting.
+fn full_of_nothing(world: &World, frames: usize) -> (UnixStream, Ring) {
+    let ring = Ring::new((HEADER_WORDS + frames) * 8, SealFlags::SHRINK | SealFlags::GROW);
     Writer::create(ring.words).unwrap();
     // Kernels without a byte of them.
     ring.words[HEADER_WORDS..]
         .iter()
         .for_each(|word| word.store(5 << 32, Ordering::Relaxed));
-    ring.words[8].store(WORDS as u64, Ordering::Relaxed);
+    ring.words[8].store(frames as u64, Ordering::Relaxed);
     let stream = connection(&world.desk());
     send(&stream, &ring.hello().to_bytes(), &[ring.descriptor.as_fd()]);
     let id = *world.arrived(2).last().unwrap();
-    world.desk().bind(id, plimsoll_trace::RunId(run));
+    world.desk().bind(id, plimsoll_trace::RunId(2));
     (stream, ring)
 }
 
@@ -254,7 +253,7 @@ fn a_ring_that_never_ends_holds_up_neither_others_nor_the_end() {
     let world = World::new();
     let mut good = world.agent(1);
     good.introduce(&["k"]);
-    let (_stream, ring) = endless(&world, 2);
+    let (_stream, ring) = full_of_nothing(&world, 4 << 20);
     let (words, is_over) = (ring.words, Arc::new(AtomicBool::new(false)));
     let refills = std::thread::spawn({
         let is_over = Arc::clone(&is_over);
@@ -282,7 +281,7 @@ fn what_is_beyond_an_agent_s_share_stays_in_its_ring() {
     let mut good = world.agent(1);
     good.introduce(&["k"]);
     let began = Instant::now();
-    let (_stream, _ring) = endless(&world, 2);
+    let (stream, _ring) = full_of_nothing(&world, 1 << 20);
     world.flush();
     good.tell(&kernels(0, 4, 5));
     world.flush();
@@ -290,6 +289,13 @@ fn what_is_beyond_an_agent_s_share_stays_in_its_ring() {
     let most = 600_000 + 30_000 * (began.elapsed().as_secs() + 1);
     let read = world.lost("malformed");
     assert!((100_000..most).contains(&read), "{read} of at most {most}");
+    // What it leaves behind is not lost.
+    drop(stream);
+    world.wait("its end", |reports| {
+        let left = |report: &_| matches!(report, plimsoll_collectors::AgentReport::Left(_));
+        reports.iter().any(left).then_some(())
+    });
+    assert_eq!(world.lost("malformed"), 1 << 20);
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn why_kernels_cannot_be_timed_is_told_and_is_no_problem() {
         (
             "PLIMSOLL_SIM_CUPTI_FAULT",
             "crash-on-version",
-            "ends the process that uses it",
+            "failed in a process of its own",
         ),
         (
             "PLIMSOLL_SIM_CUPTI_FAULT",

@@ -10,7 +10,6 @@ use std::time::Duration;
 use plimsoll_collectors::{Driver, Match, look};
 use serde_json::json;
 
-pub(super) use cupti::probe;
 pub(super) use findings::{Finding, Grade};
 
 use super::{Outcome, injection, print, print_json};

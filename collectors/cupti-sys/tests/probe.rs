@@ -136,7 +136,7 @@ fn a_copy_that_is_newer_than_the_driver_is_passed_over_if_another_is_there() {
             let told = found.clone().filter(|line| line.starts_with(word));
             told.map(str::to_owned).collect::<Vec<String>>()
         };
-        assert_eq!(found.clone().last(), Some("the end"), "{text}");
+        assert_eq!(found.clone().next_back(), Some("the end"), "{text}");
         (
             told("Loaded"),
             told("PassedOver"),

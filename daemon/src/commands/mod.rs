@@ -2,8 +2,10 @@
 
 mod agents;
 mod check;
+mod child;
 mod control;
 mod demo;
+mod drop_in;
 mod init;
 mod injection;
 mod manual;

@@ -1,16 +1,16 @@
 //! CUPTI tried out in a child process, because releases of it crash where there is no driver. The child tells each thing
 //! before it tries the next, so that one that dies has said how far it came.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use cupti_sys::Finding;
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
-use super::Outcome;
+use super::injection::INJECTION;
+use super::{Outcome, child};
 
 /// The variable that names a CUPTI, here and for the agent.
 const NAMED: &str = "PLIMSOLL_CUPTI_LIBRARY";
@@ -63,29 +63,13 @@ pub(in crate::commands) struct Told {
 impl Told {
     /// Starts the child and waits for its end, for so long at most. Blocks.
     pub(in crate::commands) fn by_child(patience: Duration) -> std::io::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        command
             .arg("probe-cupti")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             // It is CUPTI that is tried, not another tool's library or our own agent.
-            .env_remove("CUDA_INJECTION64_PATH")
-            .spawn()?;
-        let stdout = child.stdout.take();
-        let (closed, is_closed) = mpsc::channel::<()>();
-        let reader = std::thread::spawn(move || {
-            let mut lines = Vec::new();
-            let read = stdout.map(|stdout| stdout.take(1 << 20).read_to_end(&mut lines));
-            drop((read, closed));
-            String::from_utf8_lossy(&lines).into_owned()
-        });
-        let is_late = is_closed.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout);
-        let ending = ending(&mut child, is_late.then_some(patience));
-        let lines = reader.join().unwrap_or_default();
-        Ok(Self {
-            lines,
-            ending: ending?,
-        })
+            .env_remove(INJECTION);
+        let (lines, ending) = child::answer(&mut command, patience)?;
+        Ok(Self { lines, ending })
     }
 
     /// The rest of the last line that begins with this word.
@@ -103,16 +87,4 @@ impl Told {
             "{path} failed in a process of its own ({ending}) at: {call}"
         ))
     }
-}
-
-/// How it ended, unless well; one that is late is ended here.
-fn ending(child: &mut Child, late: Option<Duration>) -> std::io::Result<Option<String>> {
-    if late.is_some() {
-        child.kill()?;
-    }
-    let status = child.wait()?;
-    Ok(match late {
-        Some(patience) => Some(format!("no answer within {} s", patience.as_secs())),
-        None => (!status.success()).then(|| status.to_string()),
-    })
 }

@@ -217,7 +217,7 @@ impl Translator {
             "pid": self.pid,
             "inner_pid": process.pid,
             "tier": process.tier,
-            "cupti": process.cupti,
+            "cupti": process.cupti.filter(|version| *version > 0),
             "flush_ms": process.flush_ms,
             "rank": process.rank,
             "local_rank": process.local_rank,

@@ -177,6 +177,38 @@ fn every_layout_of_cupti_gives_the_same_counts() {
 }
 
 #[test]
+fn thousands_of_names_are_counted_each_by_itself() {
+    let world = prepared();
+    let arguments = ["--names", "4500", "--launches", "9000", "--threads", "2"];
+    let account = account(&world.traced(&arguments).output().unwrap());
+    assert_eq!(account.kernels.len(), 4_500);
+    // Not as a whole: nobody reads thousands of names.
+    let (found, expected) = (world.kernels(), by_name(&account));
+    for (name, sums) in &expected {
+        assert_eq!(found.get(name), Some(sums), "{name}");
+    }
+    assert_eq!(found.len(), expected.len());
+    world.nothing_lost();
+}
+
+#[test]
+fn what_an_end_does_not_wait_for_is_said() {
+    let world = prepared();
+    let mut run = world.traced(&["--launches", "30000", "--threads", "2"]);
+    run.env("PLIMSOLL_EXIT", "0s").env("PLIMSOLL_FLUSH", "60s");
+    let account = account(&run.output().unwrap());
+    let counted: u64 = world.kernels().values().map(|(count, _)| count).sum();
+    // The end may come before the agent can count what is left; then that is what is said.
+    let (cut_off, unfinished) = (world.lost("cut_off"), world.lost("unfinished"));
+    assert!(
+        counted + cut_off >= account.launches || unfinished == 1,
+        "{counted} and {cut_off} of {}",
+        account.launches
+    );
+    assert!(cut_off > 0 || unfinished == 1);
+}
+
+#[test]
 fn whole_graphs_are_counted() {
     let world = prepared();
     let account = account(
@@ -353,6 +385,7 @@ fn what_was_flushed_before_a_sigkill_is_stored() {
         (least..=14_000).contains(&counted),
         "{counted} of 14000, of which {least} were flushed"
     );
+    assert_eq!(world.lost("unfinished"), 1, "what is missing is said");
     let run = &world.sql("SELECT * FROM runs")[0];
     assert_eq!(run["outcome"], "killed");
 }

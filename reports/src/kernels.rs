@@ -323,6 +323,13 @@ fn below(kernels: &Kernels) -> String {
         }
     } else {
         out += &wrapped(&format!("Tracing {}.", told.join(", ")), 0);
+        if may_exceed_its_budget(&kernels.run, cost) {
+            out += &wrapped(
+                "A run begins with what its budget allows in ten seconds, so that a short one is recorded whole: it may \
+                 cost more than its budget.",
+                0,
+            );
+        }
     }
     let lost = |loss: &Lost| format!("{} ({})", loss.count, loss.reason.replace('_', " "));
     let lost: Vec<String> = kernels.losses.iter().map(lost).collect();
@@ -332,6 +339,17 @@ fn below(kernels: &Kernels) -> String {
         out += "Nothing was lost.\n";
     }
     out
+}
+
+/// Whether a run was so short, and its cost so high, that what its agents began with explains it. How high the budget was
+/// is not stored; it is 1 % where nobody says otherwise.
+fn may_exceed_its_budget(run: &Run, cost: &Cost) -> bool {
+    const SHORT_NS: i64 = 60_000_000_000;
+    const USUAL_BUDGET: f64 = 0.01;
+    let is_short = run
+        .ended_ns
+        .is_some_and(|ended| ended.saturating_sub(run.started_ns) < SHORT_NS);
+    is_short && cost.max_ratio.is_some_and(|max| max > USUAL_BUDGET)
 }
 
 /// A small share, with three figures.
@@ -387,6 +405,34 @@ fn cut(name: &str, room: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_short_run_may_cost_more_than_its_budget() {
+        let run = |ended_ns| Run {
+            id: 1,
+            name: "job".to_owned(),
+            engine: None,
+            host: "host".to_owned(),
+            pid: None,
+            command: None,
+            started_ns: 0,
+            ended_ns,
+            exit_code: None,
+            outcome: "ok".to_owned(),
+            peak_used_bytes: None,
+            trace_tier: "graph".to_owned(),
+        };
+        let cost = |max_ratio| Cost {
+            max_ratio,
+            ..Cost::default()
+        };
+        let (second, hour) = (Some(1_000_000_000), Some(3_600_000_000_000));
+        assert!(may_exceed_its_budget(&run(second), &cost(Some(0.03))));
+        assert!(!may_exceed_its_budget(&run(second), &cost(Some(0.004))));
+        assert!(!may_exceed_its_budget(&run(hour), &cost(Some(0.03))));
+        assert!(!may_exceed_its_budget(&run(None), &cost(Some(0.03))));
+        assert!(!may_exceed_its_budget(&run(second), &cost(None)));
+    }
 
     #[test]
     fn figures_for_people() {

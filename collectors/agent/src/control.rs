@@ -48,6 +48,7 @@ impl Desired {
                 kind::CONCURRENT_KERNEL,
                 kind::MEMCPY,
                 kind::MEMCPY2,
+                kind::MEMSET,
                 kind::OVERHEAD,
             ]);
         }
@@ -66,6 +67,8 @@ pub(crate) struct Control {
     is_registered: bool,
     subscriber: Option<Subscriber>,
     not_subscribed: Option<Answer>,
+    /// Nobody had the subscription at the start, and the agent does not want it.
+    was_free: bool,
     observes_memory: bool,
     observes_launches: bool,
     device_bytes: Option<u64>,
@@ -81,6 +84,7 @@ impl Control {
             is_registered: false,
             subscriber: None,
             not_subscribed: None,
+            was_free: false,
             observes_memory: false,
             observes_launches: false,
             device_bytes: None,
@@ -88,7 +92,8 @@ impl Control {
     }
 
     /// Settings that have to be made before there is a context. A version that does not know one goes without.
-    pub(crate) fn prepare(&mut self) {
+    pub(crate) fn prepare(&mut self, subscribes: bool) {
+        self.was_free = !subscribes && self.can_subscribe() == Ok(());
         let functions = &self.functions;
         functions
             .set_attribute(attribute::ZEROED_OUT_ACTIVITY_BUFFER, 1_u8)
@@ -174,6 +179,19 @@ impl Control {
         }
     }
 
+    /// Whether the subscription could be had now. It is given back at once.
+    fn can_subscribe(&self) -> Result<(), Answer> {
+        let subscriber = self.functions.subscribe(hooks::on_call)?;
+        self.functions.unsubscribe(subscriber)
+    }
+
+    /// Whether somebody else has subscribed since the start. Where the agent has the subscription itself, nobody can.
+    pub(crate) fn has_rival(&self) -> bool {
+        self.was_free
+            && self.subscriber.is_none()
+            && self.can_subscribe() == Err(Answer::MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED)
+    }
+
     /// Another profiler registered its callbacks, and is done: ours are to be registered again, and what was refused is to
     /// be tried again.
     pub(crate) fn start_over(&mut self) {
@@ -247,6 +265,7 @@ fn kind_name(kind: u32) -> &'static str {
         kind::CONCURRENT_KERNEL => "kernels",
         kind::MEMCPY => "copies",
         kind::MEMCPY2 => "copies between devices",
+        kind::MEMSET => "memsets",
         kind::OVERHEAD => "profiling overhead",
         _ => "records",
     }

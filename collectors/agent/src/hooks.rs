@@ -20,7 +20,7 @@ use crate::queue::Queue;
 use crate::virtual_memory::Call;
 
 /// So many full buffers wake the agent's thread before its time.
-const WAKING: usize = 4;
+pub(crate) const WAKING: usize = 4;
 /// A kernel's record: what a buffer that is thrown away holds is counted in these.
 const RECORD_BYTES: usize = 208;
 

@@ -13,6 +13,8 @@ pub(crate) struct Flushed {
     pub(crate) buffers: u64,
     /// Buffers that another profiler had handed out.
     pub(crate) foreign: u64,
+    /// Somebody else has subscribed since the start, as far as that was looked at.
+    pub(crate) has_rival: bool,
     /// Launches that were seen, if they were watched.
     pub(crate) launches: u64,
 }
@@ -39,6 +41,7 @@ impl Presence {
             };
             return 0;
         }
+        self.is_displaced |= flushed.has_rival;
         self.silent = self.silent.saturating_add(1);
         self.launches += flushed.launches;
         // A launch may take longer than a flush, but not two: what was launched before the last flush is over.
@@ -77,8 +80,8 @@ mod tests {
         let launches = if presence.wants_watch() { launches } else { 0 };
         presence.flushed(Flushed {
             buffers,
-            foreign: 0,
             launches,
+            ..Flushed::default()
         })
     }
 
@@ -123,6 +126,19 @@ mod tests {
             foreign: 1,
             ..Flushed::default()
         });
+        assert!(presence.is_displaced());
+    }
+
+    #[test]
+    fn a_subscriber_who_came_since_is_proof_where_nothing_comes_any_more() {
+        let mut presence = Presence::default();
+        let rival = Flushed {
+            has_rival: true,
+            ..Flushed::default()
+        };
+        presence.flushed(Flushed { buffers: 1, ..rival });
+        assert!(!presence.is_displaced());
+        presence.flushed(rival);
         assert!(presence.is_displaced());
     }
 

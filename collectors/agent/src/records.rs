@@ -1,13 +1,15 @@
 //! One buffer after the other: each record goes where it is counted.
 
 use cupti_sys::constant::{kind, overhead_kind};
-use cupti_sys::record::{GraphTrace, Kernel, Memcpy, Memory as MemoryRecord, MemoryPool, Overhead, PeerCopy};
+use cupti_sys::record::{
+    GraphTrace, Kernel, Memcpy, Memory as MemoryRecord, MemoryPool, Memset, Overhead, PeerCopy,
+};
 use cupti_sys::{Ending, Functions, Record, Records};
 use plimsoll_trace::wire::{Direction, LossReason, Span};
 
 use crate::buffers::Completed;
 use crate::copies::{CopyCounts, direction};
-use crate::kernels::{Counts, Full};
+use crate::kernels::{Counts, Full, Other};
 use crate::losses::Losses;
 use crate::memory::Memory;
 use crate::names::{Names, text_at};
@@ -61,11 +63,39 @@ impl Consumer {
         }
     }
 
+    /// Whether the next buffer may have more that is new than there is room for.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.kernels.is_crowded() || self.names.are_crowded()
+    }
+
+    /// Makes room for new names; `is_read` says whether a position of the ring has been read.
+    pub(crate) fn make_room(&mut self, is_read: impl Fn(u64) -> bool) {
+        if self.names.are_crowded() {
+            let forgotten = self.names.forget(&self.kernels.names_in_use(), is_read);
+            self.kernels.forget(&forgotten);
+        }
+    }
+
     #[inline]
     fn record(&mut self, record: Record<'_>) -> Result<(), LossReason> {
         match record.kind() {
             kind::CONCURRENT_KERNEL => self.kernel(&whole(record)?),
-            kind::GRAPH_TRACE => self.graph(&whole(record)?),
+            kind::GRAPH_TRACE => {
+                let graph: GraphTrace = whole(record)?;
+                self.other(
+                    Other::Graph(graph.graph),
+                    (graph.device, graph.stream),
+                    (graph.start, graph.end),
+                )
+            }
+            kind::MEMSET => {
+                let memset: Memset = whole(record)?;
+                self.other(
+                    Other::Memset,
+                    (memset.device, memset.stream),
+                    (memset.start, memset.end),
+                )
+            }
             kind::MEMCPY => {
                 let copy: Memcpy = whole(record)?;
                 let ns = self.duration(copy.start, copy.end)?;
@@ -135,20 +165,25 @@ impl Consumer {
         Ok(())
     }
 
-    fn graph(&mut self, graph: &GraphTrace) -> Result<(), LossReason> {
-        let ns = self.duration(graph.start, graph.end)?;
-        self.devices |= bit(graph.device);
+    fn other(
+        &mut self,
+        other: Other,
+        (device, stream): (u32, u32),
+        (start_ns, end_ns): (u64, u64),
+    ) -> Result<(), LossReason> {
+        let ns = self.duration(start_ns, end_ns)?;
+        self.devices |= bit(device);
         let name = self
             .kernels
-            .graph(&mut self.names, graph.graph, graph.device, ns)
+            .other(&mut self.names, other, device, ns)
             .map_err(|Full| LossReason::NamesFull)?;
-        if self.window.wants(graph.start) {
+        if self.window.wants(start_ns) {
             self.window.push(Span {
                 name,
-                device: graph.device,
-                stream: graph.stream,
-                start_ns: graph.start,
-                end_ns: graph.end,
+                device,
+                stream,
+                start_ns,
+                end_ns,
             });
         }
         Ok(())

@@ -41,8 +41,7 @@ impl Dictionary {
                 if self.names.len() >= MOST_NAMES && !self.names.contains_key(id) {
                     return Learned::Full;
                 }
-                let name = String::from_utf8_lossy(name).replace('\0', "\u{fffd}");
-                self.names.insert(*id, name.into());
+                self.names.insert(*id, text(name).into());
                 Learned::Known
             }
             Frame::Device { index, uuid } => {
@@ -56,6 +55,14 @@ impl Dictionary {
             Frame::Clock(_) => Learned::Known,
             _ => Learned::Nothing,
         }
+    }
+
+    /// Whether a number that stands for one name is to stand for another.
+    pub(super) fn renames(&self, frame: &Frame) -> bool {
+        let Frame::Name { id, name } = frame else {
+            return false;
+        };
+        self.names.get(id).is_some_and(|before| **before != text(name))
     }
 
     /// Whether all that a frame speaks of is known.
@@ -99,6 +106,11 @@ impl Dictionary {
     pub(super) fn device(&self, index: u32) -> Option<DeviceId> {
         self.devices.get(&index).cloned()
     }
+}
+
+/// A name as it is stored.
+fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).replace('\0', "\u{fffd}")
 }
 
 /// A UUID as the driver prints it.

@@ -47,6 +47,8 @@ pub(super) struct Session {
     figures: Figures,
     /// The newest figures, and when.
     pub(super) latest: Option<(Stamp, Values)>,
+    /// The agent's last word was read.
+    has_finished: bool,
     /// Bytes that were read after the end. A ring that somebody goes on filling is not read for ever.
     read_after_end: usize,
 }
@@ -82,6 +84,7 @@ impl Session {
             translator: Translator::new(peer.pid.unwrap_or(0)),
             figures: Figures::default(),
             latest: None,
+            has_finished: false,
             read_after_end: 0,
         })
     }
@@ -116,6 +119,10 @@ impl Session {
             match self.next_frame() {
                 Some(frame) => self.take(frame, now),
                 None if self.release(now, last || self.ended) => {}
+                None if self.ended && !self.has_finished => {
+                    self.has_finished = true;
+                    self.translator.cut_off(now);
+                }
                 None if self.translator.ready.is_empty() => break,
                 None => {}
             }
@@ -193,6 +200,10 @@ impl Session {
     }
 
     fn take(&mut self, frame: Frame, now: Now) {
+        if self.words.renames(&frame) {
+            // What is held was said with the old meaning.
+            while self.release(now, true) {}
+        }
         match self.words.learn(&frame) {
             Learned::Nothing => {}
             Learned::Known => {
@@ -213,6 +224,7 @@ impl Session {
             Frame::Kernels(kernels) => self.figures.kernels(kernels),
             Frame::Cost(cost) => self.figures.cost(cost),
             Frame::Process(process) => self.process = Some(process.clone()),
+            Frame::Finished => self.has_finished = true,
             _ => {}
         }
         if self.words.knows(&frame) {

@@ -33,6 +33,7 @@ pub(super) struct Translator {
     pub(super) losses: Losses,
     state: Option<State>,
     introduced: bool,
+    flush_ms: Option<u32>,
     events: u32,
 }
 
@@ -51,6 +52,7 @@ impl Translator {
             losses: Losses::new(),
             state: None,
             introduced: false,
+            flush_ms: None,
             events: 0,
         }
     }
@@ -89,7 +91,11 @@ impl Translator {
             Frame::Loss { reason, count } => self.lose(reason.as_str(), count),
             Frame::State { state, message } => self.state(state, &message, now),
             Frame::Process(process) => self.introduce(&process, now),
-            Frame::Name { .. } | Frame::Device { .. } | Frame::Clock(_) | Frame::Cost(_) => {}
+            Frame::Name { .. }
+            | Frame::Device { .. }
+            | Frame::Clock(_)
+            | Frame::Cost(_)
+            | Frame::Finished => {}
         }
     }
 
@@ -174,6 +180,7 @@ impl Translator {
         if std::mem::replace(&mut self.introduced, true) {
             return;
         }
+        self.flush_ms = Some(process.flush_ms);
         let without = if process.cupti.is_none() {
             ", without CUPTI"
         } else {
@@ -200,6 +207,23 @@ impl Translator {
         self.event(
             now,
             Event::new(EventKind::AgentAttached, message).with_detail(detail),
+        );
+    }
+
+    /// The ring ends without the agent's last word.
+    pub(super) fn cut_off(&mut self, now: Now) {
+        self.lose(LossReason::Unfinished.as_str(), 1);
+        let due = self
+            .flush_ms
+            .map_or_else(String::new, |ms| format!(" (one was due every {ms} ms)"));
+        let text = format!(
+            "the agent in process {} ended without a last word, as after a kill: what ran since its last flush{due} is missing",
+            self.pid
+        );
+        let detail = json!({ "pid": self.pid, "state": "unfinished", "flush_ms": self.flush_ms });
+        self.event(
+            now,
+            Event::new(EventKind::AgentDegraded, text).with_detail(detail),
         );
     }
 

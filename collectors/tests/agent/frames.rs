@@ -195,6 +195,28 @@ fn a_name_may_come_after_its_kernel() {
 }
 
 #[test]
+fn a_number_that_stands_for_another_name_counts_for_each_what_it_did() {
+    let world = World::new();
+    let mut agent = world.agent(1);
+    // Nothing is known of the device yet, so this is held, and nobody knows whether it ever will.
+    agent.tell(&Frame::Name {
+        id: 0,
+        name: b"old".to_vec(),
+    });
+    agent.tell(&kernels(0, 5, 10));
+    agent.tell(&Frame::Name {
+        id: 0,
+        name: b"new".to_vec(),
+    });
+    agent.tell(&kernels(0, 1, 10));
+    agent.introduce(&["newer"]);
+    agent.tell(&kernels(0, 2, 10));
+    world.flush();
+    let totals = ["old", "new", "newer"].map(|name| world.total(name).0);
+    assert_eq!(totals, [5, 1, 2]);
+}
+
+#[test]
 fn a_store_that_is_busy_gets_no_more_than_it_has_room_for() {
     let world = World::new();
     world.room.store(10, Ordering::Relaxed);

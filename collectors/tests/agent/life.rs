@@ -5,7 +5,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
 use plimsoll_collectors::{AgentReport, lineage};
-use plimsoll_trace::RunId;
+use plimsoll_trace::wire::Frame;
+use plimsoll_trace::{EventKind, Record, RunId};
 
 use crate::world::{FakeAgent, Ring, World, kernels, own, send};
 
@@ -71,6 +72,29 @@ fn what_was_written_before_a_sigkill_is_read() {
             .then_some(())
     });
     assert_eq!(world.total("(unnamed kernel 0)"), (1_000, 9_000));
+    assert_eq!(world.lost("unfinished"), 1);
+    let told = world.records().into_iter().any(|record| {
+        matches!(record, Record::Event(event) if event.kind == EventKind::AgentDegraded
+            && event.run == Some(RunId(1)) && event.message.contains("ended without a last word"))
+    });
+    assert!(told, "{:?}", world.records());
+}
+
+#[test]
+fn a_last_word_makes_the_end_a_good_one() {
+    let world = World::new();
+    let mut agent = world.agent(1);
+    agent.introduce(&["k"]);
+    agent.tell(&kernels(0, 3, 10));
+    agent.tell(&Frame::Finished);
+    drop(agent);
+    world.wait("the end", |reports| {
+        reports
+            .iter()
+            .any(|report| matches!(report, AgentReport::Left(_)))
+            .then_some(())
+    });
+    assert_eq!((world.total("k"), world.lost("unfinished")), ((3, 30), 0));
 }
 
 #[test]

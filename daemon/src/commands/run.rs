@@ -54,7 +54,10 @@ pub(super) fn run(arguments: cli::Run) -> Outcome {
     };
     runtime()?.block_on(async move {
         let recorder = match Client::connect(&socket) {
-            Ok(client) => Recorder { client, own: None },
+            Ok(client) => Recorder {
+                client: Some(client),
+                own: None,
+            },
             Err(_) => Recorder::start(config, socket.clone()).await?,
         };
         record(recorder, job, &socket).await
@@ -78,7 +81,8 @@ fn only_recording(mut config: Config) -> Config {
 
 /// Who records: a daemon at the other end of its socket, or a service of our own.
 struct Recorder {
-    client: Client,
+    /// `None` while somebody asks, and after a panic there.
+    client: Option<Client>,
     own: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<anyhow::Result<()>>)>,
 }
 
@@ -96,38 +100,39 @@ impl Recorder {
         }
         let client = Client::connect(&socket).context("the recorder does not answer")?;
         Ok(Self {
-            client,
+            client: Some(client),
             own: Some((stop, service)),
         })
     }
 
     /// Asks on a thread of its own, because the answer may come from this very runtime.
-    async fn ask(self, request: Request) -> anyhow::Result<(Self, serde_json::Value)> {
-        let Self { mut client, own } = self;
+    async fn ask(&mut self, request: Request) -> anyhow::Result<()> {
+        let mut client = self.client.take().context("the recorder does not answer")?;
         let asked = tokio::task::spawn_blocking(move || {
             let answer = client.ask(&request);
             (client, answer)
         });
         let (client, answer) = asked.await?;
-        Ok((
-            Self { client, own },
-            answer.context("the run cannot be recorded")?,
-        ))
+        self.client = Some(client);
+        answer.map(drop).context("the run cannot be recorded")
     }
 
+    /// Ends what there is. A service of our own stores all that it has taken in, and all that agents have written, before
+    /// it ends: also what took it too long to answer for.
     async fn finish(self) -> anyhow::Result<()> {
-        drop(self.client);
         if let Some((stop, service)) = self.own {
             if stop.send(()).is_err() {
                 tracing::debug!("the recorder has ended already; its result says why");
             }
             service.await??;
         }
+        // Not before: a command that hangs up has an end that nobody knows.
+        drop(self.client);
         Ok(())
     }
 }
 
-async fn record(recorder: Recorder, job: Job, socket: &Path) -> Outcome {
+async fn record(mut recorder: Recorder, job: Job, socket: &Path) -> Outcome {
     let Job {
         name,
         words,
@@ -164,21 +169,21 @@ async fn record(recorder: Recorder, job: Job, socket: &Path) -> Outcome {
         trace_tier: tracing.tier,
     };
     // From here on the command comes first: recording troubles are told at its end and never change its status.
-    let recorder = recorder.ask(begin).await.map(|(recorder, _)| recorder);
+    let begun = recorder.ask(begin).await;
     let status = wait(&mut child, signals).await.map_err(anyhow::Error::from)?;
     let code = exit_code(status);
-    let finished = match recorder {
-        Ok(recorder) => match recorder
-            .ask(Request::RunEnd {
-                exit_code: i32::from(code),
-            })
-            .await
-        {
-            Ok((recorder, _)) => recorder.finish().await,
-            Err(error) => Err(error),
-        },
+    let ended = match begun {
+        Ok(()) => {
+            let exit_code = i32::from(code);
+            recorder.ask(Request::RunEnd { exit_code }).await
+        }
         Err(error) => Err(error),
     };
+    let is_late = recorder.own.is_some() && ended.as_ref().is_err_and(is_timeout);
+    let mut finished = recorder.finish().await;
+    if !is_late {
+        finished = ended.and(finished);
+    }
     if let Err(error) = finished {
         say(format_args!(
             "plimsoll: the run is not fully recorded: {}",
@@ -186,6 +191,13 @@ async fn record(recorder: Recorder, job: Job, socket: &Path) -> Outcome {
         ));
     }
     Ok(ExitCode::from(code))
+}
+
+/// Whether the answer only took too long.
+fn is_timeout(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
 }
 
 /// The signals to hand on to the command, from now on. What is ignored here (as under nohup) the command ignores too, and

@@ -111,6 +111,7 @@ impl Frame {
                 to.text(message.as_bytes());
                 12
             }
+            Self::Finished => 13,
         }
     }
 
@@ -247,6 +248,7 @@ impl Frame {
                 state: word(from)?,
                 message: lossy(from)?,
             },
+            13 => Self::Finished,
             _ => return Ok(None),
         }))
     }

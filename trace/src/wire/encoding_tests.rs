@@ -116,6 +116,7 @@ fn every_kind_round_trips() {
             state: State::Displaced,
             message: "torch.profiler".into(),
         },
+        Frame::Finished,
     ];
     frames.iter().for_each(round_trip);
 }
@@ -160,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_are_too_strange(kind in 0..14_u16, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn no_bytes_are_too_strange(kind in 0..16_u16, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         if let Ok(Some(frame)) = Frame::decode(kind, &bytes) {
             round_trip(&frame);
         }

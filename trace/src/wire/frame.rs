@@ -11,7 +11,7 @@ pub const MAX_NAME: usize = 4096;
 pub enum Frame {
     /// Who is speaking; again after each connection.
     Process(Process),
-    /// A number that stands for a name from here on; again after each connection.
+    /// A number that stands for a name from here on, until it is told again with another; again after each connection.
     Name {
         /// The number.
         id: u32,
@@ -53,6 +53,9 @@ pub enum Frame {
         /// One sentence for people.
         message: String,
     },
+    /// The last word: the process ends, and all that the agent had to say it has said, losses included. A ring that ends
+    /// without it was cut off, by a kill or by an end that did not wait.
+    Finished,
 }
 
 /// Who is speaking.
@@ -273,6 +276,11 @@ words! {
         Malformed = "malformed",
         /// Another profiler took CUPTI over.
         Displaced = "displaced",
+        /// Brought in too late: the process's end did not wait until they were counted or told.
+        CutOff = "cut_off",
+        /// How many processes ended without their agent's last word. What each did since its last flush is missing; how
+        /// much that is nobody knows.
+        Unfinished = "unfinished",
     }
 }
 

@@ -107,6 +107,18 @@ impl<'a> Writer<'a> {
         true
     }
 
+    /// Where the next frame will begin.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether the reader has taken all that lies before a position.
+    #[must_use]
+    pub fn is_read(&self, position: u64) -> bool {
+        self.words[READ].load(Ordering::Acquire) >= position
+    }
+
     /// How full the ring is, 0..1.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share of a few megabytes")]
@@ -219,7 +231,9 @@ mod tests {
         for round in 0..5_000_usize {
             let bytes = vec![round.to_le_bytes()[0]; round % 1_000];
             assert!(writer.append(7, &bytes));
+            assert!(!writer.is_read(writer.written()));
             assert_eq!(reader.next(&mut buffer), Next::Frame(7));
+            assert!(writer.is_read(writer.written()));
             assert_eq!(buffer, bytes);
         }
         assert_eq!(reader.next(&mut buffer), Next::Empty);

@@ -1,5 +1,6 @@
 //! The agent's thread: it brings records in, counts them, tells the daemon, and keeps the cost below the budget.
 
+mod finish;
 mod steer;
 mod tell;
 
@@ -13,13 +14,13 @@ use cupti_sys::{Functions, Library};
 use plimsoll_trace::TraceTier;
 use plimsoll_trace::wire::{Frame, Levels, LossReason, Process, State};
 
-use self::steer::Marks;
+use self::steer::{EARLY_LOOK_NS, Marks};
 use crate::clock;
 use crate::control::{Control, Desired};
 use crate::devices::Devices;
 use crate::exit;
 use crate::governor::{Governor, Verdict};
-use crate::hooks::Hooked;
+use crate::hooks::{Hooked, WAKING};
 use crate::options::Options;
 use crate::presence::{Flushed, Presence};
 use crate::records::Consumer;
@@ -47,8 +48,8 @@ pub(crate) struct Cycle {
     connection: Connection,
     process: (Frame, bool),
     state: (Frame, bool),
-    /// What of the environment has no meaning.
-    ignored: Vec<String>,
+    /// What else is to be said: what of the environment has no meaning, and what was left to others.
+    notes: Vec<String>,
     tracing: Result<Tracing, String>,
     consumer: Consumer,
     devices: Devices,
@@ -66,6 +67,8 @@ pub(crate) struct Cycle {
     next_window_ns: u64,
     /// CUPTI's clock less CLOCK_MONOTONIC.
     clock_offset: i64,
+    /// Telling made no room: that is not tried again with each buffer.
+    stays_crowded: bool,
     levels: BTreeMap<u32, Levels>,
     levels_told_ns: u64,
     buffers: u64,
@@ -81,7 +84,7 @@ impl Cycle {
         connection: Connection,
         process: Process,
         tracing: Result<Tracing, String>,
-        ignored: Vec<String>,
+        notes: Vec<String>,
     ) -> Self {
         let governor = Governor::new(options.budget, options.tier);
         let verdict = Verdict {
@@ -93,7 +96,7 @@ impl Cycle {
             connection,
             process: (Frame::Process(process), false),
             state: (tell::state(State::Off, ""), true),
-            ignored,
+            notes,
             consumer: Consumer::new(),
             devices: Devices::of(tracing.as_ref().ok().map(|tracing| &tracing.library)),
             tracing,
@@ -107,6 +110,7 @@ impl Cycle {
             is_asked_window: false,
             next_window_ns: 0,
             clock_offset: 0,
+            stays_crowded: false,
             levels: BTreeMap::new(),
             levels_told_ns: 0,
             buffers: 0,
@@ -151,12 +155,11 @@ impl Cycle {
         let mut next_flush = began.saturating_add(flush);
         loop {
             self.wait(next_flush);
-            let ends = exit::is_ending();
-            self.drain(next_flush);
-            let now = clock::monotonic();
-            if ends {
+            if exit::is_ending() {
                 return self.finish();
             }
+            self.drain(next_flush);
+            let now = clock::monotonic();
             self.judge(false);
             if now >= next_flush {
                 self.tend_connection(false);
@@ -180,6 +183,9 @@ impl Cycle {
 
     /// Sleeps until something is due, or until full buffers pile up, or the process ends.
     fn wait(&self, next_flush: u64) {
+        if self.waiting() >= WAKING {
+            return;
+        }
         let next_window = Some(self.next_window_ns).filter(|_| self.may_open_window());
         let due = [Some(next_flush), self.window_until, next_window];
         let due = due.into_iter().flatten().min().unwrap_or(next_flush);
@@ -189,16 +195,31 @@ impl Cycle {
         }
     }
 
-    /// Counts what full buffers hold, but does not put off what is due: the ring is filled while there is time for it.
+    /// How many full buffers wait to be counted.
+    fn waiting(&self) -> usize {
+        let tracing = self.tracing.as_ref();
+        tracing.map_or(0, |tracing| tracing.hooked.buffers.waiting())
+    }
+
+    /// Counts what full buffers hold, but does not put off what is due: the ring is filled while there is time for it. Nor
+    /// the look at the budget: a program that fills buffers as fast as they are counted would never be left alone.
     fn drain(&mut self, due_ns: u64) {
         let Ok(Tracing { hooked, .. }) = &self.tracing else {
             return;
         };
+        let hooked = *hooked;
+        let was_ending = exit::is_ending();
+        let began = clock::thread();
         while let Some(completed) = hooked.buffers.next_completed() {
             self.buffers += 1;
             self.consumer.read(&hooked.functions, &hooked.losses, &completed);
             hooked.buffers.give_back(completed);
-            if clock::monotonic() >= due_ns || exit::is_ending() {
+            if self.consumer.is_crowded() && !self.stays_crowded {
+                self.ship_out();
+                self.stays_crowded = self.consumer.is_crowded();
+            }
+            let is_looked_at = clock::thread() - began >= EARLY_LOOK_NS;
+            if is_looked_at || clock::monotonic() >= due_ns || exit::is_ending() != was_ending {
                 return;
             }
         }
@@ -206,27 +227,8 @@ impl Cycle {
 
     /// Counts what is there now; what comes meanwhile is for the next time.
     fn drain_waiting(&mut self) {
-        let waiting = self
-            .tracing
-            .as_ref()
-            .map_or(0, |tracing| tracing.hooked.buffers.waiting());
-        for _ in 0..waiting {
+        for _ in 0..self.waiting() {
             self.drain(0);
-        }
-    }
-
-    /// Counts what is left when the process ends. Each part is told at once: nobody knows how long the end will wait, and
-    /// how long CUPTI will take.
-    fn finish(mut self) {
-        self.tend_connection(true);
-        self.ship_out();
-        self.flush(true);
-        self.ship_out();
-        while let Ok(tracing) = &self.tracing
-            && tracing.hooked.buffers.waiting() > 0
-        {
-            self.drain(0);
-            self.ship_out();
         }
     }
 
@@ -236,6 +238,7 @@ impl Cycle {
             return;
         };
         let (hooked, records_kernels) = (*hooked, control.is_enabled(kind::CONCURRENT_KERNEL));
+        let has_rival = self.presence.wants_watch() && control.has_rival();
         if control.records_anything() || forced {
             // What it answers changes nothing: without records there is nothing to count.
             hooked
@@ -254,6 +257,7 @@ impl Cycle {
         let flushed = Flushed {
             buffers: std::mem::take(&mut self.buffers),
             foreign: hooked.foreign.swap(0, Relaxed),
+            has_rival,
             launches: hooked.launches.swap(0, Relaxed),
         };
         if records_kernels {
@@ -266,6 +270,7 @@ impl Cycle {
         if !forced {
             self.check_times();
         }
+        self.stays_crowded = false;
         self.flushes = self.flushes.wrapping_add(1);
         if self.flushes.is_multiple_of(TRIM_EVERY)
             && hooked.buffers.take_requests() < 10 * TRIM_EVERY as usize
@@ -300,6 +305,7 @@ pub(crate) fn go_quiet(functions: &Functions) {
         kind::CONCURRENT_KERNEL,
         kind::MEMCPY,
         kind::MEMCPY2,
+        kind::MEMSET,
         kind::OVERHEAD,
         kind::MEMORY2,
         kind::MEMORY_POOL,

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::control::Desired;
 
 /// Between two flushes the account is looked at when so much processor time was spent.
-const EARLY_LOOK_NS: u64 = 5_000_000;
+pub(super) const EARLY_LOOK_NS: u64 = 5_000_000;
 
 /// Where the figures of cost stood at an instant.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,7 +98,7 @@ impl Cycle {
         let desired = Desired {
             tier,
             kernels: is_open || (tier == TraceTier::Graph && self.verdict.kernels),
-            virtual_memory: self.options.virtual_memory && tier != TraceTier::Off,
+            virtual_memory: self.options.observes_virtual_memory() && tier != TraceTier::Off,
             launches: self.presence.wants_watch() && tracing.control.is_subscribed(),
         };
         self.has_memory_gap |= self.has_yielded || tier == TraceTier::Off || self.presence.is_displaced();

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::control::Control;
 use crate::kernels::Silence;
 use crate::presence::Presence;
+use crate::ship::Ship;
 
 /// Figures that do not change are told nevertheless after so long.
 const REPEAT_NS: u64 = 60_000_000_000;
@@ -45,15 +46,24 @@ impl Cycle {
             Ok(_) => Silence::Quiet,
             Err(_) => Silence::Unrecorded,
         };
+        let names = &mut consumer.names;
+        let mut tell_named = |ship: &mut Ship, frame: &Frame| {
+            let is_told = ship.tell(frame);
+            if is_told {
+                names.mentioned(frame, ship.written());
+            }
+            is_told
+        };
         consumer
             .kernels
-            .tell(cupti_now, silence, |frame| ship.tell(frame));
+            .tell(cupti_now, silence, |frame| tell_named(ship, frame));
         consumer.copies.tell(cupti_now, |frame| ship.tell(frame));
         consumer.memory.tell(|frame| ship.tell(frame));
         // The second half of the ring is for what may not be missed.
         consumer
             .window
-            .tell(|frame| ship.fill_ratio() < 0.5 && ship.tell(frame));
+            .tell(|frame| ship.fill_ratio() < 0.5 && tell_named(ship, frame));
+        consumer.make_room(|position| ship.is_read(position));
         self.tell_levels(now);
         if let Ok(Tracing { hooked, .. }) = &self.tracing {
             hooked
@@ -198,7 +208,9 @@ impl Cycle {
             );
         }
         let explain = |answer| tracing.library.explain(answer);
-        let mut says = tracing.control.shortfalls(explain, self.options.virtual_memory);
+        let mut says = tracing
+            .control
+            .shortfalls(explain, self.options.observes_virtual_memory());
         if self.verdict.tier != self.options.tier {
             let (now, asked) = (self.verdict.tier, self.options.tier);
             says.push(format!(
@@ -209,7 +221,7 @@ impl Cycle {
             says.push("allocations were not seen for a while, so what is live is unknown".to_owned());
         }
         let is_degraded = !says.is_empty();
-        says.extend(self.ignored.iter().cloned());
+        says.extend(self.notes.iter().cloned());
         let kind = match (tracing.control.records_anything(), is_degraded) {
             (false, _) => State::Off,
             (_, true) => State::Degraded,

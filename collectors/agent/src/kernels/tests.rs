@@ -99,11 +99,12 @@ fn no_more_than_so_many_names() {
 }
 
 #[test]
-fn a_table_that_is_full_of_old_addresses_begins_anew() {
+fn a_table_that_is_crowded_with_old_addresses_begins_anew() {
     let (mut names, mut counts) = (Names::default(), Counts::new());
     let mut count =
         |counts: &mut Counts, address: u64| counts.kernel(&mut names, (address, 0), 1, || b"same");
     for address in 0..MOST as u64 {
+        assert_eq!(counts.is_crowded(), address > CROWDED as u64);
         assert!(count(&mut counts, 4096 + address).is_ok());
     }
     assert_eq!(count(&mut counts, 1), Err(Full));
@@ -112,16 +113,29 @@ fn a_table_that_is_full_of_old_addresses_begins_anew() {
         (frames[0].stats.len(), frames[0].stats[0].count),
         (1, MOST as u64)
     );
-    assert!(count(&mut counts, 1).is_ok());
+    assert!(count(&mut counts, 1).is_ok() && !counts.is_crowded());
+}
+
+#[test]
+fn a_graph_whose_name_was_forgotten_gets_another() {
+    let (mut names, mut counts) = (Names::default(), Counts::new());
+    let first = counts.other(&mut names, Other::Graph(5), 0, 1).unwrap();
+    assert_eq!(counts.names_in_use(), HashSet::from([first]));
+    told(&mut counts, 1);
+    assert_eq!(counts.names_in_use(), HashSet::new());
+    counts.forget(&HashSet::from([first]));
+    let other = names.number(b"another").unwrap();
+    let again = counts.other(&mut names, Other::Graph(5), 0, 1).unwrap();
+    assert!(names.is(again, b"CUDA graph 5") && again != other);
 }
 
 #[test]
 fn graphs_beyond_a_number_share_a_name() {
     let (mut names, mut counts) = (Names::default(), Counts::new());
     for graph in 0..u32::try_from(MOST_GRAPHS).unwrap() + 100 {
-        counts.graph(&mut names, graph, 0, 1).unwrap();
+        counts.other(&mut names, Other::Graph(graph), 0, 1).unwrap();
     }
-    counts.graph(&mut names, 7, 0, 1).unwrap();
+    counts.other(&mut names, Other::Graph(7), 0, 1).unwrap();
     let frames = told(&mut counts, 1);
     let stats: Vec<_> = frames.iter().flat_map(|frame| &frame.stats).collect();
     assert_eq!(stats.len(), MOST_GRAPHS + 1);

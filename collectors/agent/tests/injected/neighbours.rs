@@ -57,6 +57,42 @@ fn another_profiler_that_takes_over_is_noticed() {
 }
 
 #[test]
+fn a_framework_s_own_profiler_gets_the_subscription_and_is_noticed() {
+    const EXPANDABLE: (&str, &str) = ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True");
+    for (work, variable, answer) in [
+        ("framework 1", ("PLIMSOLL_VMM", "auto"), 0),
+        ("framework 1", ("PLIMSOLL_VMM", "on"), 39),
+        ("framework 1", EXPANDABLE, 39),
+        ("framework 0", ("PLIMSOLL_VMM", "auto"), 39),
+    ] {
+        let daemon = Daemon::listen();
+        let mut program = Program::new(work, &daemon.socket())
+            .env(variable.0, variable.1)
+            .start();
+        let mut agent = daemon.accept();
+        program.says("launched");
+        agent.read_until("the launch", |agent| agent.launches() == 1);
+        let is_left = agent
+            .states()
+            .iter()
+            .any(|(_, says)| says.contains("left to torch.profiler"));
+        assert_eq!(is_left, answer == 0, "{work} {variable:?}: {:?}", agent.states());
+        program.go_on();
+        assert_eq!(
+            program.says("answers"),
+            format!("{answer} 0"),
+            "{work} {variable:?}"
+        );
+        program.says("registered");
+        if answer == 0 {
+            agent.read_until("that it is displaced", |agent| agent.is(State::Displaced));
+        }
+        program.go_on();
+        program.ends();
+    }
+}
+
+#[test]
 fn a_window_of_single_kernels_opens_when_asked() {
     let daemon = Daemon::listen();
     let mut program = Program::new("steps 10", &daemon.socket())

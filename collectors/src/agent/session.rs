@@ -138,10 +138,6 @@ impl Session {
 
     /// What was lost since this was last asked.
     pub(super) fn take_losses(&mut self) -> super::translate::Losses {
-        if let Ok(mut reader) = Reader::open(self.memory.words()) {
-            let refused = reader.take_refused();
-            self.translator.lose(LossReason::RingFull.as_str(), refused);
-        }
         let losses = std::mem::take(&mut self.translator.losses);
         if !losses.is_empty() {
             self.standing.lost(&losses);

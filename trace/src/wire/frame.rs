@@ -258,9 +258,9 @@ words! {
         DroppedByCupti = "dropped_by_cupti",
         /// No start or no end.
         ZeroTimestamp = "zero_timestamp",
-        /// An end before the start.
+        /// An end before the start, or longer after it than the process has lived.
         InvertedTimestamp = "inverted_timestamp",
-        /// The ring was full.
+        /// Single kernels that the ring had no room for. All else waits until there is room again.
         RingFull = "ring_full",
         /// A record that ends beyond its buffer or is of no known length.
         BadRecord = "bad_record",

@@ -84,7 +84,7 @@ fn trace(options: &Options) -> Result<Tracing, String> {
         tier: options.tier,
         kernels: true,
         virtual_memory: options.observes_virtual_memory(),
-        launches: false,
+        watched: None,
     });
     Ok(Tracing {
         library,

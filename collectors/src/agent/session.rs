@@ -9,13 +9,14 @@ use plimsoll_trace::wire::ring::{Next, Reader};
 use plimsoll_trace::wire::{Frame, LossReason, Process, Tell};
 use plimsoll_trace::{Record, RunId, Stamp};
 
-use super::AgentId;
 use super::dictionary::{Dictionary, Learned, items};
 use super::figures::{Figures, Values};
 use super::memory::Memory;
 use super::peer::Peer;
+use super::receipts::Receipts;
 use super::standing::Standing;
 use super::translate::{Now, Translator};
+use super::{AgentId, Progress};
 
 /// A frame waits so long for the names in it; an agent that begins to speak to another daemon tells them again.
 const HOLD: Duration = Duration::from_secs(5);
@@ -47,6 +48,7 @@ pub(super) struct Session {
     figures: Figures,
     /// The newest figures, and when.
     pub(super) latest: Option<(Stamp, Values)>,
+    receipts: Receipts,
     /// The agent's last word was read.
     has_finished: bool,
     /// Bytes that were read after the end. A ring that somebody goes on filling is not read for ever.
@@ -62,6 +64,9 @@ impl Session {
         memory: Memory,
     ) -> Result<Self, super::refused::Refused> {
         Reader::open(memory.words())?;
+        let mut translator = Translator::new(peer.pid.unwrap_or(0));
+        let unconfirmed = Receipts::unconfirmed(memory.words());
+        translator.lose(LossReason::Unconfirmed.as_str(), unconfirmed);
         Ok(Self {
             id,
             stream,
@@ -81,7 +86,8 @@ impl Session {
             held_items: 0,
             held_since: None,
             learned: false,
-            translator: Translator::new(peer.pid.unwrap_or(0)),
+            translator,
+            receipts: Receipts::default(),
             figures: Figures::default(),
             latest: None,
             has_finished: false,
@@ -134,6 +140,18 @@ impl Session {
             self.is_standing_told = false;
         }
         true
+    }
+
+    /// What was read is with the store, but for what waits here.
+    pub(super) fn delivered(&mut self, progress: Progress) {
+        if self.held.is_empty() {
+            self.receipts.deliver(self.translator.ready.len(), progress);
+        }
+    }
+
+    /// Tells the ring what of it is stored.
+    pub(super) fn confirm(&mut self, progress: Progress) {
+        self.receipts.confirm(self.memory.words(), progress);
     }
 
     /// What was lost since this was last asked.
@@ -196,6 +214,7 @@ impl Session {
     }
 
     fn take(&mut self, frame: Frame, now: Now) {
+        self.receipts.take(self.memory.words(), &frame);
         if self.words.renames(&frame) {
             // What is held was said with the old meaning.
             while self.release(now, true) {}

@@ -21,7 +21,7 @@ use super::peer::{Peer, lineage};
 use super::refused::Refused;
 use super::session::Session;
 use super::translate::Losses;
-use super::{AgentId, AgentReport, Arrival, DeliverAgents, Room};
+use super::{AgentId, AgentReport, Arrival, DeliverAgents, Room, Stored};
 use crate::proc;
 use crate::processes::ProcessId;
 
@@ -105,6 +105,7 @@ impl fmt::Debug for Orders {
 pub(super) struct Sessions {
     deliver: DeliverAgents,
     room: Room,
+    stored: Stored,
     greetings: Vec<Greeting>,
     sessions: Vec<Session>,
     last_id: u64,
@@ -118,10 +119,11 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn new(deliver: DeliverAgents, room: Room) -> Self {
+    pub(super) fn new(deliver: DeliverAgents, room: Room, stored: Stored) -> Self {
         Self {
             deliver,
             room,
+            stored,
             greetings: Vec::new(),
             sessions: Vec::new(),
             last_id: 0,
@@ -142,7 +144,7 @@ impl Sessions {
             let mut at = None;
             for order in orders.take() {
                 match order {
-                    Order::Stop => return,
+                    Order::Stop => return self.confirm(),
                     Order::Tick(stamp) => at = Some(stamp),
                     Order::Take(stream, peer) => self.meet(stream, peer),
                     Order::Refuse(peer) => self.refuse(peer, &Refused::Stranger { uid: peer.uid }),
@@ -270,8 +272,17 @@ impl Sessions {
         }
     }
 
+    /// Tells rings what of them is stored.
+    fn confirm(&mut self) {
+        let progress = (self.stored)();
+        for session in &mut self.sessions {
+            session.confirm(progress);
+        }
+    }
+
     /// Reads every ring once, as far as there is room. Says whether nothing is left in any of them.
     fn pass(&mut self, at: Stamp) -> bool {
+        self.confirm();
         let room = (self.room)();
         let mut batch = Batch::new(at);
         let mut is_empty = true;
@@ -306,6 +317,10 @@ impl Sessions {
         }
         if !batch.records.is_empty() {
             (self.deliver)(AgentReport::Work(batch));
+            let progress = (self.stored)();
+            self.sessions
+                .iter_mut()
+                .for_each(|session| session.delivered(progress));
         }
         if !standings.is_empty() {
             (self.deliver)(AgentReport::Standings(standings));

@@ -56,6 +56,7 @@ fn everything_that_is_told_becomes_a_record() {
         segments: 1,
         pool_bytes: Some(100),
         pool_used_bytes: Some(75),
+        at_ns: Some(now - 60_000_000_000),
         ..Levels::default()
     }));
     agent.tell(&Frame::Spans(Spans {
@@ -123,7 +124,8 @@ fn everything_that_is_told_becomes_a_record() {
         (
             "the pools' level",
             works.iter().any(|traced| matches!(&traced.work, Work::Allocator(sample)
-                if sample.level == Level::Pools && sample.slack_ratio() == Some(0.25))),
+                if sample.level == Level::Pools && sample.slack_ratio() == Some(0.25)
+                    && sample.at_ns == Some(at - 60_000_000_000))),
         ),
     ] {
         assert!(found, "{what}: {works:?}");

@@ -11,6 +11,8 @@
 //! | 2 | words of data, a power of two |
 //! | 8 | written: where the writer will write next |
 //! | 16 | read: where the reader will read next |
+//! | 17 | how many records readers have taken, since the beginning |
+//! | 18 | how many of these a reader has confirmed to be stored, or counted as lost |
 //!
 //! A frame is one word of length and kind (bytes in the low half, kind above) and its bytes, padded to words.
 
@@ -32,6 +34,8 @@ pub const MOST_BYTES: usize = 64 << 10;
 const MAGIC: u64 = u64::from_le_bytes(*b"PLIMRING");
 const WRITTEN: usize = 8;
 const READ: usize = 16;
+const TAKEN: usize = 17;
+const CONFIRMED: usize = 18;
 
 /// Memory that is not a ring that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -194,6 +198,22 @@ impl<'a> Reader<'a> {
         let kind = head.to_le_bytes();
         Next::Frame(u16::from_le_bytes([kind[4], kind[5]]))
     }
+
+    /// So many records came out of the ring, which keeps the count for a reader that comes after this one.
+    pub fn took(&mut self, records: u64) {
+        self.words[TAKEN].fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// So many of the records that were taken are stored.
+    pub fn confirm(&mut self, records: u64) {
+        self.words[CONFIRMED].fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// How many records were taken and never confirmed, by readers before this one; asked once, before anything is read.
+    pub fn take_unconfirmed(&mut self) -> u64 {
+        let taken = self.words[TAKEN].load(Ordering::Relaxed);
+        taken.saturating_sub(self.words[CONFIRMED].swap(taken, Ordering::Relaxed))
+    }
 }
 
 /// Which word of the memory a position is. `data` is a power of two, so the mask keeps it inside.
@@ -266,6 +286,23 @@ mod tests {
         assert_eq!(Reader::open(&memory).unwrap().next(&mut buffer), Next::Frame(1));
         assert_eq!(Reader::open(&memory).unwrap().next(&mut buffer), Next::Frame(1));
         assert_eq!(buffer, b"second");
+    }
+
+    #[test]
+    fn what_a_reader_took_and_did_not_confirm_is_known_to_the_next() {
+        let memory = memory(SMALL);
+        Writer::create(&memory).unwrap();
+        let mut first = Reader::open(&memory).unwrap();
+        assert_eq!(first.take_unconfirmed(), 0);
+        first.took(10);
+        first.confirm(7);
+        first.took(1);
+        let mut second = Reader::open(&memory).unwrap();
+        assert_eq!(second.take_unconfirmed(), 4);
+        assert_eq!(second.take_unconfirmed(), 0);
+        second.took(5);
+        second.confirm(5);
+        assert_eq!(Reader::open(&memory).unwrap().take_unconfirmed(), 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cupti_sys::constant::kind;
-use plimsoll_trace::wire::{Clock, Cost, Frame, LossReason, State, Tell};
+use plimsoll_trace::wire::{Clock, Cost, Frame, Levels, LossReason, State, Tell};
 
 use super::{Cycle, Tracing};
 use crate::control::Control;
@@ -158,9 +158,10 @@ impl Cycle {
         if self.has_memory_gap || self.presence.is_displaced() {
             return;
         }
+        let at_ns = Some(self.cupti_now());
         for levels in self.consumer.memory.levels() {
             if (is_due || self.levels.get(&levels.device) != Some(&levels))
-                && self.ship.tell(&Frame::Levels(levels))
+                && self.ship.tell(&Frame::Levels(Levels { at_ns, ..levels }))
             {
                 self.levels.insert(levels.device, levels);
             }

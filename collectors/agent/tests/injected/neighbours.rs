@@ -191,6 +191,13 @@ fn a_library_whose_place_was_taken_is_started_too() {
     let mut agents = [daemon.accept(), daemon.accept()];
     program.ends();
     agents.iter_mut().for_each(crate::daemon::Agent::read_to_end);
+    let leaves = |agent: &crate::daemon::Agent| {
+        let states = agent.states();
+        states
+            .iter()
+            .any(|(_, says)| says.contains("left to the library of PLIMSOLL_CHAIN"))
+    };
+    assert!(agents.iter().all(leaves));
     // CUPTI gives its records to the last one that asked.
     let launches: u64 = agents.iter().map(crate::daemon::Agent::launches).sum();
     assert_eq!(launches, 100);

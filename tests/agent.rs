@@ -465,6 +465,28 @@ fn a_daemon_that_is_restarted_goes_on_where_the_last_one_read() {
 }
 
 #[test]
+fn what_a_killed_daemon_had_read_and_not_stored_is_counted() {
+    let world = prepared();
+    let daemon = world.daemon(&world.base_config());
+    let program = elsewhere(&world, &["--rate", "2000", "--launches", "12000"]);
+    world.row("SELECT 1 FROM kernels WHERE count > 0");
+    daemon.kill();
+    let daemon = world.start_daemon();
+    let account = finished(program);
+    world.row("SELECT * FROM runs WHERE ended_ns IS NOT NULL");
+    assert!(daemon.stop().success());
+    let count = |sql: &str| world.sql(sql)[0]["n"].as_u64().unwrap();
+    let stored = count("SELECT sum(count) AS n FROM kernels");
+    let launched: u64 = by_name(&account).values().map(|(count, _)| count).sum();
+    let unconfirmed = "FROM losses WHERE source = 'agent' AND reason = 'unconfirmed'";
+    let lost = count(&format!("SELECT coalesce(sum(count), 0) AS n {unconfirmed}"));
+    assert!(
+        stored == launched || (stored < launched && lost > 0),
+        "{stored} of {launched}, {lost} in doubt"
+    );
+}
+
+#[test]
 fn a_command_finds_what_it_needs_in_its_environment() {
     let world = prepared();
     let output = world

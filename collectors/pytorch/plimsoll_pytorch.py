@@ -41,6 +41,15 @@ _lock = threading.Lock()
 _reporter = None
 
 
+def _begin_anew():
+    """In a forked child: the lock may be held by a thread that is not there any more."""
+    global _lock, _reporter
+    _lock, _reporter = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
 def start(path=None):
     """Starts reporting, once per process. `path` is the daemon's socket; by default PLIMSOLL_SOCKET names it.
 

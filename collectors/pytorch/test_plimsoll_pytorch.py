@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -113,6 +114,14 @@ class Reporter(unittest.TestCase):
         self.assertFalse(plimsoll_pytorch.start())
         if before is not None:
             os.environ["PLIMSOLL_SOCKET"] = before
+
+    def test_a_child_that_was_forked_meanwhile_reports_too(self):
+        with plimsoll_pytorch._lock:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)
+                os._exit(0 if plimsoll_pytorch.start(self.path) else 1)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
 
     def test_one_reporter_per_process_and_a_missing_daemon_is_no_trouble(self):
         self.assertTrue(plimsoll_pytorch.start(self.path))

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use plimsoll_trace::{Batch, Stamp};
 
 pub use agent::{
-    AgentDesk, AgentId, AgentReport, Agents, Arrival, DeliverAgents, Peer, Rights, Room, Standing, has_place,
-    lineage, peer_groups,
+    AgentDesk, AgentId, AgentReport, Agents, Arrival, DeliverAgents, Peer, Progress, Rights, Room, Standing,
+    Stored, has_place, lineage, peer_groups,
 };
 pub use host::Host;
 pub use nvml::{Card, Driver, Nvml, NvmlOptions, look};

@@ -314,8 +314,12 @@ fn below(kernels: &Kernels) -> String {
             .map(|(mean, max)| format!("cost {} of the time (at most {})", fine(mean), fine(max))),
         cost.duty_ratio
             .map(|duty| format!("recorded kernels {} of the time", show_ratio(duty))),
-        cost.device_bytes
-            .map(|bytes| format!("held at most {} of device memory", show_bytes(bytes))),
+        cost.device_bytes.map(|bytes| {
+            format!(
+                "could hold {} of device memory in each context",
+                show_bytes(bytes)
+            )
+        }),
     ];
     let told: Vec<String> = told.into_iter().flatten().collect();
     if told.is_empty() {

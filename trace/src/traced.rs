@@ -143,6 +143,8 @@ pub struct AllocatorSample {
     pub free_blocks_bytes: Option<u64>,
     /// What rounding each piece up costs at most, bytes, where it is told as such.
     pub rounding_bytes: Option<u64>,
+    /// When, ns since the Unix epoch; `None` is when its batch was made.
+    pub at_ns: Option<i64>,
     /// Who says so: `cupti`, `pytorch`.
     pub source: &'static str,
 }
@@ -162,6 +164,7 @@ impl AllocatorSample {
             largest_free_bytes: None,
             free_blocks_bytes: None,
             rounding_bytes: None,
+            at_ns: None,
             source,
         }
     }

@@ -16,6 +16,8 @@ use crate::descriptor;
 static IS_CHILD: AtomicBool = AtomicBool::new(false);
 /// Until when the exiting thread waits, CLOCK_MONOTONIC; 0 while the process does not end.
 static WAITS_UNTIL: AtomicU64 = AtomicU64::new(0);
+/// The exiting thread waits no more: what CUPTI and the driver have is being taken down.
+static IS_OVER: AtomicBool = AtomicBool::new(false);
 static AGENT: OnceLock<(Thread, Duration)> = OnceLock::new();
 static IS_DONE: Mutex<bool> = Mutex::new(false);
 static DONE: Condvar = Condvar::new();
@@ -44,6 +46,11 @@ pub(crate) fn waits_until() -> u64 {
     WAITS_UNTIL.load(Acquire)
 }
 
+/// Whether the exiting thread has waited long enough. From here on CUPTI is not called any more.
+pub(crate) fn is_over() -> bool {
+    IS_OVER.load(Acquire)
+}
+
 /// All is written: the process may end.
 pub(crate) fn done() {
     *IS_DONE.lock().unwrap_or_else(PoisonError::into_inner) = true;
@@ -59,6 +66,7 @@ extern "C" fn at_exit() {
     thread.unpark();
     let done = IS_DONE.lock().unwrap_or_else(PoisonError::into_inner);
     drop(DONE.wait_timeout_while(done, *patience, |done| !*done));
+    IS_OVER.store(true, Release);
 }
 
 /// Only what may be done between fork and exec.

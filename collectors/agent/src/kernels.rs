@@ -17,6 +17,8 @@ const CROWDED: usize = MOST - MOST_RECORDS;
 /// Places in the table, a power of two and at least twice the entries.
 const PLACES: usize = (2 * MOST).next_power_of_two();
 const NONE: u32 = u32::MAX;
+/// An entry counts so many; from there on another one does. No bucket of it overflows.
+const MOST_COUNTED: u64 = u32::MAX as u64;
 /// So many graphs have a name of their own: a program that makes new ones all day must not use all names up.
 const MOST_GRAPHS: usize = 1024;
 
@@ -107,7 +109,7 @@ impl Counts {
         let mut place = (mixed >> 40) as usize % PLACES;
         while let Some(entry) = self.entries.get(self.places[place] as usize) {
             if entry.address == address && entry.device == device {
-                if entry.checked == self.buffer {
+                if entry.checked == self.buffer && entry.count < MOST_COUNTED {
                     return Ok(self.count(self.places[place], ns));
                 }
                 break;
@@ -127,11 +129,11 @@ impl Counts {
         ns: u64,
     ) -> Result<u32, Full> {
         let number = match self.others.get(&(other, device)) {
-            Some(number) => *number,
+            Some(number) if self.entries[*number as usize].count < MOST_COUNTED => *number,
             None if matches!(other, Other::Graph(_)) && self.others.len() >= MOST_GRAPHS => {
                 return self.other(names, Other::Graphs, device, ns);
             }
-            None => {
+            _ => {
                 let name = names.number(other.name().as_bytes()).ok_or(Full)?;
                 let number = self.add(0, name, device)?;
                 self.others.insert((other, device), number);
@@ -152,8 +154,7 @@ impl Counts {
         entry.total_ns = entry.total_ns.saturating_add(ns);
         entry.min_ns = entry.min_ns.min(ns);
         entry.max_ns = entry.max_ns.max(ns);
-        let count = &mut entry.buckets[usize::from(bucket(ns))];
-        *count = count.saturating_add(1);
+        entry.buckets[usize::from(bucket(ns))] += 1;
         entry.name
     }
 
@@ -169,11 +170,12 @@ impl Counts {
         let number = self.places[place];
         if let Some(entry) = self.entries.get_mut(number as usize)
             && names.is(entry.name, text)
+            && entry.count < MOST_COUNTED
         {
             entry.checked = self.buffer;
             return Ok(number);
         }
-        // Another text at this address: the entry that was here is told once more and found no more.
+        // Another text at this address, or one that was counted too often: the entry that was here is told once more and found no more.
         let name = names.number(text).ok_or(Full)?;
         self.places[place] = self.add(address, name, device)?;
         Ok(self.places[place])

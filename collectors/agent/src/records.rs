@@ -27,9 +27,11 @@ pub(crate) struct Consumer {
     pub(crate) devices: u64,
     /// What CUPTI says that it cost, ns, since this was last asked.
     pub(crate) overhead_ns: u64,
-    /// Kernels and graphs with times that can be right, and those with others, since this was last asked.
+    /// Kernels and graphs with times that can be right, and those with others.
     pub(crate) good: u64,
     pub(crate) bad: u64,
+    /// Nothing runs for longer, ns.
+    pub(crate) longest_ns: u64,
 }
 
 impl Consumer {
@@ -44,6 +46,7 @@ impl Consumer {
             overhead_ns: 0,
             good: 0,
             bad: 0,
+            longest_ns: u64::MAX,
         }
     }
 
@@ -125,7 +128,9 @@ impl Consumer {
                 Ok(())
             }
             kind::MEMORY_POOL => {
-                self.memory.pool(&whole::<MemoryPool>(record)?);
+                let pool: MemoryPool = whole(record)?;
+                self.devices |= bit(pool.device);
+                self.memory.pool(&pool);
                 Ok(())
             }
             kind::OVERHEAD => {
@@ -133,7 +138,8 @@ impl Consumer {
                 let ours = [overhead_kind::INSTRUMENTATION, overhead_kind::RESOURCE];
                 // Flushes are counted with the thread that asks for them; compiling is the program's own.
                 if ours.contains(&overhead.overhead_kind) {
-                    self.overhead_ns += overhead.end.saturating_sub(overhead.start);
+                    let ns = self.duration(overhead.start, overhead.end)?;
+                    self.overhead_ns = self.overhead_ns.saturating_add(ns);
                 }
                 Ok(())
             }
@@ -145,7 +151,7 @@ impl Consumer {
     /// Inlined, so that only the fields that are used are read.
     #[inline(always)]
     fn kernel(&mut self, kernel: &Kernel) -> Result<(), LossReason> {
-        let ns = self.duration(kernel.start, kernel.end)?;
+        let ns = self.judged(kernel.start, kernel.end)?;
         self.devices |= bit(kernel.device);
         // SAFETY: a kernel's name is null or a C string of CUPTI's that lives as long as the record.
         let text = || unsafe { text_at(kernel.name) };
@@ -171,7 +177,7 @@ impl Consumer {
         (device, stream): (u32, u32),
         (start_ns, end_ns): (u64, u64),
     ) -> Result<(), LossReason> {
-        let ns = self.duration(start_ns, end_ns)?;
+        let ns = self.judged(start_ns, end_ns)?;
         self.devices |= bit(device);
         let name = self
             .kernels
@@ -209,14 +215,23 @@ impl Consumer {
         }
     }
 
+    /// How long a kernel or a graph took; those with wrong times are counted to know whether CUPTI can be believed.
+    #[inline]
+    const fn judged(&mut self, start: u64, end: u64) -> Result<u64, LossReason> {
+        let duration = self.duration(start, end);
+        match duration {
+            Ok(_) => self.good += 1,
+            Err(_) => self.bad += 1,
+        }
+        duration
+    }
+
     /// How long something took; what has no valid time is not something that ran.
     #[inline]
-    const fn duration(&mut self, start: u64, end: u64) -> Result<u64, LossReason> {
-        if start != 0 && end >= start {
-            self.good += 1;
+    const fn duration(&self, start: u64, end: u64) -> Result<u64, LossReason> {
+        if start != 0 && end >= start && end - start <= self.longest_ns {
             return Ok(end - start);
         }
-        self.bad += 1;
         Err(if start == 0 || end == 0 {
             LossReason::ZeroTimestamp
         } else {
@@ -233,4 +248,30 @@ fn whole<T: cupti_sys::record::Prefix>(record: Record<'_>) -> Result<T, LossReas
 #[inline]
 const fn bit(device: u32) -> u64 {
     if device < 64 { 1 << device } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_have_run_has_a_duration() {
+        let mut consumer = Consumer::new();
+        consumer.longest_ns = 1_000;
+        assert_eq!(consumer.duration(5, 1_005), Ok(1_000));
+        for (start, end, reason) in [
+            (0, 5, LossReason::ZeroTimestamp),
+            (5, 0, LossReason::ZeroTimestamp),
+            (5, 4, LossReason::InvertedTimestamp),
+            (5, 1_006, LossReason::InvertedTimestamp),
+            (5, u64::MAX, LossReason::InvertedTimestamp),
+        ] {
+            assert_eq!(consumer.duration(start, end), Err(reason));
+        }
+        // Those of copies and of overhead say nothing about kernels.
+        assert_eq!((consumer.good, consumer.bad), (0, 0));
+        assert_eq!(consumer.judged(5, 6), Ok(1));
+        assert_eq!(consumer.judged(6, 5), Err(LossReason::InvertedTimestamp));
+        assert_eq!((consumer.good, consumer.bad), (1, 1));
+    }
 }

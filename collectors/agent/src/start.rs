@@ -29,7 +29,8 @@ pub(crate) fn start() {
     let (mut options, mut notes) = Options::read(variable);
     if options.virtual_memory.is_none() {
         let maps = std::fs::read("/proc/self/maps").unwrap_or_default();
-        let left = subscription::is_left(&String::from_utf8_lossy(&maps), variable);
+        let chains = options.chain.is_some();
+        let left = subscription::is_left(&String::from_utf8_lossy(&maps), chains, variable);
         options.virtual_memory = Some(left.is_none());
         notes.extend(left.map(str::to_owned));
     }
@@ -84,7 +85,7 @@ fn trace(options: &Options) -> Result<Tracing, String> {
         tier: options.tier,
         kernels: true,
         virtual_memory: options.observes_virtual_memory(),
-        launches: false,
+        watched: None,
     });
     Ok(Tracing {
         library,

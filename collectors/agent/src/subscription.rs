@@ -9,8 +9,19 @@ const PYTORCH: &str = "/libtorch_cpu.so";
 const ALLOCATOR: [&str; 2] = ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"];
 const EXPANDABLE: &str = "expandable_segments:true";
 
-/// Why the subscription is left to the program, if it is. `maps` is /proc/self/maps.
-pub(crate) fn is_left(maps: &str, variable: impl Fn(&str) -> Option<String>) -> Option<&'static str> {
+/// Why the subscription is left to others, if it is. `maps` is /proc/self/maps; an injected library that is started after
+/// the agent is a profiler too (`chains`).
+pub(crate) fn is_left(
+    maps: &str,
+    chains: bool,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Option<&'static str> {
+    if chains {
+        return Some(
+            "virtual memory is not observed: CUPTI's one subscription is left to the library of PLIMSOLL_CHAIN \
+             (PLIMSOLL_VMM=on takes it)",
+        );
+    }
     let is_virtual = ALLOCATOR
         .iter()
         .filter_map(|name| variable(name))
@@ -30,8 +41,10 @@ mod tests {
         let nothing = |_: &str| None;
         let torch = "7f0 r-xp 00000000 08:01 1 /usr/lib/libc.so.6\n\
                      7f1 r--p 00000000 08:01 2 /venv/torch/lib/libtorch_cpu.so\n";
-        assert!(is_left(torch, nothing).is_some());
-        assert!(is_left("7f0 r-xp 00000000 08:01 1 /usr/lib/libc.so.6\n", nothing).is_none());
+        let none = "7f0 r-xp 00000000 08:01 1 /usr/lib/libc.so.6\n";
+        assert!(is_left(torch, false, nothing).is_some());
+        assert!(is_left(none, false, nothing).is_none());
+        assert!(is_left(none, true, nothing).is_some());
         for (name, value, is_left_then) in [
             (
                 "PYTORCH_CUDA_ALLOC_CONF",
@@ -42,7 +55,7 @@ mod tests {
             ("PYTORCH_ALLOC_CONF", "expandable_segments:False", true),
         ] {
             let variable = |asked: &str| (asked == name).then(|| value.to_owned());
-            assert_eq!(is_left(torch, variable).is_some(), is_left_then, "{value}");
+            assert_eq!(is_left(torch, false, variable).is_some(), is_left_then, "{value}");
         }
     }
 }

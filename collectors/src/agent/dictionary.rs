@@ -111,7 +111,7 @@ impl Dictionary {
             Frame::Memory(events) => {
                 events.iter().all(|event| device(event.device)) && self.clocks.is_known()
             }
-            Frame::Levels(levels) => device(levels.device),
+            Frame::Levels(levels) => device(levels.device) && self.clocks.is_known(),
             _ => true,
         }
     }

@@ -12,6 +12,7 @@ mod holding;
 mod memory;
 mod peer;
 mod quota;
+mod receipts;
 mod refused;
 mod session;
 mod sessions;
@@ -85,6 +86,18 @@ pub type DeliverAgents = Arc<dyn Fn(AgentReport) + Send + Sync>;
 /// How many records may be delivered now.
 pub type Room = Arc<dyn Fn() -> usize + Send + Sync>;
 
+/// How far the store has come, in deliveries since its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// So many it has taken in.
+    pub taken_in: u64,
+    /// So many are durable, or counted as lost.
+    pub stored: u64,
+}
+
+/// Asks how far the store has come.
+pub type Stored = Arc<dyn Fn() -> Progress + Send + Sync>;
+
 /// The agents' collector. The thread ends when this is dropped.
 #[derive(Debug)]
 pub struct Agents {
@@ -103,13 +116,13 @@ impl Agents {
     ///
     /// # Errors
     /// The operating system refuses another thread or file descriptor.
-    pub fn spawn(deliver: DeliverAgents, room: Room) -> io::Result<Self> {
+    pub fn spawn(deliver: DeliverAgents, room: Room, stored: Stored) -> io::Result<Self> {
         let desk = AgentDesk(Arc::new(Orders::new()?));
         let thread = std::thread::Builder::new()
             .name("plimsoll-agents".to_owned())
             .spawn({
                 let orders = Arc::clone(&desk.0);
-                move || Sessions::new(deliver, room).run(&orders)
+                move || Sessions::new(deliver, room, stored).run(&orders)
             })?;
         Ok(Self {
             desk,

@@ -9,15 +9,16 @@ use plimsoll_trace::wire::ring::{Next, Reader};
 use plimsoll_trace::wire::{Frame, LossReason, Malformed, Process, Tell};
 use plimsoll_trace::{DeviceId, Record, RunId, Stamp};
 
-use super::AgentId;
 use super::dictionary::{Dictionary, Learned, items};
 use super::figures::{Figures, Values};
 use super::holding::{Holding, Pool};
 use super::memory::Memory;
 use super::peer::Peer;
 use super::quota::{self, Account, Share};
+use super::receipts::Receipts;
 use super::standing::Standing;
 use super::translate::{Now, Translator};
+use super::{AgentId, Progress};
 use crate::proc;
 
 /// A frame waits so long for the names in it; an agent that begins to speak to another daemon tells them again.
@@ -61,6 +62,7 @@ pub(super) struct Session {
     pub(super) latest: Option<(Stamp, Values)>,
     /// With them, for which share of the time each device was busy.
     pub(super) busy: Vec<(Option<DeviceId>, f64)>,
+    receipts: Receipts,
     /// The agent's last word was read.
     has_finished: bool,
     share: Share,
@@ -103,6 +105,9 @@ impl Session {
         let began = peer.pid.and_then(|pid| proc::began(pid, now));
         let unseen = i64::try_from(UNSEEN.as_nanos()).unwrap_or(0);
         let account = Account::new(began.unwrap_or_else(|| now.before(unseen)));
+        let mut translator = Translator::new(peer.pid.unwrap_or(0), account);
+        let unconfirmed = Receipts::unconfirmed(memory.words());
+        translator.lose(LossReason::Unconfirmed.as_str(), unconfirmed);
         Ok(Self {
             id,
             stream,
@@ -123,7 +128,8 @@ impl Session {
             holding: Holding::new(pool.clone(), MOST_HELD),
             held_since: None,
             learned: false,
-            translator: Translator::new(peer.pid.unwrap_or(0), account),
+            translator,
+            receipts: Receipts::default(),
             figures: Figures::default(),
             latest: None,
             busy: Vec::new(),
@@ -207,12 +213,20 @@ impl Session {
         self.read.saturating_add(waiting)
     }
 
+    /// What was read is with the store, but for what waits here.
+    pub(super) fn delivered(&mut self, progress: Progress) {
+        if self.held.is_empty() {
+            self.receipts.deliver(self.translator.ready.len(), progress);
+        }
+    }
+
+    /// Tells the ring what of it is stored.
+    pub(super) fn confirm(&mut self, progress: Progress) {
+        self.receipts.confirm(self.memory.words(), progress);
+    }
+
     /// What was lost since this was last asked.
     pub(super) fn take_losses(&mut self) -> super::translate::Losses {
-        if let Ok(mut reader) = Reader::open(self.memory.words()) {
-            let refused = reader.take_refused();
-            self.translator.lose(LossReason::RingFull.as_str(), refused);
-        }
         let losses = std::mem::take(&mut self.translator.losses);
         if !losses.is_empty() {
             self.standing.lost(&losses);
@@ -284,6 +298,7 @@ impl Session {
     }
 
     fn take(&mut self, frame: Frame, now: Now) {
+        self.receipts.take(self.memory.words(), &frame);
         if self.words.renames(&frame) {
             // What is held was said with the old meaning.
             while self.release(now, true) {}

@@ -21,7 +21,7 @@ use super::memory::Memory;
 use super::peer::{Peer, has_place, lineage};
 use super::refused::Refused;
 use super::session::{Left, Session};
-use super::{AgentId, AgentReport, Arrival, DeliverAgents, Room};
+use super::{AgentId, AgentReport, Arrival, DeliverAgents, Room, Stored};
 use crate::proc;
 use crate::processes::{Lookout, ProcessId};
 
@@ -114,6 +114,7 @@ struct Flush {
 pub(super) struct Sessions {
     deliver: DeliverAgents,
     room: Room,
+    stored: Stored,
     greetings: Vec<Greeting>,
     sessions: Vec<Session>,
     last_id: u64,
@@ -145,10 +146,11 @@ impl Flush {
 }
 
 impl Sessions {
-    pub(super) fn new(deliver: DeliverAgents, room: Room) -> Self {
+    pub(super) fn new(deliver: DeliverAgents, room: Room, stored: Stored) -> Self {
         Self {
             deliver,
             room,
+            stored,
             greetings: Vec::new(),
             sessions: Vec::new(),
             last_id: 0,
@@ -172,7 +174,7 @@ impl Sessions {
             let mut at = None;
             for order in orders.take() {
                 match order {
-                    Order::Stop => return,
+                    Order::Stop => return self.confirm(),
                     Order::Tick(stamp) => at = Some(stamp),
                     Order::Take(stream, peer) => self.meet(stream, peer),
                     Order::Refuse(peer) => self.refuse(peer, &Refused::Stranger { uid: peer.uid }),
@@ -296,8 +298,17 @@ impl Sessions {
         }
     }
 
+    /// Tells rings what of them is stored.
+    fn confirm(&mut self) {
+        let progress = (self.stored)();
+        for session in &mut self.sessions {
+            session.confirm(progress);
+        }
+    }
+
     /// Reads every ring once, as far as there is room. Says whether nothing is left that may be read soon.
     fn pass(&mut self, at: Stamp) -> bool {
+        self.confirm();
         let room = (self.room)();
         let mut batch = Batch::new(at);
         let mut is_empty = true;
@@ -334,6 +345,10 @@ impl Sessions {
         }
         if !batch.records.is_empty() {
             (self.deliver)(AgentReport::Work(batch));
+            let progress = (self.stored)();
+            self.sessions
+                .iter_mut()
+                .for_each(|session| session.delivered(progress));
         }
         if !standings.is_empty() {
             (self.deliver)(AgentReport::Standings(standings));

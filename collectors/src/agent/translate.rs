@@ -105,7 +105,7 @@ impl Translator {
                 }
             }
             Frame::Memory(events) => events.iter().for_each(|event| self.memory(event, words, now)),
-            Frame::Levels(levels) => self.levels(&levels, words.device(levels.device), now),
+            Frame::Levels(levels) => self.levels(&levels, words, now),
             Frame::Spans(spans) => spans.spans.iter().for_each(|span| self.span(span, words, now)),
             Frame::Loss { reason, count } if count <= MOST_COUNT => self.lose(reason.as_str(), count),
             Frame::Loss { .. } => self.lose(LossReason::Malformed.as_str(), 1),
@@ -172,13 +172,19 @@ impl Translator {
         self.work(now, words.device(span.device), Work::Span(kernel));
     }
 
-    fn levels(&mut self, levels: &Levels, device: Option<DeviceId>, now: Now) {
+    fn levels(&mut self, levels: &Levels, words: &Dictionary, now: Now) {
+        let device = words.device(levels.device);
+        let at_ns = levels.at_ns.and_then(|at| words.clocks.unix_ns(at, now.at));
+        let unknown = |level| AllocatorSample {
+            at_ns,
+            ..AllocatorSample::unknown(level, "cupti")
+        };
         let known = |bytes: u64| (bytes <= MOST_BYTES).then_some(bytes);
         let driver = AllocatorSample {
             allocated_bytes: known(levels.live_bytes),
             segments: known(levels.segments),
             rounding_bytes: known(levels.rounding_bytes),
-            ..AllocatorSample::unknown(Level::Driver, "cupti")
+            ..unknown(Level::Driver)
         };
         self.work(now, device.clone(), Work::Allocator(driver));
         for (level, reserved, allocated) in [
@@ -189,7 +195,7 @@ impl Translator {
                 let sample = AllocatorSample {
                     allocated_bytes: allocated.and_then(known),
                     reserved_bytes: reserved.and_then(known),
-                    ..AllocatorSample::unknown(level, "cupti")
+                    ..unknown(level)
                 };
                 self.work(now, device.clone(), Work::Allocator(sample));
             }

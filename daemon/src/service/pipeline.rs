@@ -401,6 +401,8 @@ impl Pipeline {
         while let Some(event) = queue.recv().await {
             self.handle(event);
         }
+        // Agents' rings are told what is stored before they are let go of. What cannot be stored is said at the store's end.
+        self.writer.commit(Batch::new(Stamp::now())).await.ok();
     }
 }
 

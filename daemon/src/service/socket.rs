@@ -348,7 +348,7 @@ fn peer_of(stream: &UnixStream, group: Option<u32>) -> io::Result<(Peer, bool)> 
 mod tests {
     use std::sync::Arc;
 
-    use plimsoll_collectors::Agents;
+    use plimsoll_collectors::{Agents, Progress};
 
     use super::*;
 
@@ -365,7 +365,11 @@ mod tests {
     /// The inside of a door, and what comes out of it.
     fn inside() -> (Inside, mpsc::Receiver<Control>, Agents) {
         let (pipeline, calls) = mpsc::channel(64);
-        let agents = Agents::spawn(Arc::new(drop), Arc::new(|| 0)).unwrap();
+        let nothing = Progress {
+            taken_in: 0,
+            stored: 0,
+        };
+        let agents = Agents::spawn(Arc::new(drop), Arc::new(|| 0), Arc::new(move || nothing)).unwrap();
         (Inside::new(pipeline, agents.desk(), None), calls, agents)
     }
 

@@ -80,6 +80,7 @@ impl Frame {
                 to.maybe(levels.pool_used_bytes);
                 to.maybe(levels.reserved_bytes);
                 to.maybe(levels.mapped_bytes);
+                to.maybe(levels.at_ns);
                 8
             }
             Self::Spans(spans) => {
@@ -214,6 +215,8 @@ impl Frame {
                 pool_used_bytes: from.maybe()?,
                 reserved_bytes: from.maybe()?,
                 mapped_bytes: from.maybe()?,
+                // Agents of the first days end here.
+                at_ns: if from.0.is_empty() { None } else { from.maybe()? },
             }),
             9 => {
                 let count = from.count()?;

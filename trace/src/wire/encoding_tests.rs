@@ -104,6 +104,7 @@ fn every_kind_round_trips() {
         Frame::Levels(Levels {
             live_bytes: 3,
             pool_bytes: Some(0),
+            at_ns: Some(7),
             ..Levels::default()
         }),
         Frame::Spans(Spans { spans: vec![span] }),

@@ -227,6 +227,8 @@ pub struct Levels {
     pub reserved_bytes: Option<u64>,
     /// Physical memory mapped into them, bytes.
     pub mapped_bytes: Option<u64>,
+    /// When. `None` from an agent that does not say.
+    pub at_ns: Option<u64>,
 }
 
 /// Single kernels of an open window.
@@ -258,9 +260,9 @@ words! {
         DroppedByCupti = "dropped_by_cupti",
         /// No start or no end.
         ZeroTimestamp = "zero_timestamp",
-        /// An end before the start.
+        /// An end before the start, or longer after it than the process has lived.
         InvertedTimestamp = "inverted_timestamp",
-        /// The ring was full.
+        /// Single kernels that the ring had no room for. All else waits until there is room again.
         RingFull = "ring_full",
         /// A record that ends beyond its buffer or is of no known length.
         BadRecord = "bad_record",
@@ -272,6 +274,8 @@ words! {
         NoBuffer = "no_buffer",
         /// Not looked at, to stay inside the budget.
         OverBudget = "over_budget",
+        /// Taken from the ring by a daemon that was killed before it knew them to be stored: at most so many are missing.
+        Unconfirmed = "unconfirmed",
         /// A frame that the daemon could not read.
         Malformed = "malformed",
         /// Another profiler took CUPTI over.
@@ -295,7 +299,8 @@ pub struct Cost {
     pub hooks_ns: u64,
     /// For how much of the time kernels were recorded, ns.
     pub traced_ns: u64,
-    /// Device memory that CUPTI holds for it by its settings, bytes; unknown without CUPTI.
+    /// Device memory that CUPTI may hold for it by its settings, in each of the process's contexts, bytes; unknown without
+    /// CUPTI.
     pub device_bytes: Option<u64>,
     /// The tier in force.
     pub tier: TraceTier,

@@ -203,7 +203,10 @@ impl<'a> Rows<'a> {
                 self.copy_windows.push(owned(traced, device, window));
             }
             (Work::Allocation(allocation), _) => self.allocations.push(owned(traced, device, allocation)),
-            (Work::Allocator(sample), _) => self.allocators.push((at_ns, owned(traced, device, sample))),
+            (Work::Allocator(sample), _) => {
+                let at_ns = sample.at_ns.unwrap_or(at_ns);
+                self.allocators.push((at_ns, owned(traced, device, sample)));
+            }
             // A signal is stored with the engine's.
             (Work::Kernels(_) | Work::Span(_) | Work::Copies(_), None) | (Work::Signal { .. }, _) => {}
         }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -77,6 +77,8 @@ struct Shared {
     queue: Queue,
     /// The last commit failed: what is taken in now may be lost.
     failing: AtomicBool,
+    /// So many of the batches that were appended are stored, or counted as lost.
+    stored: AtomicU64,
     runs: AtomicI64,
     decisions: AtomicI64,
     changes: AtomicI64,
@@ -96,6 +98,7 @@ impl Store {
         let writer = Writer(Arc::new(Shared {
             queue: Queue::new(CAPACITY),
             failing: AtomicBool::new(false),
+            stored: AtomicU64::new(0),
             runs: last_id(&mut connection, "SELECT coalesce(max(id), 0) FROM _run").await?,
             decisions: last_id(&mut connection, "SELECT coalesce(max(id), 0) FROM _decision").await?,
             changes: last_id(&mut connection, "SELECT coalesce(max(id), 0) FROM _config_change").await?,
@@ -191,6 +194,18 @@ impl Writer {
         }
     }
 
+    /// How many batches were appended so far.
+    #[must_use]
+    pub fn appended(&self) -> u64 {
+        self.0.queue.appended()
+    }
+
+    /// How many of them, from the first on, are durable or counted as lost.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        self.0.stored.load(Ordering::Acquire)
+    }
+
     /// A number for a new run. Records may refer to it before its start is stored.
     #[must_use]
     pub fn next_run_id(&self) -> RunId {
@@ -254,6 +269,9 @@ async fn write(
         }
         failing = result.is_err();
         shared.failing.store(failing, Ordering::Relaxed);
+        if !failing {
+            shared.stored.store(taken.appended, Ordering::Release);
+        }
         for ack in taken.acks {
             // Whoever waited may have given up.
             drop(ack.send(result.clone()));

@@ -5,6 +5,7 @@ use cupti_sys::Records;
 use plimsoll_trace::wire::{Frame, LossReason};
 
 use super::{Cycle, Tracing};
+use crate::control::Desired;
 use crate::{clock, exit};
 
 /// This part of the exiting thread's patience at least is kept for telling.
@@ -33,6 +34,13 @@ impl Cycle {
             }
         }
         self.say_the_last_word();
+        // The driver takes its contexts down next: nothing of CUPTI's is to come back to us then. A flush that lasts until
+        // the exiting thread has gone on can only be left as it is.
+        if let Ok(tracing) = &mut self.tracing
+            && !exit::is_over()
+        {
+            tracing.control.make(Desired::NOTHING);
+        }
     }
 
     /// Tells all that is counted; how long it took, ns.

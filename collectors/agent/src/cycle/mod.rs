@@ -20,7 +20,7 @@ use crate::control::{Control, Desired};
 use crate::devices::Devices;
 use crate::exit;
 use crate::governor::{Governor, Verdict};
-use crate::hooks::{Hooked, WAKING};
+use crate::hooks::Hooked;
 use crate::options::Options;
 use crate::presence::{Flushed, Presence};
 use crate::records::Consumer;
@@ -29,6 +29,10 @@ use crate::socket::Connection;
 
 /// Above this share of times that cannot be right, and so many of them, kernels are not recorded any more.
 const MOST_BAD: (u64, u64) = (100, 1_000);
+/// After so many kernels what was seen of them counts half.
+const LOOKED_AT: u64 = 1_000_000;
+/// CUPTI's clock and ours may differ by so much over a process's life.
+const CLOCKS_DIFFER_NS: u64 = 3_600_000_000_000;
 /// After so many flushes pages that a burst needed are given back.
 const TRIM_EVERY: u32 = 10;
 
@@ -58,7 +62,8 @@ pub(crate) struct Cycle {
     presence: Presence,
     desired: Option<Desired>,
     has_yielded: bool,
-    /// Allocations were not seen for a while: what is live is not known any more.
+    began_ns: u64,
+    /// Some allocations were not seen: what is live is not known any more.
     has_memory_gap: bool,
     /// A window of single kernels is open until then, CLOCK_MONOTONIC.
     window_until: Option<u64>,
@@ -105,6 +110,7 @@ impl Cycle {
             presence: Presence::default(),
             desired: None,
             has_yielded: false,
+            began_ns: clock::monotonic(),
             has_memory_gap: false,
             window_until: None,
             is_asked_window: false,
@@ -119,9 +125,8 @@ impl Cycle {
             told: Marks::default(),
             options,
         };
-        let began = clock::monotonic();
-        cycle.judged.at_ns = began;
-        cycle.told.at_ns = began;
+        cycle.judged.at_ns = cycle.began_ns;
+        cycle.told.at_ns = cycle.began_ns;
         cycle.read_clocks();
         cycle.consumer.kernels.begin(cycle.cupti_now());
         // The program launches before this thread has started.
@@ -183,7 +188,11 @@ impl Cycle {
 
     /// Sleeps until something is due, or until full buffers pile up, or the process ends.
     fn wait(&self, next_flush: u64) {
-        if self.waiting() >= WAKING {
+        if self
+            .tracing
+            .as_ref()
+            .is_ok_and(|tracing| tracing.hooked.is_piled_up())
+        {
             return;
         }
         let next_window = Some(self.next_window_ns).filter(|_| self.may_open_window());
@@ -210,10 +219,14 @@ impl Cycle {
         let hooked = *hooked;
         let was_ending = exit::is_ending();
         let began = clock::thread();
+        let lived_ns = clock::monotonic().saturating_sub(self.began_ns);
+        self.consumer.longest_ns = lived_ns.saturating_add(CLOCKS_DIFFER_NS);
+        self.take_calls();
         while let Some(completed) = hooked.buffers.next_completed() {
             self.buffers += 1;
             self.consumer.read(&hooked.functions, &hooked.losses, &completed);
             hooked.buffers.give_back(completed);
+            self.take_calls();
             if self.consumer.is_crowded() && !self.stays_crowded {
                 self.ship_out();
                 self.stays_crowded = self.consumer.is_crowded();
@@ -237,9 +250,13 @@ impl Cycle {
         let Ok(Tracing { hooked, control, .. }) = &self.tracing else {
             return;
         };
-        let (hooked, records_kernels) = (*hooked, control.is_enabled(kind::CONCURRENT_KERNEL));
+        let hooked = *hooked;
         let has_rival = self.presence.wants_watch() && control.has_rival();
-        if control.records_anything() || forced {
+        if forced && exit::is_over() {
+            return;
+        }
+        let records_anything = control.records_anything();
+        if records_anything || forced {
             // What it answers changes nothing: without records there is nothing to count.
             hooked
                 .functions
@@ -250,6 +267,9 @@ impl Cycle {
             // At the end it is counted part by part.
             self.drain_waiting();
         }
+        if exit::is_over() {
+            return;
+        }
         // SAFETY: no context is named.
         if let Ok(dropped) = unsafe { hooked.functions.dropped_records(std::ptr::null_mut(), 0) } {
             hooked.losses.add(LossReason::DroppedByCupti, dropped);
@@ -258,9 +278,9 @@ impl Cycle {
             buffers: std::mem::take(&mut self.buffers),
             foreign: hooked.foreign.swap(0, Relaxed),
             has_rival,
-            launches: hooked.launches.swap(0, Relaxed),
+            calls: hooked.watched.swap(0, Relaxed),
         };
-        if records_kernels {
+        if records_anything {
             hooked
                 .losses
                 .add(LossReason::Displaced, self.presence.flushed(flushed));
@@ -281,11 +301,11 @@ impl Cycle {
 
     /// CUPTI has modes in which the times of kernels are wrong from some record on.
     fn check_times(&mut self) {
-        let (good, bad) = (
-            std::mem::take(&mut self.consumer.good),
-            std::mem::take(&mut self.consumer.bad),
-        );
+        let (good, bad) = (self.consumer.good, self.consumer.bad);
         let (share, least) = MOST_BAD;
+        if good + bad >= LOOKED_AT {
+            (self.consumer.good, self.consumer.bad) = (good / 2, bad / 2);
+        }
         if bad >= least
             && bad * share > good + bad
             && let Ok(tracing) = &mut self.tracing
@@ -294,6 +314,7 @@ impl Cycle {
                 .control
                 .give_up([kind::GRAPH_TRACE, kind::CONCURRENT_KERNEL]);
             self.desired = None;
+            (self.consumer.good, self.consumer.bad) = (0, 0);
         }
     }
 }

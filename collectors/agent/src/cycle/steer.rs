@@ -8,7 +8,7 @@ use plimsoll_trace::TraceTier;
 
 use super::{Cycle, Tracing};
 use crate::clock;
-use crate::control::Desired;
+use crate::control::{Desired, Watched};
 
 /// Between two flushes the account is looked at when so much processor time was spent.
 pub(super) const EARLY_LOOK_NS: u64 = 5_000_000;
@@ -95,13 +95,19 @@ impl Cycle {
             self.verdict.tier
         };
         let is_open = self.window_until.is_some();
+        let kernels = is_open || (tier == TraceTier::Graph && self.verdict.kernels);
         let desired = Desired {
             tier,
-            kernels: is_open || (tier == TraceTier::Graph && self.verdict.kernels),
+            kernels,
             virtual_memory: self.options.observes_virtual_memory() && tier != TraceTier::Off,
-            launches: self.presence.wants_watch() && tracing.control.is_subscribed(),
+            watched: Some(if kernels {
+                Watched::Launches
+            } else {
+                Watched::Allocations
+            })
+            .filter(|_| self.presence.wants_watch() && tracing.control.is_subscribed()),
         };
-        self.has_memory_gap |= self.has_yielded || tier == TraceTier::Off || self.presence.is_displaced();
+        self.has_memory_gap |= self.has_yielded || tier == TraceTier::Off;
         let desired = if self.has_yielded {
             Desired::NOTHING
         } else {
@@ -116,6 +122,9 @@ impl Cycle {
             tracing.control.make(desired);
         }
         let before = self.desired.replace(desired).is_some_and(|before| before.kernels);
+        if desired.kernels != before {
+            self.presence.excuse();
+        }
         if desired.kernels && !before {
             self.consumer.kernels.begin(self.cupti_now());
         } else if before && !desired.kernels {

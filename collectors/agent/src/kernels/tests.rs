@@ -50,6 +50,36 @@ fn an_address_with_another_text_is_another_kernel_from_the_next_buffer_on() {
 }
 
 #[test]
+fn what_is_refused_for_very_long_is_told_whole() {
+    let (mut names, mut counts) = (Names::default(), Counts::new());
+    let most = u64::from(u32::MAX);
+    let mut kernel = |counts: &mut Counts| counts.kernel(&mut names, (0x5000, 0), 7, || b"a").unwrap();
+    kernel(&mut counts);
+    let entry = &mut counts.entries[0];
+    entry.count = most;
+    entry.buckets[usize::from(bucket(7))] = u32::MAX;
+    kernel(&mut counts);
+    counts.next_buffer();
+    kernel(&mut counts);
+    let stat = &told(&mut counts, 100)[0].stats[0];
+    assert_eq!(stat.count, most + 2);
+    assert_eq!(stat.buckets, [(bucket(7), most + 2)]);
+
+    let mut graph = |counts: &mut Counts| counts.other(&mut names, Other::Memset, 0, 7).unwrap();
+    graph(&mut counts);
+    for entry in counts.entries.iter_mut().filter(|entry| entry.count == 1) {
+        entry.count = most;
+        entry.buckets[usize::from(bucket(7))] = u32::MAX;
+    }
+    graph(&mut counts);
+    let stat = &told(&mut counts, 200)[0].stats[0];
+    assert_eq!(
+        (stat.count, &stat.buckets[..]),
+        (most + 1, &[(bucket(7), most + 1)][..])
+    );
+}
+
+#[test]
 fn what_is_refused_is_told_later_and_whole() {
     let (mut names, mut counts) = (Names::default(), Counts::new());
     counts.begin(50);

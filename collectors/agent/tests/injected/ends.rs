@@ -41,7 +41,9 @@ fn what_the_end_does_not_wait_for_is_counted() {
     let launches = 10_000;
     let mut program = Program::new(&format!("late {launches}"), &daemon.socket())
         .env("PLIMSOLL_FLUSH", "60s")
-        .env("PLIMSOLL_EXIT", "0s")
+        // The last flush begins while the end waits, and is over when it does not any more.
+        .env("PLIMSOLL_SIM_CUPTI_FAULT", "slow-flush:4000")
+        .env("PLIMSOLL_EXIT", "3s")
         .start();
     let mut agent = daemon.accept();
     agent.read_until("the last word", |agent| agent.frames.contains(&Frame::Finished));

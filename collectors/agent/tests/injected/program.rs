@@ -126,6 +126,8 @@ fn program() {
         ("memory", []) => memory(&cuda),
         ("graphs", [launches]) => graphs(&cuda, *launches),
         ("steps", [launches]) => steps(&cuda, *launches),
+        ("pieces", []) => pieces(&cuda),
+        ("reservations", [count]) => reservations(&cuda, *count),
         ("fork", []) => fork(&cuda),
         ("close", []) => close(&cuda),
         ("hard", []) => hard(&cuda),
@@ -236,6 +238,29 @@ fn memory(cuda: &Cuda) {
     cuda.free_async(pooled, Stream::DEFAULT).unwrap();
     cuda.free(second).unwrap();
     cuda.synchronize().unwrap();
+}
+
+/// Takes memory and gives it back, until there is nothing to read any more.
+fn pieces(cuda: &Cuda) {
+    cuda.init().unwrap();
+    loop {
+        let piece = cuda.alloc(1 << 20).unwrap();
+        println!("taken");
+        let mut line = String::new();
+        if std::io::stdin().read_line(&mut line).unwrap() == 0 {
+            return;
+        }
+        cuda.free(piece).unwrap();
+    }
+}
+
+/// Reserves addresses, piece by piece, and keeps all of them.
+fn reservations(cuda: &Cuda, count: u64) {
+    cuda.init().unwrap();
+    for _ in 0..count {
+        cuda.reserve(2 << 20).unwrap();
+    }
+    says("taken");
 }
 
 /// Open files of this process that are the agent's.

@@ -10,6 +10,7 @@
 //! | `crash-on-version` | `cuptiGetVersion` is a segmentation fault |
 //! | `zero-timestamps:N` | the first N kernels have neither start nor end |
 //! | `inverted:N` | the next N kernels end before they start |
+//! | `endless:N` | the N kernels after those end decades later |
 //! | `drops:N` | the N kernels before those leave no record and are counted as dropped |
 //! | `huge-names` | kernel names are filled up to 64 kB |
 //! | `non-utf8-names` | kernel names have a byte that is no UTF-8 |
@@ -53,6 +54,7 @@ pub(crate) struct KernelFaults {
     drops: AtomicU64,
     zero_timestamps: AtomicU64,
     inverted: AtomicU64,
+    endless: AtomicU64,
 }
 
 /// What goes wrong with one kernel.
@@ -61,6 +63,7 @@ pub(crate) enum KernelFault {
     Dropped,
     ZeroTimestamps,
     Inverted,
+    Endless,
 }
 
 impl KernelFaults {
@@ -73,8 +76,10 @@ impl KernelFaults {
             Some(KernelFault::Dropped)
         } else if take(&self.zero_timestamps) {
             Some(KernelFault::ZeroTimestamps)
+        } else if take(&self.inverted) {
+            Some(KernelFault::Inverted)
         } else {
-            take(&self.inverted).then_some(KernelFault::Inverted)
+            take(&self.endless).then_some(KernelFault::Endless)
         }
     }
 }
@@ -123,11 +128,12 @@ impl Faults {
                 self.clock_step = Some((number(first)?, by_ms.checked_mul(1_000_000)?));
             }
             "slow-flush" => self.slow_flush = Duration::from_millis(number(first.or(Some("2000")))?),
-            "drops" | "zero-timestamps" | "inverted" => {
+            "drops" | "zero-timestamps" | "inverted" | "endless" => {
                 let kernels = self.of_kernels.get_or_insert_default();
                 let left = match name {
                     "drops" => &kernels.drops,
                     "inverted" => &kernels.inverted,
+                    "endless" => &kernels.endless,
                     _ => &kernels.zero_timestamps,
                 };
                 left.store(number(first)?, Relaxed);
@@ -166,10 +172,10 @@ mod tests {
 
     #[test]
     fn kernels_meet_one_fault_after_the_other() {
-        let faults = Faults::parse("inverted:1,zero-timestamps:1,drops:2").unwrap();
+        let faults = Faults::parse("inverted:1,endless:1,zero-timestamps:1,drops:2").unwrap();
         let kernels = faults.of_kernels.unwrap();
         let met: Vec<_> = std::iter::from_fn(|| kernels.next()).collect();
-        use KernelFault::{Dropped, Inverted, ZeroTimestamps};
-        assert_eq!(met, [Dropped, Dropped, ZeroTimestamps, Inverted]);
+        use KernelFault::{Dropped, Endless, Inverted, ZeroTimestamps};
+        assert_eq!(met, [Dropped, Dropped, ZeroTimestamps, Inverted, Endless]);
     }
 }

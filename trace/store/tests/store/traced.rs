@@ -236,6 +236,9 @@ async fn copies_spans_allocations_allocators_and_signals() {
     let gpu = Some("GPU-1");
     let mut driver = AllocatorSample::unknown(Level::Driver, "cupti");
     driver.rounding_bytes = Some(7);
+    // What waited in a ring has a time of its own.
+    let mut earlier = driver.clone();
+    earlier.at_ns = Some(1);
     bench
         .commit(
             1,
@@ -249,6 +252,7 @@ async fn copies_spans_allocations_allocators_and_signals() {
                 traced(1, 7, gpu, allocation(MemoryOperation::Alloc, Some(4_096))),
                 traced(1, 7, gpu, Work::Allocator(pytorch)),
                 traced(1, 7, None, Work::Allocator(driver)),
+                traced(1, 7, None, Work::Allocator(earlier)),
                 traced(1, 7, None, signal),
             ],
         )
@@ -276,11 +280,15 @@ async fn copies_spans_allocations_allocators_and_signals() {
     assert_eq!(
         shown("SELECT device, level, slack_ratio, stuck_ratio, segments, source FROM allocator_samples ORDER BY level")
             .await,
-        r#"[[Null, Text("driver"), Null, Null, Null, Text("cupti")], [Text("GPU-1"), Text("pytorch"), Real(0.25), Real(0.1), Integer(4), Text("pytorch")]]"#
+        r#"[[Null, Text("driver"), Null, Null, Null, Text("cupti")], [Null, Text("driver"), Null, Null, Null, Text("cupti")], [Text("GPU-1"), Text("pytorch"), Real(0.25), Real(0.1), Integer(4), Text("pytorch")]]"#
     );
     assert_eq!(
         shown("SELECT rounding_bytes, largest_free_bytes, external_fragmentation_ratio FROM allocator_samples ORDER BY level").await,
-        "[[Integer(7), Null, Null], [Null, Null, Null]]"
+        "[[Integer(7), Null, Null], [Integer(7), Null, Null], [Null, Null, Null]]"
+    );
+    assert_eq!(
+        shown("SELECT at_ns FROM allocator_samples WHERE level = 'driver' ORDER BY at_ns").await,
+        "[[Integer(1)], [Integer(1000000000)]]"
     );
     assert_eq!(
         shown("SELECT run_id, signal, value FROM engine_samples").await,

@@ -146,16 +146,16 @@ impl Kernel {
 /// The last figures come with the last flush, which may be a little after the end.
 const AFTER_NS: i64 = 5_000_000_000;
 
-fn window(run: &Run, now_ns: i64) -> [Value; 2] {
+/// From when to when, and which run.
+fn window(run: &Run, now_ns: i64) -> [Value; 3] {
     let end = run.ended_ns.map_or(now_ns, |end| end.saturating_add(AFTER_NS));
-    [Value::Integer(run.started_ns), Value::Integer(end)]
+    [run.started_ns, end, run.id].map(Value::Integer)
 }
 
 async fn cost(reader: &Reader, run: &Run, now_ns: i64) -> Result<Cost, ReportError> {
     let sql = "SELECT signal, avg(value), max(value) FROM engine_samples \
                WHERE at_ns BETWEEN ?1 AND ?2 AND run_id = ?3 AND signal LIKE 'agent.%' GROUP BY signal";
-    let [from, to] = window(run, now_ns);
-    let found = reader.query(sql, &[from, to, Value::Integer(run.id)]).await?;
+    let found = reader.query(sql, &window(run, now_ns)).await?;
     let mut cost = Cost::default();
     for mut row in rows(&found) {
         let (signal, mean, max) = (row.word(), row.real(), row.real());
@@ -176,7 +176,8 @@ async fn cost(reader: &Reader, run: &Run, now_ns: i64) -> Result<Cost, ReportErr
 
 async fn losses(reader: &Reader, run: &Run, now_ns: i64) -> Result<Vec<Lost>, ReportError> {
     let sql = "SELECT reason, sum(count) FROM losses \
-               WHERE at_ns BETWEEN ?1 AND ?2 AND source = 'agent' GROUP BY reason ORDER BY reason";
+               WHERE source = 'agent' AND (run_id = ?3 OR (run_id IS NULL AND at_ns BETWEEN ?1 AND ?2)) \
+               GROUP BY reason ORDER BY reason";
     let found = reader.query(sql, &window(run, now_ns)).await?;
     let lost = |mut row: Row<'_>| Lost {
         reason: row.word(),

@@ -250,4 +250,18 @@ mod tests {
         assert_eq!(ignored.len(), 4);
         assert!(ignored[0].contains("PLIMSOLL_TRACE=everything"), "{ignored:?}");
     }
+    #[test]
+    fn every_variable_is_documented_with_its_default() {
+        let page = include_str!("../../../docs/configuration.md");
+        for Entry { name, default, .. } in &TABLE {
+            let row = page
+                .lines()
+                .find(|line| line.starts_with(&format!("| `{name}` | ")) && line.matches('|').count() == 4);
+            let row = row.expect(name);
+            assert!(
+                default.is_empty() || row.contains(&format!("| `{default}` |")),
+                "{row}"
+            );
+        }
+    }
 }

@@ -7,16 +7,21 @@ use plimsoll_trace::DeviceId;
 use plimsoll_trace::wire::Frame;
 
 use super::clock::Clocks;
+use super::holding::{Holding, Pool};
 
-/// More names than any agent keeps.
-const MOST_NAMES: usize = 65_536;
+/// More names than any agent keeps, and more bytes of them.
+const MOST_NAMES: usize = 16_384;
+const MOST_NAME_BYTES: usize = 16 << 20;
+/// What a name costs beside its text.
+const A_NAME: usize = 64;
 /// More devices than any process has.
 const MOST_DEVICES: usize = 256;
 
 /// Names, devices and clocks of one agent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Dictionary {
     names: HashMap<u32, Arc<str>>,
+    holding: Holding,
     devices: HashMap<u32, DeviceId>,
     pub(super) clocks: Clocks,
 }
@@ -35,13 +40,29 @@ pub(super) enum Learned {
 }
 
 impl Dictionary {
+    pub(super) fn new(pool: &Pool) -> Self {
+        Self {
+            names: HashMap::new(),
+            holding: Holding::new(pool.clone(), MOST_NAME_BYTES),
+            devices: HashMap::new(),
+            clocks: Clocks::default(),
+        }
+    }
+
     pub(super) fn learn(&mut self, frame: &Frame) -> Learned {
         match frame {
             Frame::Name { id, name } => {
                 if self.names.len() >= MOST_NAMES && !self.names.contains_key(id) {
                     return Learned::Full;
                 }
-                self.names.insert(*id, text(name).into());
+                let name = text(name);
+                if let Some(before) = self.names.remove(id) {
+                    self.holding.give_back(before.len() + A_NAME);
+                }
+                if !self.holding.take(name.len() + A_NAME) {
+                    return Learned::Full;
+                }
+                self.names.insert(*id, name.into());
                 Learned::Known
             }
             Frame::Device { index, uuid } => {
@@ -148,7 +169,7 @@ mod tests {
 
     #[test]
     fn names_need_not_be_text_and_are_bounded() {
-        let mut dictionary = Dictionary::default();
+        let mut dictionary = Dictionary::new(&Pool::default());
         let name = |id, name: &[u8]| Frame::Name {
             id,
             name: name.to_vec(),
@@ -161,5 +182,25 @@ mod tests {
         }
         assert_eq!(dictionary.learn(&name(0, b"k")), Learned::Full);
         assert_eq!(dictionary.learn(&name(1, b"k")), Learned::Known);
+    }
+
+    #[test]
+    fn names_are_bounded_in_bytes_too() {
+        let mut dictionary = Dictionary::new(&Pool::default());
+        // Each byte becomes three.
+        let name = |id, length| Frame::Name {
+            id,
+            name: vec![0xff; length],
+        };
+        let known = (0..16_384)
+            .filter(|id| dictionary.learn(&name(*id, 4_096)) == Learned::Known)
+            .count();
+        assert!(
+            (1_000..=MOST_NAME_BYTES / (3 * 4_096)).contains(&known),
+            "{known}"
+        );
+        // A shorter name for the same number makes room.
+        assert_eq!(dictionary.learn(&name(0, 1)), Learned::Known);
+        assert_eq!(dictionary.learn(&name(20_000, 3_000)), Learned::Known);
     }
 }

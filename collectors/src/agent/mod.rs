@@ -8,8 +8,10 @@ mod clock;
 mod dictionary;
 mod figures;
 mod greeting;
+mod holding;
 mod memory;
 mod peer;
+mod quota;
 mod receipts;
 mod refused;
 mod session;
@@ -27,10 +29,10 @@ use plimsoll_trace::{Batch, RunId, Stamp};
 
 use crate::Collector;
 use crate::pace::Pace;
-use crate::processes::ProcessId;
+use crate::processes::{Lookout, ProcessId};
 use sessions::{Order, Orders, Sessions};
 
-pub use peer::{Peer, Rights, lineage};
+pub use peer::{Peer, Rights, has_place, lineage, peer_groups};
 pub use standing::Standing;
 
 /// The number of one agent's connection; never used twice.
@@ -64,10 +66,14 @@ pub struct Arrival {
     pub agent: AgentId,
     /// Its process, as the socket says.
     pub pid: Option<u32>,
+    /// Its user, as the socket says.
+    pub uid: u32,
     /// The process and its ancestors, nearest first; empty when it is gone already.
     pub lineage: Vec<ProcessId>,
     /// Which of them is the program that this process is a part of: the outermost one in line with the same executable.
     pub root: Option<ProcessId>,
+    /// Tells when the root ends, and how.
+    pub lookout: Option<Lookout>,
     /// The root's executable, when it may be known.
     pub executable: Option<String>,
     /// The root's command line.

@@ -87,6 +87,8 @@ fn everything_that_is_told_becomes_a_record() {
     world.flush();
     assert_eq!(world.total("_Z3foov"), (10, 10_000_000));
     assert_eq!(world.lost("dropped_by_cupti"), 12);
+    let of_run = |record: &Record| matches!(record, Record::Loss(loss) if loss.run == Some(RunId(7)));
+    assert!(world.records().iter().any(of_run), "a loss is its run's");
     let works = works(&world);
     assert!(
         works
@@ -151,6 +153,22 @@ fn everything_that_is_told_becomes_a_record() {
             _ => None,
         })
     });
+}
+
+#[test]
+fn processes_of_one_run_share_a_device_s_time() {
+    let world = World::new();
+    let mut agents = [world.agent(7), world.agent(7)];
+    for (agent, each_ns) in agents.iter_mut().zip([250_000_000, 500_000_000]) {
+        agent.introduce(&["k"]);
+        agent.tell(&kernels(0, 1, each_ns));
+    }
+    world.flush();
+    let busy = |traced: Traced| match traced.work {
+        Work::Signal { signal, value } if &*signal == "kernel.busy_ratio" => Some(value),
+        _ => None,
+    };
+    assert_eq!(works(&world).into_iter().filter_map(busy).next_back(), Some(0.75));
 }
 
 #[test]
@@ -328,6 +346,12 @@ fn figures_that_nobody_can_mean_are_losses() {
         count(1, u64::MAX, vec![]),
         count(1, 1, vec![(255, 1)]),
         count(1, 1, vec![(1, 2)]),
+        // More durations than launches, though none of the buckets has more.
+        count(2, 2, vec![(1, 1), (2, 2)]),
+        // A sum beyond so many of the longest.
+        count(2, 3, vec![(1, 2)]),
+        // More than the process can have done since it began.
+        count(1 << 40, 1, vec![(1, 1)]),
     ] {
         agent.tell(&frame);
     }
@@ -343,5 +367,5 @@ fn figures_that_nobody_can_mean_are_losses() {
     agent.tell(&kernels(0, 1, 1));
     world.flush();
     assert_eq!(world.total("k"), (1, 1));
-    assert_eq!(world.lost("malformed"), 7);
+    assert_eq!(world.lost("malformed"), 10);
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::{Outcome, injection, print};
+use super::drop_in::DropIn;
+use super::{Outcome, print};
 use crate::config::{Config, socket_path};
 use crate::failure::{Failure, Status};
 use crate::screen::say;
@@ -14,8 +15,6 @@ use crate::screen::say;
 /// What there is a configuration for: each is one file, in which this line is replaced.
 pub(crate) const PROFILES: [(&str, &str); 1] = [("custom", include_str!("init/custom.toml"))];
 const DROP_IN: &str = "# @DROP_IN@\n";
-/// The unit that the files name.
-const UNIT: &str = "SERVER.service";
 
 pub(super) fn init(profile: &str, output: Option<&Path>) -> Outcome {
     let text = PROFILES.iter().find(|(name, _)| *name == profile);
@@ -24,7 +23,7 @@ pub(super) fn init(profile: &str, output: Option<&Path>) -> Outcome {
     let config = Config::without_file()?;
     let text = filled(
         text,
-        injection::drop_in("the engine", UNIT, &socket_path(&config.store_path())),
+        DropIn::new(None, DropIn::ANY, &socket_path(&config.store_path()), None).map(|text| text.to_string()),
     );
     let Some(path) = output.filter(|path| *path != Path::new("-")) else {
         return print(&text);

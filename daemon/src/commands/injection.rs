@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use plimsoll_trace::TraceTier;
 
 /// Where CUDA looks for a library to load into each process that uses it. There is one place for all tools.
-const INJECTION: &str = "CUDA_INJECTION64_PATH";
+pub(in crate::commands) const INJECTION: &str = "CUDA_INJECTION64_PATH";
+/// Where the agent looks for a library that would have stood there.
+pub(in crate::commands) const CHAIN: &str = "PLIMSOLL_CHAIN";
 
 /// What is to be recorded.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,32 +33,15 @@ pub(in crate::commands) fn variables(
         variables.push(("PLIMSOLL_BUDGET", budget.to_string().into()));
     }
     if let Some(other) = foreign(std::env::var_os(INJECTION), &agent) {
-        variables.push(("PLIMSOLL_CHAIN", other));
+        variables.push((CHAIN, other));
     }
     variables.push((INJECTION, agent.into_os_string()));
     Ok(variables)
 }
 
-/// What makes a service's process load the agent: what to write where, and then to do. Plimsoll writes it nowhere: a unit is
-/// its owner's. Or why there is no agent.
-pub(in crate::commands) fn drop_in(engine: &str, unit: &str, socket: &Path) -> Result<String, String> {
-    let agent = agent()?;
-    let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
-    Ok(format!(
-        "To trace {engine}, put this into /etc/systemd/system/{unit}.d/plimsoll.conf:\n\
-         [Service]\n\
-         Environment={INJECTION}={}\n\
-         Environment=PLIMSOLL_SOCKET={}\n\
-         Environment=PLIMSOLL_TRACE=graph\n\
-         Then: systemctl daemon-reload && systemctl restart {unit}\n",
-        agent.display(),
-        socket.display()
-    ))
-}
-
 /// Somebody else's library in the place that the agent takes: the agent loads it in its turn. "none" is how PyTorch's
 /// profiler is told that there is to be none.
-fn foreign(present: Option<OsString>, agent: &Path) -> Option<OsString> {
+pub(in crate::commands) fn foreign(present: Option<OsString>, agent: &Path) -> Option<OsString> {
     let is_agent = |value: &OsStr| {
         let path = Path::new(value);
         path.file_name() == agent.file_name() || path.canonicalize().is_ok_and(|path| path == agent)

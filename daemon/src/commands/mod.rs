@@ -2,11 +2,14 @@
 
 mod agents;
 mod check;
+mod child;
 mod control;
 mod demo;
+mod drop_in;
 mod init;
 mod injection;
 mod manual;
+mod probe;
 mod query;
 mod run;
 mod trace;
@@ -20,7 +23,7 @@ use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command};
-use crate::config::{Config, make_default_folder, socket_path};
+use crate::config::{Config, fits_socket, make_default_folder, socket_path};
 use crate::failure::Failure;
 use crate::screen::{self, say};
 use crate::service;
@@ -38,7 +41,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Run(run) => run::run(run),
         Command::Check { config, json } => check::run(config.config.as_deref(), json),
         Command::Init { profile, output } => init::init(&profile, output.as_deref()),
-        Command::ProbeCupti => check::probe(),
+        Command::ProbeCupti => probe::answer(),
         Command::Status { source, json } => control::status(&source, json),
         Command::Why {
             subject,
@@ -99,6 +102,7 @@ fn daemon(named: Option<std::path::PathBuf>, die_with_parent: bool) -> Outcome {
     let config = Config::load(named.as_deref())?;
     make_default_folder(&config.store_path())?;
     let socket = socket_path(&config.store_path());
+    fits_socket(&socket)?;
     runtime()?.block_on(service::run(config, named, socket, service::Until::Signal))?;
     Ok(ExitCode::SUCCESS)
 }

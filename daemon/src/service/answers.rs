@@ -51,6 +51,7 @@ impl Pipeline {
                         id,
                         name: name.clone(),
                         pid,
+                        uid: call.peer.uid,
                     },
                 );
                 self.watch_processes();

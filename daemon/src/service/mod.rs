@@ -7,6 +7,7 @@ mod answers;
 mod control;
 mod journal;
 mod pipeline;
+mod places;
 mod remember;
 mod runs;
 mod secrets;

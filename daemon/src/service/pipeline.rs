@@ -67,6 +67,8 @@ pub(super) struct Command {
     pub(super) id: RunId,
     pub(super) name: String,
     pub(super) pid: u32,
+    /// Whose it is.
+    pub(super) uid: u32,
 }
 
 /// The end of a command.
@@ -292,6 +294,7 @@ impl Pipeline {
         let writer = self.writer.clone();
         let records = self.runs.follow(table, || writer.next_run_id());
         self.store(records);
+        self.follow_own(table);
         self.place_agents(table.at);
         for engine in &table.engines {
             let root = engine.root.map(|root| ProcessRef {
@@ -347,11 +350,13 @@ impl Pipeline {
 
     /// Stores what the daemon itself has to say. The signals hear of it too: with its end, a run's values go.
     pub(super) fn store(&mut self, records: Vec<Record>) {
+        self.store_of(Stamp::now(), records);
+    }
+
+    /// Stores what is known now of an instant that has passed.
+    pub(super) fn store_of(&mut self, at: Stamp, records: Vec<Record>) {
         if !records.is_empty() {
-            let batch = Batch {
-                at: Stamp::now(),
-                records,
-            };
+            let batch = Batch { at, records };
             self.signals.update(&batch);
             self.writer.append(batch);
         }

@@ -21,8 +21,11 @@ pub(super) enum Kind {
     Host,
     Engine,
     Allocator,
-    /// Periods, copies and allocations: rows of which a trace in a picture has no place.
-    Record,
+    /// Kernels by period.
+    Kernels,
+    /// Copies by period.
+    Copies,
+    Allocation,
     Span,
     Event,
     Decision,
@@ -134,7 +137,7 @@ pub(super) const SOURCES: [Source; 11] = [
         ],
     },
     Source {
-        kind: Kind::Record,
+        kind: Kind::Kernels,
         whose: Whose::Run,
         view: "kernel_windows",
         columns: &[
@@ -142,7 +145,7 @@ pub(super) const SOURCES: [Source; 11] = [
         ],
     },
     Source {
-        kind: Kind::Record,
+        kind: Kind::Copies,
         whose: Whose::Run,
         view: "copy_windows",
         columns: &[
@@ -157,7 +160,7 @@ pub(super) const SOURCES: [Source; 11] = [
         ],
     },
     Source {
-        kind: Kind::Record,
+        kind: Kind::Allocation,
         whose: Whose::Run,
         view: "allocations",
         columns: &["at_ns", "device", "pid", "operation", "kind", "address", "bytes"],
@@ -174,7 +177,7 @@ impl Source {
     pub(super) fn is_in(&self, format: Format) -> bool {
         match format {
             Format::Ndjson => true,
-            Format::Perfetto => !matches!(self.kind, Kind::Record | Kind::Host),
+            Format::Perfetto => !matches!(self.kind, Kind::Allocation | Kind::Host),
             // Values at instants, which have a name.
             Format::Csv => matches!(
                 self.kind,

@@ -65,7 +65,7 @@ pub struct Process {
     pub pid: u32,
     /// What is recorded at most; the governor may go below.
     pub tier: TraceTier,
-    /// CUPTI's version as it reports it; `None` without CUPTI.
+    /// CUPTI's version as it reports it, 0 where it was not asked; `None` without CUPTI.
     pub cupti: Option<u32>,
     /// How often aggregates come, ms.
     pub flush_ms: u32,

@@ -173,6 +173,14 @@ impl<'a> Reader<'a> {
         Ok(Self { words, data })
     }
 
+    /// How many words wait to be read, if the writer's position can be trusted; never more than there are.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        let read = self.words[READ].load(Ordering::Relaxed);
+        let written = self.words[WRITTEN].load(Ordering::Acquire);
+        written.wrapping_sub(read).min(self.data)
+    }
+
     /// Takes the next frame's bytes into `buffer`.
     pub fn next(&mut self, buffer: &mut Vec<u8>) -> Next {
         buffer.clear();

@@ -6,6 +6,7 @@
 //! | `enable-fails:KIND:CODE` | `cuptiActivityEnable(KIND)` answers CODE |
 //! | `subscribe-busy` | `cuptiSubscribe` answers 39 |
 //! | `not-initialized`, `fails:CODE` | every function of CUPTI answers 15, or CODE |
+//! | `too-new:NAME` | every function of CUPTI in a library file of this name answers 999, as one newer than the driver |
 //! | `crash-on-version` | `cuptiGetVersion` is a segmentation fault |
 //! | `zero-timestamps:N` | the first N kernels have neither start nor end |
 //! | `inverted:N` | the next N kernels end before they start |
@@ -23,6 +24,8 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+
+use crate::beside;
 
 /// What goes wrong.
 #[derive(Debug, Default)]
@@ -82,6 +85,7 @@ impl KernelFaults {
 }
 
 const NOT_INITIALIZED: u32 = 15;
+const UNKNOWN: u32 = 999;
 
 impl Faults {
     /// Reads the list.
@@ -107,6 +111,11 @@ impl Faults {
             "subscribe-busy" => self.subscribe_busy = true,
             "not-initialized" => self.fails = Some(NOT_INITIALIZED),
             "fails" => self.fails = Some(code(first)?),
+            "too-new" => {
+                if beside::is_named(first?) {
+                    self.fails = Some(UNKNOWN);
+                }
+            }
             "crash-on-version" => self.crash_on_version = true,
             "huge-names" => self.huge_names = true,
             "non-utf8-names" => self.non_utf8_names = true,

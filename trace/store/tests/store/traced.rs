@@ -126,6 +126,39 @@ async fn names_that_became_one_are_added_up_in_their_window_too() {
     assert_eq!(windows, [[number(4), number(200), number(40), number(60)]]);
 }
 
+#[tokio::test]
+async fn minutes_are_exact_however_late_a_window_comes() {
+    let bench = Bench::new().await;
+    let minute = 60_000_000_000;
+    // Within a minute, at its edges, in the next one, and then something that comes late, even from another process.
+    for (commit, windows) in [
+        [(1, 5, 1), (1, 0, 2), (1, minute - 1, 3)],
+        [(1, minute, 4), (2, minute, 5), (1, 2 * minute, 6)],
+        [(1, 7, 7), (1, 5, 8), (2, -1, 9)],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let windows = windows
+            .map(|(pid, start_ns, each_ns)| traced(1, pid, Some("GPU-1"), window("k", start_ns, 2, each_ns)));
+        bench
+            .commit(i64::try_from(commit).expect("small"), windows.to_vec())
+            .await;
+    }
+    let sql = "SELECT start_ns, pid, first_ns, end_ns, count, total_ns, min_ns, max_ns FROM kernel_minutes
+               WHERE run_id = 1 AND device = 'GPU-1' AND name = 'k' ORDER BY start_ns, pid";
+    let expected = [
+        [-minute, 2, -1, 999, 2, 18, 9, 9],
+        // Of two windows with the same start the second counts, as in the windows; in the minute both do.
+        [0, 1, 0, minute + 999, 10, 42, 1, 8],
+        [minute, 1, minute, minute + 1_000, 2, 8, 4, 4],
+        [minute, 2, minute, minute + 1_000, 2, 10, 5, 5],
+        [2 * minute, 1, 2 * minute, 2 * minute + 1_000, 2, 12, 6, 6],
+    ];
+    let found = rows(&bench.reader().await, sql).await;
+    assert_eq!(found, expected.map(|row| row.map(Value::Integer).to_vec()));
+}
+
 /// The view's arithmetic is that of `sketch`.
 #[tokio::test]
 async fn quantiles_are_those_of_the_sketch() {
@@ -261,6 +294,62 @@ async fn copies_spans_allocations_allocators_and_signals() {
         shown("SELECT run_id, signal, value FROM engine_samples").await,
         r#"[[Integer(1), Text("agent.cost_ratio"), Real(0.004)]]"#
     );
+}
+
+#[tokio::test]
+async fn sums_of_what_nobody_can_mean_stay_numbers() {
+    let bench = Bench::new().await;
+    let full = |name: &str, start_ns| {
+        Work::Kernels(KernelWindow {
+            name: name.into(),
+            start_ns,
+            end_ns: start_ns + 1_000,
+            count: 1 << 40,
+            total_ns: u64::MAX,
+            min_ns: 1,
+            max_ns: 1 << 54,
+            buckets: (0..168).map(|bucket| (bucket, u64::MAX)).collect(),
+        })
+    };
+    let copies = |start_ns| {
+        Work::Copies(CopyWindow {
+            direction: Direction::HostToDevice,
+            start_ns,
+            end_ns: start_ns + 1,
+            count: u64::MAX,
+            bytes: u64::MAX,
+            total_ns: u64::MAX,
+        })
+    };
+    bench
+        .commit(0, vec![traced(1, 1, None, window("good", 0, 1, 9))])
+        .await;
+    for commit in 0..2_i64 {
+        let mut records: Vec<Record> = (0..200)
+            .map(|at| traced(2, 2, None, full("bad", commit * 200 + at)))
+            .collect();
+        records.extend((0..200).map(|at| traced(3 + commit, 2, None, full("once", at))));
+        records.push(traced(2, 2, None, copies(commit)));
+        bench.commit(commit, records).await;
+    }
+    let reader = bench.reader().await;
+    for (sql, expected) in [
+        (
+            "SELECT name, typeof(count), typeof(total_ns), p50_ns > 0 FROM kernels WHERE run_id < 3 ORDER BY name",
+            r#"[[Text("bad"), Text("integer"), Text("integer"), Integer(1)], [Text("good"), Text("integer"), Text("integer"), Integer(1)]]"#,
+        ),
+        (
+            "SELECT sum(total_ns) > 0, sum(count) > 0, sum(p99_ns) > 0 FROM kernels",
+            "[[Integer(1), Integer(1), Integer(1)]]",
+        ),
+        (
+            "SELECT typeof(count), typeof(bytes), typeof(total_ns) FROM copies",
+            r#"[[Text("integer"), Text("integer"), Text("integer")]]"#,
+        ),
+    ] {
+        let rows = reader.query(sql, &[]).await.expect(sql).rows;
+        assert_eq!(format!("{rows:?}"), expected, "{sql}");
+    }
 }
 
 /// What is told on demand, and what follows from it: unknown where a part of it is.

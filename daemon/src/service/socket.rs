@@ -365,11 +365,11 @@ mod tests {
     /// The inside of a door, and what comes out of it.
     fn inside() -> (Inside, mpsc::Receiver<Control>, Agents) {
         let (pipeline, calls) = mpsc::channel(64);
-        let stored = Arc::new(|| Progress {
+        let nothing = Progress {
             taken_in: 0,
             stored: 0,
-        });
-        let agents = Agents::spawn(Arc::new(drop), Arc::new(|| 0), stored).unwrap();
+        };
+        let agents = Agents::spawn(Arc::new(drop), Arc::new(|| 0), Arc::new(move || nothing)).unwrap();
         (Inside::new(pipeline, agents.desk(), None), calls, agents)
     }
 

@@ -252,9 +252,6 @@ impl Cycle {
         };
         let hooked = *hooked;
         let has_rival = self.presence.wants_watch() && control.has_rival();
-        if forced && exit::is_over() {
-            return;
-        }
         let records_anything = control.records_anything();
         if records_anything || forced {
             // What it answers changes nothing: without records there is nothing to count.

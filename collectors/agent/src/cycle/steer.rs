@@ -7,8 +7,8 @@ use cupti_sys::constant::kind;
 use plimsoll_trace::TraceTier;
 
 use super::{Cycle, Tracing};
-use crate::clock;
 use crate::control::{Desired, Watched};
+use crate::{clock, exit};
 
 /// Between two flushes the account is looked at when so much processor time was spent.
 pub(super) const EARLY_LOOK_NS: u64 = 5_000_000;
@@ -89,6 +89,9 @@ impl Cycle {
         }
         self.is_asked_window &= self.window_until.is_some();
         let Ok(tracing) = &mut self.tracing else { return };
+        if exit::is_over() {
+            return;
+        }
         let tier = if self.is_asked_window {
             self.verdict.tier.max(TraceTier::Graph)
         } else {

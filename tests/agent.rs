@@ -356,6 +356,16 @@ fn a_cupti_that_cannot_be_used_is_told_and_the_command_runs_on() {
             "{value}: {:?}",
             world.sql("SELECT kind, message FROM events")
         );
+        // Whoever asks for the kernels reads why there are none.
+        let shown = text(&world.call(&["kernels", "last"]).stdout).to_owned();
+        let words: Vec<&str> = shown.split_whitespace().collect();
+        if shown.starts_with("No kernels") {
+            let message = told[0]["message"].as_str().unwrap();
+            let first: Vec<&str> = message.split_whitespace().take(5).collect();
+            assert!(words.join(" ").contains(&first.join(" ")), "{value}: {shown}");
+        } else {
+            assert_eq!(value, "subscribe-busy", "{shown}");
+        }
     }
 }
 

@@ -28,8 +28,10 @@ pub struct Kernels {
     pub total_ns: u64,
     /// What the agents said that they cost.
     pub cost: Cost,
-    /// What agents lost meanwhile, on the whole host.
+    /// What the run's agents lost.
     pub losses: Vec<Lost>,
+    /// The last word of an agent that records less than was asked for.
+    pub degraded: Option<String>,
 }
 
 /// One kernel on one device.
@@ -118,8 +120,16 @@ pub async fn load(
         total_ns,
         cost: cost(reader, &run, now_ns).await?,
         losses: losses(reader, &run, now_ns).await?,
+        degraded: degraded(reader, run.id).await?,
         run,
     })
+}
+
+async fn degraded(reader: &Reader, run: i64) -> Result<Option<String>, ReportError> {
+    let sql =
+        "SELECT message FROM events WHERE run_id = ? AND kind = 'agent_degraded' ORDER BY at_ns DESC LIMIT 1";
+    let found = reader.query(sql, &[Value::Integer(run)]).await?;
+    Ok(rows(&found).next().and_then(|mut row| row.text()))
 }
 
 impl Kernel {
@@ -201,7 +211,7 @@ const SHORTEST_NAME: usize = 24;
 #[must_use]
 pub fn text(kernels: &Kernels, width: usize) -> String {
     if kernels.kernels.is_empty() {
-        return wrapped(&nothing(&kernels.run), 0) + &below(kernels);
+        return wrapped(&nothing(kernels), 0) + &below(kernels);
     }
     let devices = devices(&kernels.kernels);
     let cells: Vec<[String; 6]> = kernels.kernels.iter().map(cells).collect();
@@ -239,10 +249,12 @@ pub fn text(kernels: &Kernels, width: usize) -> String {
 }
 
 /// Why there are none, and what to do.
-fn nothing(run: &Run) -> String {
-    let why = match run.trace_tier.as_str() {
-        "off" => "it was not traced; record with `plimsoll run --trace graph -- CMD`",
-        "memory" => "tier memory records allocations only; record with --trace graph",
+fn nothing(kernels: &Kernels) -> String {
+    let run = &kernels.run;
+    let why = match (run.trace_tier.as_str(), &kernels.degraded) {
+        ("off", _) => "it was not traced; record with `plimsoll run --trace graph -- CMD`",
+        ("memory", _) => "tier memory records allocations only; record with --trace graph",
+        (_, Some(degraded)) => degraded,
         _ if run.ended_ns.is_none() => "none has ended yet, or CUPTI delivers none",
         _ => "CUPTI delivered none",
     };

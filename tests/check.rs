@@ -39,7 +39,7 @@ fn why_kernels_cannot_be_timed_is_told_and_is_no_problem() {
         (
             "PLIMSOLL_SIM_CUPTI_FAULT",
             "crash-on-version",
-            "ends the process that uses it",
+            "failed in a process of its own",
         ),
         (
             "PLIMSOLL_SIM_CUPTI_FAULT",
@@ -119,4 +119,54 @@ fn a_unit_gets_the_text_of_its_drop_in_and_json_has_the_same_findings() {
         .filter_map(|finding| finding["subject"].as_str())
         .collect();
     assert!(subjects.starts_with(&["configuration", "driver"]), "{subjects:?}");
+    let drop_in = &json["drop_ins"][0];
+    assert_eq!(
+        (&drop_in["engine"], &drop_in["unit"]),
+        (&"chat".into(), &"chat.service".into())
+    );
+    let said = drop_in["text"].as_str().unwrap();
+    assert!(said.starts_with("[Service]\n") && text.contains(said), "{said}");
+}
+
+#[test]
+fn without_a_unit_it_is_said_what_one_would_need() {
+    let world = World::new();
+    world.write("plimsoll.toml", &world.base_config());
+    let (text, _) = check(&world, &[]);
+    assert!(
+        text.contains("put this into /etc/systemd/system/SERVER.service.d/plimsoll.conf"),
+        "{text}"
+    );
+}
+
+#[test]
+fn whose_unit_may_not_use_the_socket_and_who_has_the_agent_s_place_is_told() {
+    let world = World::new();
+    let engine = "[engine.chat]\nprofile = \"custom\"\nmatch = { unit = \"chat.service\" }\n";
+    world.write("plimsoll.toml", &format!("{}{engine}", world.base_config()));
+    std::fs::create_dir(world.path("bin")).unwrap();
+    let script = "#!/bin/sh\necho User=somebody-else\necho 'Environment=A=b \"CUDA_INJECTION64_PATH=/opt/other tool.so\"'\n";
+    world.write("bin/systemctl", script);
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(world.path("bin/systemctl"), executable).unwrap();
+    let (text, _) = check(&world, &[]);
+    assert!(
+        text.contains("note     agent: chat.service runs as somebody-else, who may not use "),
+        "{text}"
+    );
+    assert!(
+        text.contains("note     agent: chat.service loads /opt/other tool.so by CUDA_INJECTION64_PATH"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\nEnvironment=\"PLIMSOLL_CHAIN=/opt/other tool.so\"\n"),
+        "{text}"
+    );
+    // Root may, and with nobody else there nothing is handed on.
+    world.write("bin/systemctl", "#!/bin/sh\necho User=\necho Environment=\n");
+    let (text, _) = check(&world, &[]);
+    assert!(
+        !text.contains("chat.service runs as") && !text.contains("PLIMSOLL_CHAIN"),
+        "{text}"
+    );
 }

@@ -353,3 +353,56 @@ fn help_and_completions_and_manual() {
         assert!(page.contains(&format!(".SS \"{command}\"")), "{command}");
     }
 }
+
+#[test]
+fn a_configuration_to_start_with_is_written_once_and_valid() {
+    let world = World::new();
+    let printed = world.call(&["init", "custom"]);
+    assert!(printed.status.success(), "{}", text(&printed.stderr));
+    let file = world.path("mine.toml");
+    let written = world.call(&["init", "custom", "-o", "mine.toml"]);
+    assert!(written.status.success() && written.stdout.is_empty());
+    assert!(
+        text(&written.stderr).contains("plimsoll check --config mine.toml"),
+        "{}",
+        text(&written.stderr)
+    );
+    assert_eq!(world.read("mine.toml"), text(&printed.stdout));
+    // The same words as `check` has for a service.
+    for line in [
+        "# [Service]",
+        "# Environment=PLIMSOLL_TRACE=graph",
+        "SERVER.service.d/plimsoll.conf",
+    ] {
+        assert!(world.read("mine.toml").contains(line), "{line}");
+    }
+    let checked = text(&world.call(&["check", "--config", "mine.toml"]).stdout);
+    assert!(
+        checked.contains("mine.toml is valid, with 1 engine\n"),
+        "{checked}"
+    );
+    assert!(checked.contains("Environment=PLIMSOLL_TRACE=graph"), "{checked}");
+
+    std::fs::write(&file, "mine").unwrap();
+    let again = world.call(&["init", "custom", "-o", "mine.toml"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(
+        text(&again.stderr).contains("is there already and stays as it is"),
+        "{}",
+        text(&again.stderr)
+    );
+    assert_eq!(world.read("mine.toml"), "mine");
+    let unknown = world.call(&["init", "vllm"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(
+        text(&unknown.stderr).contains("possible values: custom"),
+        "{}",
+        text(&unknown.stderr)
+    );
+    let nowhere = world.call(&["init", "custom", "-o", "no/such/folder.toml"]);
+    assert!(
+        text(&nowhere.stderr).contains("its folder does not exist"),
+        "{}",
+        text(&nowhere.stderr)
+    );
+}

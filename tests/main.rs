@@ -10,6 +10,7 @@
 )]
 
 mod agent;
+mod allocator;
 mod bad_input;
 mod check;
 mod command_line;
@@ -22,4 +23,5 @@ mod rollback;
 mod rules;
 mod run_command;
 mod sampling;
+mod tell;
 mod world;

@@ -41,6 +41,15 @@ _lock = threading.Lock()
 _reporter = None
 
 
+def _begin_anew():
+    """In a forked child: the lock may be held by a thread that is not there any more."""
+    global _lock, _reporter
+    _lock, _reporter = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
 def start(path=None):
     """Starts reporting, once per process. `path` is the daemon's socket; by default PLIMSOLL_SOCKET names it.
 
@@ -94,18 +103,13 @@ class _Reporter(threading.Thread):
 
     def report(self, connection, samples):
         answers = connection.makefile("rb")
-        snapshot = False
         while True:
             for sample in samples:
-                if snapshot and sample["index"] is not None:
-                    sample["largest_free_bytes"] = _largest_free(sample["index"])
-                sample.pop("index")
-                connection.sendall(json.dumps(sample).encode() + b"\n")
-                answer = answers.readline(65536)
-                if not answer:
-                    return
-                # The daemon asks for the costly walk over all blocks only when a person wants it.
-                snapshot = bool(json.loads(answer).get("snapshot"))
+                index = sample.pop("index")
+                answer = _tell(connection, answers, sample)
+                # The daemon asks for the costly walk over all blocks only when a person wants it, and waits for it.
+                if answer.get("snapshot"):
+                    _tell(connection, answers, {**sample, **_free_blocks(index)})
             if self.ended.wait(INTERVAL_SECS):
                 return
             samples = list(self.samples())
@@ -146,14 +150,28 @@ def _connect(path):
     return connection
 
 
-def _largest_free(index):
-    """The largest block that the allocator could hand out without asking the driver. Walks all blocks under its lock."""
-    torch = sys.modules["torch"]
-    free = [
-        block["size"]
-        for segment in torch.cuda.memory_snapshot()
-        if segment.get("device") == index
-        for block in segment.get("blocks", ())
-        if block.get("state") == "inactive"
-    ]
-    return max(free, default=0)
+def _tell(connection, answers, sample):
+    connection.sendall(json.dumps(sample).encode() + b"\n")
+    answer = answers.readline(65536)
+    if not answer:
+        raise ConnectionError("the daemon hung up")
+    return json.loads(answer)
+
+
+def _free_blocks(index):
+    """What the allocator could hand out without asking the driver: its largest free block, and all of them together.
+
+    Walks all blocks under the allocator's lock.
+    """
+    try:
+        free = [
+            block["size"]
+            for segment in sys.modules["torch"].cuda.memory_snapshot()
+            if segment.get("device") == index
+            for block in segment.get("blocks", ())
+            if block.get("state") == "inactive"
+        ]
+    except Exception:
+        # A torch whose blocks look otherwise: unknown, and the figures of the usual kind go on.
+        return {}
+    return {"largest_free_bytes": max(free, default=0), "free_blocks_bytes": sum(free)}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -61,7 +62,7 @@ class Reporter(unittest.TestCase):
 
     def test_figures_of_devices_that_are_in_use(self):
         sys.modules["torch"] = torch()
-        daemon = Daemon(self.path, [b"{}", b'{"snapshot": true}', b"{}"])
+        daemon = Daemon(self.path, [b"{}", b'{"snapshot": true}', b"{}", b"{}"])
         self.assertTrue(plimsoll_pytorch.start(self.path))
         daemon.thread.join(30)
         expected = {
@@ -73,7 +74,26 @@ class Reporter(unittest.TestCase):
             "out_of_memory_errors": 0,
         }
         self.assertEqual(daemon.lines[:2], [expected] * 2)
-        self.assertEqual(daemon.lines[2], {**expected, "largest_free_bytes": 5})
+        self.assertEqual(daemon.lines[2], {**expected, "largest_free_bytes": 5, "free_blocks_bytes": 8})
+        self.assertEqual(daemon.lines[3], expected)
+
+    def test_each_device_is_asked_for_itself(self):
+        sys.modules["torch"] = torch()
+        sys.modules["torch"].cuda.memory_stats = lambda index: STATS
+        daemon = Daemon(self.path, [b'{"snapshot": true}', b"{}", b"{}", b"{}"])
+        plimsoll_pytorch.start(self.path)
+        daemon.thread.join(30)
+        largest = [line.get("largest_free_bytes") for line in daemon.lines]
+        self.assertEqual(largest, [None, 99, None, None])
+
+    def test_a_walk_that_fails_is_no_trouble(self):
+        sys.modules["torch"] = torch()
+        sys.modules["torch"].cuda.memory_snapshot = lambda: [{"device": 1, "blocks": [{"state": "inactive"}]}]
+        daemon = Daemon(self.path, [b'{"snapshot": true}', b"{}"])
+        plimsoll_pytorch.start(self.path)
+        daemon.thread.join(30)
+        self.assertNotIn("largest_free_bytes", daemon.lines[1])
+        self.assertTrue(plimsoll_pytorch._reporter.is_alive())
 
     def test_garbage_from_the_daemon_is_no_trouble(self):
         sys.modules["torch"] = torch(uuid=None)
@@ -94,6 +114,14 @@ class Reporter(unittest.TestCase):
         self.assertFalse(plimsoll_pytorch.start())
         if before is not None:
             os.environ["PLIMSOLL_SOCKET"] = before
+
+    def test_a_child_that_was_forked_meanwhile_reports_too(self):
+        with plimsoll_pytorch._lock:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)
+                os._exit(0 if plimsoll_pytorch.start(self.path) else 1)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
 
     def test_one_reporter_per_process_and_a_missing_daemon_is_no_trouble(self):
         self.assertTrue(plimsoll_pytorch.start(self.path))

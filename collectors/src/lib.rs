@@ -15,14 +15,15 @@ use std::sync::Arc;
 use plimsoll_trace::{Batch, Stamp};
 
 pub use agent::{
-    AgentDesk, AgentId, AgentReport, Agents, Arrival, DeliverAgents, Peer, Rights, Room, lineage,
+    AgentDesk, AgentId, AgentReport, Agents, Arrival, DeliverAgents, Peer, Progress, Rights, Room, Standing,
+    Stored, has_place, lineage, peer_groups,
 };
 pub use host::Host;
 pub use nvml::{Card, Driver, Nvml, NvmlOptions, look};
 pub use proc::{command_of, container_of};
 pub use processes::{
-    DeliverTable, EngineProcesses, Exit, ExitHint, Match, MatchError, Pattern, ProcessId, ProcessTable,
-    Processes, Watch,
+    DeliverTable, EngineProcesses, Exit, ExitHint, Lookout, Match, MatchError, Pattern, ProcessId,
+    ProcessTable, Processes, Watch,
 };
 
 /// Where a collector puts what it observed. Called from the collector's own threads; it must not block for long,

@@ -2,14 +2,16 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::commands::PROFILES;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use plimsoll_sim::EngineArgs;
 use plimsoll_sim::cuda::CudaArgs;
 use plimsoll_trace::TraceTier;
-use plimsoll_trace::units::parse_ratio;
+use plimsoll_trace::units::{parse_duration, parse_ratio};
 
 /// Records where a GPU's memory and time go while an inference engine serves, and keeps the engine above the line.
 #[derive(Debug, Parser)]
@@ -18,6 +20,10 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// Each kernel of an engine at full speed fills tens of megabytes in that time.
+const LONGEST_WINDOW: Duration = Duration::from_secs(30);
+const SHORTEST_WINDOW: Duration = Duration::from_millis(250);
 
 const FIRST_STEPS: &str = "\
 First steps:
@@ -56,7 +62,23 @@ Exit status: 0 all works, 3 no GPU or driver, 6 there is a problem. What is a no
         #[arg(long)]
         json: bool,
     },
-    /// Show devices, engines and rules now, as the daemon sees them
+    /// Print a commented configuration to start with
+    #[command(after_help = "\
+Examples:
+  plimsoll init custom -o plimsoll.toml
+  plimsoll check --config plimsoll.toml
+
+What it prints is valid as it is, records everything and changes nothing. A file that is there is never overwritten. \
+For an engine that has no profile of its own yet, begin with custom.")]
+    Init {
+        /// The kind of engine; custom is a server of your own
+        #[arg(value_parser = PossibleValuesParser::new(PROFILES.iter().map(|(name, _)| *name)))]
+        profile: String,
+        /// The file; `-` for stdout [default: stdout]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Show devices, engines, agents and rules now, as the daemon sees them
     Status {
         #[command(flatten)]
         source: Source,
@@ -73,15 +95,23 @@ Exit status: 0 all works, 3 no GPU or driver, 6 there is a problem. What is a no
         json: bool,
     },
     /// Show one run: its peak, its processes, what happened, what was decided
+    #[command(after_help = "\
+--allocator has the helper plimsoll_pytorch in the run's processes walk over all of the allocator's blocks, which holds \
+the allocator up for a moment. Of a run that has ended it shows the last that was told.")]
     Show {
         #[command(flatten)]
         run: RunName,
+        /// Show its allocators instead: what they hold, what rounding costs, and the largest free block, measured now
+        #[arg(long)]
+        allocator: bool,
         #[command(flatten)]
         source: Source,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+    /// Tell the agents of a run: record each kernel for a while, or make room for another profiler
+    Trace(Trace),
     /// List a run's kernels by GPU time: count, total, share, mean, median, 99th percentile
     Kernels {
         #[command(flatten)]
@@ -217,6 +247,46 @@ pub(crate) struct Run {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "plimsoll trace <--window D|--yield|--resume> [OPTIONS] <RUN>",
+    after_help = "\
+Examples:
+  plimsoll trace last --window 5s   then: plimsoll export last --format perfetto
+  plimsoll trace chat --yield       before nsys, ncu or torch.profiler
+  plimsoll trace chat --resume      afterwards
+
+The run must go on, with the agent in it (`plimsoll run --trace`, or three lines in its service: `plimsoll check`). It \
+returns when the agents have done it. A window is opened whatever the tier and the budget are. While CUPTI is left to \
+another, allocations are not seen either; what is live is unknown from then on."
+)]
+pub(crate) struct Trace {
+    #[command(flatten)]
+    pub(crate) run: RunName,
+    #[command(flatten)]
+    pub(crate) what: TraceWhat,
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Exactly one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct TraceWhat {
+    /// Record every single kernel from now on, for 250ms to 30s, in steps of 250ms
+    #[arg(long, value_name = "D", value_parser = window)]
+    pub(crate) window: Option<Duration>,
+    /// Stop recording and let another profiler have CUPTI; the agent stays connected
+    #[arg(long = "yield")]
+    pub(crate) yields: bool,
+    /// Record again after `--yield`
+    #[arg(long)]
+    pub(crate) resume: bool,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   plimsoll report last
@@ -335,6 +405,14 @@ fn budget(text: &str) -> Result<f64, String> {
     match parse_ratio(text) {
         Ok(ratio) if ratio > 0.0 && ratio <= 1.0 => Ok(ratio),
         Ok(_) => Err("it must lie above 0 and be at most 100%".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn window(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(length) if (SHORTEST_WINDOW..=LONGEST_WINDOW).contains(&length) => Ok(length),
+        Ok(_) => Err("it must lie between 250ms and 30s".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

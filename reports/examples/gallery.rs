@@ -416,25 +416,25 @@ fn day() -> Timeline {
         mark(
             lost,
             MarkKind::Xid,
-            "Xid 79 on GPU 5",
+            "Xid 79 on GPU-5b7c1d2e",
             "the GPU has fallen off the bus",
         ),
         mark(
             lost + SECOND,
             MarkKind::DeviceLost,
-            "GPU 5 lost",
+            "GPU-5b7c1d2e lost",
             "the driver answers: GPU is lost",
         ),
         mark(
             lost + 3_600 * SECOND,
             MarkKind::DeviceBack,
-            "GPU 5 answers again",
+            "GPU-5b7c1d2e answers again",
             "after 1 h",
         ),
         mark(
             START + 52_000 * SECOND,
             MarkKind::Throttle,
-            "clocks lowered on GPU 3",
+            "clocks lowered on GPU-3b7c1d2e",
             "power cap",
         ),
         mark(

@@ -113,7 +113,7 @@ impl Family {
             Self::Communication => "communication",
             Self::Copy => "copy",
             Self::Graph => "CUDA graphs",
-            Self::Other => "other kernels",
+            Self::Other => "other",
         }
     }
 }

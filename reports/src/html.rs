@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use crate::decisions::Decision;
 use crate::instant::full;
 use crate::show::{self, Shown};
+use crate::text;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
@@ -72,19 +73,13 @@ fn diff(text: &str) -> String {
     text.lines().map(line).collect()
 }
 
-/// Text that may hold anything, as HTML text.
+/// Text that may hold anything, as HTML text of several lines.
 fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe += "&amp;",
-            '<' => safe += "&lt;",
-            '>' => safe += "&gt;",
-            '"' => safe += "&quot;",
-            '\n' | '\t' => safe.push(c),
-            c if c.is_control() => safe.push('\u{fffd}'),
-            c => safe.push(c),
-        }
+    for line in text.split_inclusive(['\n', '\t']) {
+        let end = line.strip_suffix(['\n', '\t']).unwrap_or(line);
+        safe += &text::escape(end);
+        safe += line.get(end.len()..).unwrap_or_default();
     }
     safe
 }
@@ -95,7 +90,10 @@ mod tests {
 
     #[test]
     fn foreign_text_stays_text() {
-        assert_eq!(escape("<script>\"&\u{7}"), "&lt;script&gt;&quot;&amp;\u{fffd}");
+        assert_eq!(
+            escape("<script>\"&'\u{7}\n\tx\u{202e}y\r\n"),
+            "&lt;script&gt;&quot;&amp;&#39;\u{fffd}\n\tx\u{fffd}y \n"
+        );
         assert_eq!(
             diff("-a\n+<b>\n c"),
             "<span class=\"del\">-a</span>\n<span class=\"add\">+&lt;b&gt;</span>\n c\n"

@@ -28,8 +28,10 @@ pub struct Kernels {
     pub total_ns: u64,
     /// What the agents said that they cost.
     pub cost: Cost,
-    /// What agents lost meanwhile, on the whole host.
+    /// What the run's agents lost.
     pub losses: Vec<Lost>,
+    /// The last word of an agent that records less than was asked for.
+    pub degraded: Option<String>,
 }
 
 /// One kernel on one device.
@@ -118,8 +120,16 @@ pub async fn load(
         total_ns,
         cost: cost(reader, &run, now_ns).await?,
         losses: losses(reader, &run, now_ns).await?,
+        degraded: degraded(reader, run.id).await?,
         run,
     })
+}
+
+async fn degraded(reader: &Reader, run: i64) -> Result<Option<String>, ReportError> {
+    let sql =
+        "SELECT message FROM events WHERE run_id = ? AND kind = 'agent_degraded' ORDER BY at_ns DESC LIMIT 1";
+    let found = reader.query(sql, &[Value::Integer(run)]).await?;
+    Ok(rows(&found).next().and_then(|mut row| row.text()))
 }
 
 impl Kernel {
@@ -146,16 +156,16 @@ impl Kernel {
 /// The last figures come with the last flush, which may be a little after the end.
 const AFTER_NS: i64 = 5_000_000_000;
 
-fn window(run: &Run, now_ns: i64) -> [Value; 2] {
+/// From when to when, and which run.
+fn window(run: &Run, now_ns: i64) -> [Value; 3] {
     let end = run.ended_ns.map_or(now_ns, |end| end.saturating_add(AFTER_NS));
-    [Value::Integer(run.started_ns), Value::Integer(end)]
+    [run.started_ns, end, run.id].map(Value::Integer)
 }
 
 async fn cost(reader: &Reader, run: &Run, now_ns: i64) -> Result<Cost, ReportError> {
     let sql = "SELECT signal, avg(value), max(value) FROM engine_samples \
                WHERE at_ns BETWEEN ?1 AND ?2 AND run_id = ?3 AND signal LIKE 'agent.%' GROUP BY signal";
-    let [from, to] = window(run, now_ns);
-    let found = reader.query(sql, &[from, to, Value::Integer(run.id)]).await?;
+    let found = reader.query(sql, &window(run, now_ns)).await?;
     let mut cost = Cost::default();
     for mut row in rows(&found) {
         let (signal, mean, max) = (row.word(), row.real(), row.real());
@@ -176,7 +186,8 @@ async fn cost(reader: &Reader, run: &Run, now_ns: i64) -> Result<Cost, ReportErr
 
 async fn losses(reader: &Reader, run: &Run, now_ns: i64) -> Result<Vec<Lost>, ReportError> {
     let sql = "SELECT reason, sum(count) FROM losses \
-               WHERE at_ns BETWEEN ?1 AND ?2 AND source = 'agent' GROUP BY reason ORDER BY reason";
+               WHERE source = 'agent' AND (run_id = ?3 OR (run_id IS NULL AND at_ns BETWEEN ?1 AND ?2)) \
+               GROUP BY reason ORDER BY reason";
     let found = reader.query(sql, &window(run, now_ns)).await?;
     let lost = |mut row: Row<'_>| Lost {
         reason: row.word(),
@@ -200,7 +211,7 @@ const SHORTEST_NAME: usize = 24;
 #[must_use]
 pub fn text(kernels: &Kernels, width: usize) -> String {
     if kernels.kernels.is_empty() {
-        return wrapped(&nothing(&kernels.run), 0) + &below(kernels);
+        return wrapped(&nothing(kernels), 0) + &below(kernels);
     }
     let devices = devices(&kernels.kernels);
     let cells: Vec<[String; 6]> = kernels.kernels.iter().map(cells).collect();
@@ -238,10 +249,12 @@ pub fn text(kernels: &Kernels, width: usize) -> String {
 }
 
 /// Why there are none, and what to do.
-fn nothing(run: &Run) -> String {
-    let why = match run.trace_tier.as_str() {
-        "off" => "it was not traced; record with `plimsoll run --trace graph -- CMD`",
-        "memory" => "tier memory records allocations only; record with --trace graph",
+fn nothing(kernels: &Kernels) -> String {
+    let run = &kernels.run;
+    let why = match (run.trace_tier.as_str(), &kernels.degraded) {
+        ("off", _) => "it was not traced; record with `plimsoll run --trace graph -- CMD`",
+        ("memory", _) => "tier memory records allocations only; record with --trace graph",
+        (_, Some(degraded)) => degraded,
         _ if run.ended_ns.is_none() => "none has ended yet, or CUPTI delivers none",
         _ => "CUPTI delivered none",
     };
@@ -313,8 +326,12 @@ fn below(kernels: &Kernels) -> String {
             .map(|(mean, max)| format!("cost {} of the time (at most {})", fine(mean), fine(max))),
         cost.duty_ratio
             .map(|duty| format!("recorded kernels {} of the time", show_ratio(duty))),
-        cost.device_bytes
-            .map(|bytes| format!("held at most {} of device memory", show_bytes(bytes))),
+        cost.device_bytes.map(|bytes| {
+            format!(
+                "could hold {} of device memory in each context",
+                show_bytes(bytes)
+            )
+        }),
     ];
     let told: Vec<String> = told.into_iter().flatten().collect();
     if told.is_empty() {
@@ -323,6 +340,13 @@ fn below(kernels: &Kernels) -> String {
         }
     } else {
         out += &wrapped(&format!("Tracing {}.", told.join(", ")), 0);
+        if may_exceed_its_budget(&kernels.run, cost) {
+            out += &wrapped(
+                "A run begins with what its budget allows in ten seconds, so that a short one is recorded whole: it may \
+                 cost more than its budget.",
+                0,
+            );
+        }
     }
     let lost = |loss: &Lost| format!("{} ({})", loss.count, loss.reason.replace('_', " "));
     let lost: Vec<String> = kernels.losses.iter().map(lost).collect();
@@ -332,6 +356,17 @@ fn below(kernels: &Kernels) -> String {
         out += "Nothing was lost.\n";
     }
     out
+}
+
+/// Whether a run was so short, and its cost so high, that what its agents began with explains it. How high the budget was
+/// is not stored; it is 1 % where nobody says otherwise.
+fn may_exceed_its_budget(run: &Run, cost: &Cost) -> bool {
+    const SHORT_NS: i64 = 60_000_000_000;
+    const USUAL_BUDGET: f64 = 0.01;
+    let is_short = run
+        .ended_ns
+        .is_some_and(|ended| ended.saturating_sub(run.started_ns) < SHORT_NS);
+    is_short && cost.max_ratio.is_some_and(|max| max > USUAL_BUDGET)
 }
 
 /// A small share, with three figures.
@@ -387,6 +422,34 @@ fn cut(name: &str, room: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_short_run_may_cost_more_than_its_budget() {
+        let run = |ended_ns| Run {
+            id: 1,
+            name: "job".to_owned(),
+            engine: None,
+            host: "host".to_owned(),
+            pid: None,
+            command: None,
+            started_ns: 0,
+            ended_ns,
+            exit_code: None,
+            outcome: "ok".to_owned(),
+            peak_used_bytes: None,
+            trace_tier: "graph".to_owned(),
+        };
+        let cost = |max_ratio| Cost {
+            max_ratio,
+            ..Cost::default()
+        };
+        let (second, hour) = (Some(1_000_000_000), Some(3_600_000_000_000));
+        assert!(may_exceed_its_budget(&run(second), &cost(Some(0.03))));
+        assert!(!may_exceed_its_budget(&run(second), &cost(Some(0.004))));
+        assert!(!may_exceed_its_budget(&run(hour), &cost(Some(0.03))));
+        assert!(!may_exceed_its_budget(&run(None), &cost(Some(0.03))));
+        assert!(!may_exceed_its_budget(&run(second), &cost(None)));
+    }
 
     #[test]
     fn figures_for_people() {

@@ -4,6 +4,7 @@
 //! the public views of a store ([`load`]). The time zone is a parameter, and nothing reads the clock, so the same data
 //! give the same bytes. What is not known is NULL in JSON, "unknown" in text and hatched in a picture.
 
+pub mod allocators;
 mod change;
 pub mod decisions;
 pub mod downsample;

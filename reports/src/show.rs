@@ -17,6 +17,7 @@ use crate::instant::{format_in, full};
 use crate::plain::{Column, UNKNOWN, table, wrapped};
 use crate::row::rows;
 use crate::runs::{self, Run};
+use crate::timeline::SHORT_UUID;
 use crate::versioned;
 
 pub use ledger::{Ledger, LedgerProcess};
@@ -135,7 +136,7 @@ pub async fn load(reader: &Reader, run: i64, now_ns: i64) -> Result<Shown, Repor
         events,
         events_left_out,
         decisions: decisions::read(reader, "run_id = ? ORDER BY id", &window[2..]).await?,
-        losses: losses(reader, &window[..2]).await?,
+        losses: losses(reader, &window).await?,
         run,
     })
 }
@@ -166,7 +167,8 @@ async fn events(reader: &Reader, window: &[Value]) -> Result<(Vec<Happened>, i64
 }
 
 async fn losses(reader: &Reader, window: &[Value]) -> Result<Vec<Lost>, ReportError> {
-    let sql = "SELECT source, reason, sum(count) FROM losses WHERE at_ns BETWEEN ?1 AND ?2 \
+    let sql = "SELECT source, reason, sum(count) FROM losses \
+               WHERE run_id = ?3 OR (run_id IS NULL AND at_ns BETWEEN ?1 AND ?2) \
                GROUP BY source, reason ORDER BY source, reason";
     let found = reader.query(sql, window).await?;
     Ok(rows(&found)
@@ -337,5 +339,5 @@ fn process_table(processes: &[ProcessUse]) -> String {
 
 /// "GPU-5a1e2c9d": enough of a UUID to tell the devices of a host apart.
 fn short(uuid: &str) -> String {
-    uuid.chars().take(12).collect()
+    uuid.chars().take(SHORT_UUID).collect()
 }

@@ -43,6 +43,23 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
+/// Enough of each text's beginning to tell it from the others, and at least `least` characters of it.
+pub(crate) fn told_apart<'t>(texts: &[&'t str], least: usize) -> Vec<&'t str> {
+    let begun = |text: &'t str, length: usize| {
+        text.char_indices()
+            .nth(length)
+            .map_or(text, |(end, _)| &text[..end])
+    };
+    let longest = texts.iter().map(|text| text.chars().count()).max().unwrap_or(0);
+    let is_enough = |length: &usize| {
+        let mut short: Vec<&str> = texts.iter().map(|text| begun(text, *length)).collect();
+        short.sort_unstable();
+        short.windows(2).all(|pair| pair[0] != pair[1])
+    };
+    let length = (least..longest).find(is_enough).unwrap_or(longest);
+    texts.iter().map(|text| begun(text, length)).collect()
+}
+
 /// The width of a text in the wider ones of the usual sans-serif fonts, rounded up, in pixels.
 pub(crate) fn width(text: &str, size_px: u32, bold: bool) -> i32 {
     let thousandths: u64 = text.chars().map(advance).map(u64::from).sum();
@@ -105,6 +122,22 @@ mod tests {
             "&lt;script&gt;&quot;a&quot;&amp;&#39;b&#39;\u{fffd}[31m \u{fffd}x\u{fffd}"
         );
         assert!(matches!(clean("llama-server"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn texts_are_told_apart_by_as_little_as_goes() {
+        assert_eq!(
+            told_apart(&["GPU-1234-a", "GPU-5678-b"], 8),
+            ["GPU-1234", "GPU-5678"]
+        );
+        assert_eq!(
+            told_apart(&["GPU-1234-a", "GPU-1234-b"], 4),
+            ["GPU-1234-a", "GPU-1234-b"]
+        );
+        assert_eq!(told_apart(&["GPU-12é4-a", "GPU-12"], 6), ["GPU-12é", "GPU-12"]);
+        assert_eq!(told_apart(&["same", "same"], 2), ["same", "same"]);
+        assert_eq!(told_apart(&["GPU-1234"], 20), ["GPU-1234"]);
+        assert_eq!(told_apart(&[], 2), [""; 0]);
     }
 
     #[test]

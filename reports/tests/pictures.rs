@@ -152,7 +152,7 @@ fn kernels_have_a_lane_and_what_was_not_recorded_is_not_idle() {
         "idle: 62.7 % of the recorded time",
         "kernels not recorded: 37.5 % of the time",
         ">GEMM 21.3 %</text>",
-        ">kernels not recorded</text>",
+        ">not recorded</text>",
     ] {
         assert!(picture.contains(told), "{told} is not in {picture}");
     }
@@ -300,13 +300,49 @@ fn processes_that_claim_too_much_get_a_layer_of_their_own() {
 }
 
 #[test]
+fn a_line_that_a_device_is_too_small_for_is_only_told() {
+    let mut device = track((0..10).map(|s| sample(s, 10 * GIB)).collect());
+    device.lines = vec![Line {
+        rule: "spill".to_owned(),
+        enter_bytes: 30 * GIB,
+        exit_bytes: Some(20 * GIB),
+        enter_ratio: None,
+        exit_ratio: None,
+    }];
+    let picture = draw(&timeline(10, vec![device], Vec::new()));
+    let title = "rule spill takes effect at 30.0 GiB (32212254720 bytes in use, more than this device has)";
+    assert_eq!(picture.matches(title).count(), 1, "a label and no line");
+    assert!(picture.contains("spill 30.0 GiB ↑"));
+    assert!(picture.contains("rule spill may be taken back below 20.0 GiB"));
+}
+
+#[test]
+fn devices_are_told_apart_by_their_uuids_and_never_by_a_number() {
+    let devices = ["GPU-5a1e2c9d-7f4b-4c5a", "GPU-0b7c1d2e-55aa-4e0f"].map(|uuid| DeviceTrack {
+        uuid: uuid.to_owned(),
+        ..track(vec![sample(0, if uuid.contains("5a1e") { GIB } else { 2 * GIB })])
+    });
+    let timeline = timeline(10, devices.to_vec(), Vec::new());
+    assert!(
+        timeline
+            .verdict(&zone())
+            .contains("2.0 of 23.5 GiB on GPU-0b7c1d2e at"),
+        "{}",
+        timeline.verdict(&zone())
+    );
+    let picture = draw(&timeline);
+    assert!(picture.contains(">GPU-5a1e2c9d<") && picture.contains(">GPU-0b7c1d2e<"));
+    assert!(!picture.contains("GPU 0") && !picture.contains("GPU 1"));
+}
+
+#[test]
 fn many_marks_are_clustered_and_the_key_stays_short() {
     let marks = (0..400)
         .map(|n| mark(n / 40, MarkKind::Note, &format!("note {n}")))
         .collect();
     let picture = draw(&timeline(12, vec![track(vec![sample(0, GIB)])], marks));
     assert!(picture.contains("40 events"));
-    assert!(picture.contains("and 382 more, in the markers&#39; tooltips"));
+    assert!(picture.contains("and 382 more: the first 200 of all are in this file&#39;s metadata"));
     assert!(picture.contains("marks_left_out&quot;:200"));
 }
 

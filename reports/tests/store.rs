@@ -4,13 +4,13 @@ use std::path::Path;
 
 use jiff::tz::{Offset, TimeZone};
 use plimsoll_reports::load::{self, Request, RuleLine};
-use plimsoll_reports::timeline::{MarkKind, OwnerName, Timeline};
+use plimsoll_reports::timeline::{MarkKind, Owner, OwnerName, Timeline};
 use plimsoll_reports::{ReportError, Theme, find_run, kernels, runs, show, svg, why};
 use plimsoll_store::{Reader, Store, StoreOptions};
 use plimsoll_trace::{
     Batch, ChangeOutcome, ConfigChange, Decision, DecisionId, DecisionOutcome, DeviceInfo, DeviceSample,
-    Event, EventKind, KernelWindow, Loss, MemoryVersion, Mode, ProcessSample, Record, RunEnd, RunId,
-    RunOutcome, RunStart, Stamp, TraceTier, Traced, Verdict, Work, sketch,
+    Event, EventKind, HostSample, KernelWindow, Loss, MemoryVersion, Mode, ProcessSample, Record, RunEnd,
+    RunId, RunOutcome, RunStart, Stamp, TraceTier, Traced, Verdict, Work, sketch,
 };
 use serde_json::json;
 
@@ -227,6 +227,85 @@ async fn a_run_becomes_a_timeline() {
     insta::assert_snapshot!(svg(&timeline, Theme::Light, &zone()).expect("a picture"));
 }
 
+/// A run that goes on; its device is read for twenty seconds, the host for as long as told.
+async fn running(path: &Path, host_secs: i64) -> Timeline {
+    let store = Store::open(StoreOptions::new(path)).await.expect("a store");
+    let writer = store.writer();
+    for second in 0..=host_secs {
+        let mut batch = Batch::new(Stamp::at_secs(START + second));
+        if second == 0 {
+            batch.records.push(start(1, "deepseek", 100));
+        }
+        if second <= 20 {
+            batch.records.push(device("GPU-a", Some(2 * GIB)));
+            batch.records.push(process("GPU-a", 100, Some(1), GIB, "server"));
+        }
+        batch.records.push(Record::Host(HostSample::default()));
+        writer.commit(batch).await.expect("stored");
+    }
+    store.close().await.expect("closed");
+    read(&Reader::open(path).await.expect("a reader"), Some(1)).await
+}
+
+#[tokio::test]
+async fn a_device_that_is_lost_while_its_run_goes_on_leaves_a_gap() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let lost = running(&folder.path().join("lost.db"), 40).await;
+    assert_eq!(lost.title.outcome.as_deref(), Some("running"));
+    let seconds = |ns: i64| ns / 1_000_000_000 - START;
+    let gaps: Vec<(i64, i64)> = (lost.devices[0].gaps.iter())
+        .map(|gap| (seconds(gap.from_ns), seconds(gap.to_ns)))
+        .collect();
+    assert_eq!(gaps, [(20, 40)]);
+    let late = running(&folder.path().join("late.db"), 22).await;
+    assert_eq!(late.devices[0].gaps, [], "its next reading may be under way");
+}
+
+#[tokio::test]
+async fn a_process_s_own_peak_is_told_however_narrow_the_picture() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("t.db");
+    let store = Store::open(StoreOptions::new(&path)).await.expect("a store");
+    // The device is fullest at one second, one process at another, the others together at a third.
+    for second in 0..=60 {
+        let mut batch = Batch::new(Stamp::at_secs(START + second));
+        if second == 0 {
+            batch.records.push(start(1, "deepseek", 100));
+        }
+        let at = |peak: i64, high: u64, low: u64| if second == peak { high * GIB } else { low * GIB };
+        batch.records.push(device("GPU-a", Some(at(10, 22, 16))));
+        for (pid, run, held) in [
+            (100, Some(1), at(30, 9, 5)),
+            (7, None, at(40, 4, 1)),
+            (8, None, at(40, 3, 2)),
+        ] {
+            batch.records.push(process("GPU-a", pid, run, held, "server"));
+        }
+        store.writer().commit(batch).await.expect("stored");
+    }
+    store.close().await.expect("closed");
+    let reader = Reader::open(&path).await.expect("a reader");
+    let request = Request {
+        run: Some(1),
+        from_ns: Some((START - 86_400) * 1_000_000_000),
+        ..Request::default()
+    };
+    let timeline = load::timeline(&reader, &request).await.expect("a timeline");
+    let most = |owner: &Owner| {
+        let known = owner
+            .samples
+            .iter()
+            .filter_map(|sample| Some((sample.used_bytes?, sample.at_ns)));
+        known
+            .max()
+            .map(|(bytes, at_ns)| (bytes / GIB, at_ns / 1_000_000_000 - START))
+    };
+    let told: Vec<_> = timeline.devices[0].owners.iter().map(most).collect();
+    assert_eq!(told, [Some((9, 30)), Some((7, 40))]);
+    let picture = svg(&timeline, Theme::Light, &zone()).expect("a picture");
+    assert!(picture.contains("server (pid 100): at most 9.0 GiB (9663676416 bytes) at"));
+}
+
 #[tokio::test]
 async fn without_a_run_everything_is_in_the_picture() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -247,7 +326,10 @@ async fn without_a_run_everything_is_in_the_picture() {
     assert_eq!(timeline.devices[0].owners.len(), 3);
     assert_eq!(timeline.devices[1].lines.len(), 2);
     let xid = timeline.marks.iter().find(|mark| mark.kind == MarkKind::Xid);
-    assert_eq!(xid.map(|mark| mark.detail.as_str()), Some("xid 31"));
+    assert_eq!(
+        xid.map(|mark| (mark.label.as_str(), mark.detail.as_str())),
+        Some(("Xid 31 on GPU-b", ""))
+    );
     assert_eq!(
         timeline
             .marks
@@ -510,7 +592,9 @@ async fn kernels_by_gpu_time_with_cost_and_losses() {
             agent_signal("agent.cost_ratio", 0.002),
             agent_signal("agent.duty_ratio", 1.0),
             agent_signal("agent.device_bytes", 1e7),
-            Record::Loss(Loss::new("agent", "dropped_by_cupti", 12)),
+            Record::Loss(Loss::new("agent", "dropped_by_cupti", 11).in_run(Some(RunId(1)))),
+            Record::Loss(Loss::new("agent", "dropped_by_cupti", 1)),
+            Record::Loss(Loss::new("agent", "ring_full", 5).in_run(Some(RunId(2)))),
             Record::Loss(Loss::new("nvml", "device_hung", 1)),
         ],
     )
@@ -528,5 +612,20 @@ async fn kernels_by_gpu_time_with_cost_and_losses() {
     assert!(narrow.contains("2 of them are"), "{narrow}");
     let none = kernels::load(&reader, 2, None, NOW_NS).await.unwrap();
     insta::assert_snapshot!("kernels-none", kernels::text(&none, 100));
+    let shown = plimsoll_reports::show::load(&reader, 2, NOW_NS).await.unwrap();
+    let losses: Vec<(String, i64)> = shown
+        .losses
+        .into_iter()
+        .map(|lost| (lost.reason, lost.count))
+        .collect();
+    // What the other run lost is not this one's; what was nobody's may be.
+    assert_eq!(
+        losses,
+        [
+            ("dropped_by_cupti".to_owned(), 1),
+            ("ring_full".to_owned(), 5),
+            ("device_hung".to_owned(), 1)
+        ]
+    );
     store.close().await.unwrap();
 }

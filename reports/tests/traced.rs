@@ -144,6 +144,42 @@ fn between(timeline: &Timeline, from: i64, to: i64, family: Family) -> (f64, f64
 }
 
 #[tokio::test]
+async fn a_wide_window_is_read_by_the_minute_and_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let reader = story(&folder.path().join("t.db"), |second| {
+        vec![
+            kernels(second, "ampere_sgemm_128x64", 300),
+            kernels(second, "flash_fwd_kernel", 100),
+            duty(1.0),
+        ]
+    })
+    .await;
+    let request = |from_ns| Request {
+        run: Some(1),
+        from_ns: Some(from_ns),
+        ..Request::default()
+    };
+    // Stretches of less than a second, and of more than a minute.
+    for before_secs in [20, 4 * 3_600] {
+        let request = request((START - before_secs) * SECOND);
+        let timeline = load::timeline(&reader, &request).await.expect("a timeline");
+        let sum = |part: &dyn Fn(&GpuTime) -> u64| {
+            (timeline.devices[0].gpu_time.iter().map(part).sum::<u64>() + MS / 2) / MS
+        };
+        let of = |family: Family| sum(&move |time| time.family_ns[family as usize]);
+        assert_eq!(
+            [
+                of(Family::Gemm),
+                of(Family::Attention),
+                sum(&|time| time.recorded_ns)
+            ],
+            [41 * 300, 41 * 100, 41_000],
+            "{before_secs}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn traced_kernels_become_shares_of_time() {
     let folder = tempfile::tempdir().expect("a folder");
     let reader = story(&folder.path().join("traces.db"), |second| match second {

@@ -1,6 +1,7 @@
 //! The picture of a day: 8 devices, one reading a second.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
@@ -15,9 +16,9 @@ use crate::usage::ended_children_secs;
 use crate::world::{GIB, World, number};
 
 const DEVICES: u32 = 8;
-const DAY_SECS: i64 = 86_400;
+pub(crate) const DAY_SECS: i64 = 86_400;
 /// 2026-11-21 00:00 UTC.
-const START_SECS: i64 = 1_795_219_200;
+pub(crate) const START_SECS: i64 = 1_795_219_200;
 const REPETITIONS: u32 = 5;
 
 const GOAL_SECS: f64 = 1.0;
@@ -27,10 +28,7 @@ pub(crate) fn measure() -> anyhow::Result<Section> {
     let world = World::new(1)?;
     let database = world.database();
     let began = Instant::now();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(record_a_day(&database))?;
+    record_a_day(&database, DEVICES, reading)?;
     let filled_secs = began.elapsed().as_secs_f64();
 
     // Before the picture, so that both find the file in the page cache.
@@ -46,35 +44,25 @@ pub(crate) fn measure() -> anyhow::Result<Section> {
     let scanned_secs = began.elapsed().as_secs_f64();
 
     let picture = world.path("x.svg");
-    let (mut wall, cpu_before) = (Vec::new(), ended_children_secs()?);
-    for _ in 0..REPETITIONS {
-        let began = Instant::now();
-        let mut report = world.plimsoll();
-        report
-            .args(["report", "last", "-o"])
-            .arg(&picture)
-            .arg("--db")
-            .arg(&database);
-        let output = report.output()?;
-        wall.push(began.elapsed().as_secs_f64());
-        ensure!(
-            output.status.success(),
-            "plimsoll report: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    let cpu_secs = (ended_children_secs()? - cpu_before) / f64::from(REPETITIONS);
+    let report = timed(
+        || {
+            let mut report = world.plimsoll();
+            report.args(["report", "last", "-o"]).arg(&picture);
+            report
+        },
+        &database,
+    )?;
     let size = u32::try_from(std::fs::metadata(&picture).context("there is no picture")?.len())?;
     let stored_mib = f64::from(u32::try_from(std::fs::metadata(&database)?.len() >> 10)?) / 1024.0;
     let secs = |value: f64| format!("{value:.2} s");
-    let median = quantile(&wall, 0.5);
+    let median = report.wall_secs;
     Ok(Section {
         title: "Drawing: 24 h at 1 reading a second, 8 devices, 16 processes".to_owned(),
         lines: vec![
             Line::new("`plimsoll report last`, median of 5", secs(median))
                 .at_most(median, GOAL_SECS, "< 1 s")
                 .floor(secs(scanned_secs)),
-            Line::new("– its processor time", secs(cpu_secs)),
+            Line::new("– its processor time", secs(report.cpu_secs)),
             Line::new("size of the picture", format!("{:.1} kB", f64::from(size) / 1e3)).at_most(
                 f64::from(size),
                 f64::from(GOAL_BYTES),
@@ -91,12 +79,46 @@ pub(crate) fn measure() -> anyhow::Result<Section> {
     })
 }
 
-/// A server's day: it loads, its cache breathes with the load, traffic rises and falls.
-async fn record_a_day(path: &Path) -> anyhow::Result<()> {
+/// What a command takes.
+pub(crate) struct Took {
+    /// Median of the repetitions.
+    pub(crate) wall_secs: f64,
+    /// Mean processor time.
+    pub(crate) cpu_secs: f64,
+}
+
+/// Runs a command that reads a store again and again.
+pub(crate) fn timed(command: impl Fn() -> Command, database: &Path) -> anyhow::Result<Took> {
+    let (mut wall, cpu_before) = (Vec::new(), ended_children_secs()?);
+    for _ in 0..REPETITIONS {
+        let began = Instant::now();
+        let output = command().arg("--db").arg(database).output()?;
+        wall.push(began.elapsed().as_secs_f64());
+        ensure!(
+            output.status.success(),
+            "plimsoll: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(Took {
+        wall_secs: quantile(&wall, 0.5),
+        cpu_secs: (ended_children_secs()? - cpu_before) / f64::from(REPETITIONS),
+    })
+}
+
+/// Stores a day of one run, whose records of each second are those of `reading`.
+pub(crate) fn record_a_day(path: &Path, devices: u32, reading: fn(i64) -> Batch) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(store_a_day(path, devices, reading))
+}
+
+async fn store_a_day(path: &Path, devices: u32, reading: fn(i64) -> Batch) -> anyhow::Result<()> {
     let store = Store::open(StoreOptions::new(path)).await?;
     let writer = store.writer();
     let mut first = Batch::new(Stamp::at_secs(START_SECS));
-    first.records.extend((0..DEVICES).map(|device| {
+    first.records.extend((0..devices).map(|device| {
         Record::DeviceInfo(DeviceInfo {
             device: uuid(device).into(),
             name: Some("Simulated GPU".to_owned()),
@@ -139,6 +161,7 @@ async fn record_a_day(path: &Path) -> anyhow::Result<()> {
     Ok(store.close().await?)
 }
 
+/// A server's second: it loads, its cache breathes with the load, traffic rises and falls.
 fn reading(second: i64) -> Batch {
     let mut batch = Batch::new(Stamp::at_secs(START_SECS + second));
     #[expect(clippy::cast_precision_loss, reason = "seconds of one day")]
@@ -177,7 +200,7 @@ fn reading(second: i64) -> Batch {
 }
 
 /// The same disorder every time.
-fn scatter(second: i64, device: u32) -> u32 {
+pub(crate) fn scatter(second: i64, device: u32) -> u32 {
     let mut bits = second.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(device);
     bits = (bits ^ (bits >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     u32::try_from(bits >> 32).unwrap_or_default()
@@ -188,6 +211,6 @@ fn gib(gib: f64) -> u64 {
     (gib * 1024.0) as u64 * (GIB / 1024)
 }
 
-fn uuid(device: u32) -> String {
+pub(crate) fn uuid(device: u32) -> String {
     format!("GPU-{device}b7c1d2e-55aa-4e0f-8b1c-0123456789a{device}")
 }

@@ -10,6 +10,7 @@ mod machine;
 mod reaction;
 mod stand_in;
 mod table;
+mod traced_day;
 mod usage;
 mod world;
 
@@ -46,6 +47,8 @@ enum Part {
     Reaction,
     /// The picture of a day
     Drawing,
+    /// Reports on a day of kernels
+    Traced,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -70,6 +73,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wants(Part::Drawing) {
         show(&drawing::measure().context("the drawing")?);
+    }
+    if wants(Part::Traced) {
+        show(&traced_day::measure().context("the traced day")?);
     }
     println!("{}", machine::load());
     Ok(())

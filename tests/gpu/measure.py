@@ -1,8 +1,9 @@
 """Measures Plimsoll on a GPU and prints Markdown for docs/gpu.md.
 
-    python3 tests/gpu/measure.py [--binaries target/release] [--out FOLDER] [--pairs 5] [--only NAME ...]
+    python3 tests/gpu/measure.py [--binaries target/release] [--out FOLDER] [--pairs 3] [--only NAME ...]
 
-Needs the built binaries (plimsoll, libplimsoll_agent.so), python3 with torch, and a GPU; installs nothing. Every
+Needs the built binaries (plimsoll, libplimsoll_agent.so), python3 with torch, and a GPU; installs nothing. Where vLLM is
+installed too, it is measured. Every
 measurement stands alone: one that fails is a row that says why, and the others go on. What the program printed is kept
 in FOLDER, so that a figure can be looked up again.
 """
@@ -41,6 +42,12 @@ class Bench:
 
     def workload(self, words, tier=None, env=None, budget="100%"):
         """One life of the workload, recorded when a tier is given: its answer, and the database."""
+        name, database, command = self.prepare(words, tier, budget)
+        ended = self.command(command, name, env)
+        return json.loads(ended.stdout.strip().splitlines()[-1]), database
+
+    def prepare(self, words, tier=None, budget="100%"):
+        """The name, the database and the command of one life."""
         self.runs += 1
         name = f"{self.runs:03}-{words[0]}-{tier or 'bare'}"
         database = self.out / f"{name}.db"
@@ -50,12 +57,38 @@ class Bench:
                 str(self.plimsoll), "run", "--name", name, "--trace", tier, "--budget", budget,
                 "--db", str(database), "--", *command,
             ]
-        ended = self.command(command, name, env)
-        return json.loads(ended.stdout.strip().splitlines()[-1]), database
+        return name, database, command
 
-    def command(self, command, name, env=None, timeout=300):
+    def workload_in_phases(self, words, tier, told):
+        """One life in phases; before phase N (from 0) `plimsoll trace --X` is told if `told` has it. A step's time by phase."""
+        name, database, command = self.prepare(words, tier)
+        with open(self.out / f"{name}.log", "w") as log:
+            program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                                       env=self.environment())
+            secs, phase = [], 0
+            try:
+                while line := program.stdout.readline():
+                    answer = json.loads(line)
+                    if "phase_secs_per_step" not in answer:
+                        return secs, database
+                    secs.append(answer["phase_secs_per_step"])
+                    phase += 1
+                    if phase in told:
+                        self.command([str(self.plimsoll), "trace", name, told[phase], "--db", str(database)], f"{name}-{phase}")
+                    program.stdin.write("\n")
+                    program.stdin.flush()
+                raise Failed(f"{name} ended in phase {phase}")
+            finally:
+                program.stdin.close()
+                program.wait(60)
+
+    def environment(self, env=None):
         environment = {**os.environ, "PLIMSOLL_AGENT": str(self.agent), **(env or {})}
         environment.pop("PLIMSOLL_SOCKET", None)
+        return environment
+
+    def command(self, command, name, env=None, timeout=300):
+        environment = self.environment(env)
         ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout)
         (self.out / f"{name}.log").write_text(f"$ {' '.join(command)}\n{ended.stdout}\n{ended.stderr}")
         if ended.returncode != 0:
@@ -100,24 +133,48 @@ def slow_down(bench):
     yield from table(["loop", "tier", "a step without", "median slow-down", f"spread of {bench.pairs} pairs"], rows)
 
 
+# A window of single kernels that is open for the whole life: each node of a graph counts, as it does for torch.profiler.
+ALL_NODES = {"PLIMSOLL_WINDOW": "10m", "PLIMSOLL_WINDOW_EVERY": "10m"}
+
+
 def counts(bench):
-    """The same loop counted by torch.profiler and by the agent, in two lives."""
+    """The same loop counted by torch.profiler and by the agent, each in lives of its own. The profiler counts 100 steps; the
+    agent counts whole lives, so that 100 steps are what a life of 200 has more than one of 100."""
     rows = []
     for name, words in LOOPS.items():
-        words = [*words[:-1], "100"]
         try:
-            profiled, _ = bench.workload([*words, "--profile"])
+            profiled, _ = bench.workload([*words[:-1], "100", "--profile"])
             theirs = profiled["kernels"]
-            _, database = bench.workload(words, "graph")
-            ours = bench.sql(database, "SELECT raw_name AS name, count, total_ns FROM kernels")
-            count, total = sum(row["count"] for row in ours), sum(row["total_ns"] for row in ours)
+            sums = []
+            for steps in ["100", "200"]:
+                _, database = bench.workload([*words[:-1], steps], "kernels", ALL_NODES)
+                ours = bench.sql(database, "SELECT raw_name AS name, count, total_ns FROM kernels WHERE raw_name <> '[CUDA memset]'")
+                sums.append((sum(row["count"] for row in ours), sum(row["total_ns"] for row in ours)))
+            (count, total) = (more - less for less, more in zip(*sums))
             their_count = sum(kernel[0] for kernel in theirs.values())
             their_total = sum(kernel[1] for kernel in theirs.values())
             rows.append([name, their_count, count, f"{their_total / 1e6:.1f} ms", f"{total / 1e6:.1f} ms", len(theirs), len(ours)])
         except (Failed, subprocess.TimeoutExpired, ValueError, KeyError, TypeError) as error:
             rows.append([name, "", f"not measured: {error}", "", "", "", ""])
-    head = ["loop, 100 steps", "launches: profiler", "agent (with warm-up)", "time: profiler", "agent", "names: profiler", "agent"]
+    head = ["loop, 100 steps", "launches: profiler", "agent", "time: profiler", "agent", "names: profiler", "agent"]
     yield from table(head, rows)
+
+
+def vllm(bench):
+    """Decoding in vLLM, a small model of random weights, by tier."""
+    rows = []
+    for tier in TIERS:
+        try:
+            ratios, bare = [], []
+            for _ in range(bench.pairs):
+                secs = {kind: bench.workload(["vllm", "--steps", "10"], kind)[0]["secs_per_step"] for kind in [None, tier]}
+                ratios.append(secs[tier] / secs[None] - 1)
+                bare.append(secs[None])
+            rows.append([tier, f"{statistics.median(bare):.3f} s", f"{statistics.median(ratios):+.1%}",
+                         f"{min(ratios):+.1%} to {max(ratios):+.1%}"])
+        except (Failed, subprocess.TimeoutExpired, ValueError, KeyError) as error:
+            rows.append([tier, "", f"not measured: {error}", ""])
+    yield from table(["tier", "a batch without", "median slow-down", f"spread of {bench.pairs} pairs"], rows)
 
 
 def allocations(bench):
@@ -230,6 +287,20 @@ def questions(bench):
         told = (ended.stderr.strip() or "nothing").splitlines()[-1]
         return f"exit status {ended.returncode}; stderr says: {told}"
 
+    def second_cupti():
+        answer, database = bench.workload(["decode", "--steps", "300", "--second-cupti"], "graph")
+        seen = bench.sql(database, "SELECT sum(count) AS launches FROM kernels")[0]["launches"]
+        events = bench.sql(database, "SELECT kind, message FROM events WHERE kind LIKE 'agent%'")
+        return (f"{answer['second_cupti']}; {seen} launches were counted; events: "
+                + "; ".join(f"{row['kind']}: {row['message']}" for row in events))
+
+    def afterwards():
+        words = ["decode", "--steps", "400", "--phases", "4"]
+        bare, _ = bench.workload_in_phases(words, None, {})
+        traced, _ = bench.workload_in_phases(words, "graph", {2: "--yield", 3: "--resume"})
+        told = ["traced", "traced", "after --yield", "after --resume"]
+        return "; ".join(f"{what}: {with_it / without - 1:+.1%}" for what, with_it, without in zip(told, traced, bare))
+
     def takeover():
         answer, database = bench.workload(["decode", "--steps", "300", "--profile"], "graph")
         events = bench.sql(database, "SELECT kind, message FROM events WHERE kind LIKE 'agent%'")
@@ -241,6 +312,8 @@ def questions(bench):
         ("Does a long run lose records?", long_run),
         ("What does the driver do when the injected library is missing?", missing),
         ("What happens when torch.profiler takes over?", takeover),
+        ("What happens when a second libcupti is loaded late?", second_cupti),
+        ("Does throughput come back when CUPTI is left, without cuptiFinalize?", afterwards),
     ]:
         try:
             yield f"- {text} {ask()}"
@@ -250,6 +323,7 @@ def questions(bench):
 
 PARTS = {
     "slow-down": ("Slow-down by tier", slow_down),
+    "vllm": ("Decoding in vLLM by tier", vllm),
     "counts": ("Launches and time against torch.profiler", counts),
     "allocations": ("Live bytes against torch.cuda.memory_stats", allocations),
     "nvidia-smi": ("Memory against nvidia-smi", against_nvidia_smi),
@@ -270,7 +344,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binaries", type=Path, default=Path("target/release"))
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     arguments = parser.parse_args()
     shutil.rmtree(arguments.out, ignore_errors=True)

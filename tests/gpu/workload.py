@@ -4,9 +4,14 @@ Started by measure.py, one life per measurement; prints one JSON object. Needs t
 """
 
 import argparse
+import ctypes
 import json
+import os
+import shutil
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -123,14 +128,64 @@ def profiled(step, steps):
     return kernels
 
 
+def second_cupti():
+    """Loads a copy of the libcupti that is there, under another name, as a program does that brings its own."""
+    maps = Path("/proc/self/maps").read_text().split()
+    loaded = {path for path in maps if "/libcupti.so" in path}
+    if not loaded:
+        return "no libcupti is loaded"
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copy(loaded.pop(), Path(folder) / "libcupti-second.so")
+        library = ctypes.CDLL(copy, mode=os.RTLD_NOW | os.RTLD_LOCAL)
+    version, subscriber = ctypes.c_uint32(), ctypes.c_void_p()
+    answers = [library.cuptiGetVersion(ctypes.byref(version))]
+    on_call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p)(lambda *_: None)
+    answers.append(library.cuptiSubscribe(ctypes.byref(subscriber), on_call, None))
+    if answers[-1] == 0:
+        answers.append(library.cuptiUnsubscribe(subscriber))
+    return f"version {version.value}, answers {answers}"
+
+
+def serve(arguments):
+    """A batch of requests to vLLM; its model is a small Llama of random weights, made here."""
+    from vllm import LLM, SamplingParams
+
+    folder = tempfile.mkdtemp()
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "float16", "vocab_size": VOCABULARY,
+        "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 16, "num_attention_heads": 16,
+        "num_key_value_heads": 8, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+        "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
+    }
+    (Path(folder) / "config.json").write_text(json.dumps(config))
+    model = LLM(folder, load_format="dummy", skip_tokenizer_init=True, gpu_memory_utilization=0.5, max_model_len=1024)
+    prompts = [{"prompt_token_ids": [3 + (place * 7) % 1000 for place in range(64)]} for _ in range(arguments.batch)]
+    sampling = SamplingParams(max_tokens=256, ignore_eos=True, temperature=0.0, detokenize=False)
+    return lambda: model.generate(prompts, sampling, use_tqdm=False)
+
+
+def in_phases(step, arguments):
+    """The steps in so many parts; each tells its time and waits for a line before the next."""
+    each = arguments.steps // arguments.phases
+    for _ in range(arguments.phases):
+        began = time.monotonic()
+        for _ in range(each):
+            step()
+        torch.cuda.synchronize()
+        print(json.dumps({"phase_secs_per_step": (time.monotonic() - began) / each}), flush=True)
+        sys.stdin.readline()
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["decode", "train", "grow"])
+    parser.add_argument("kind", choices=["decode", "train", "grow", "vllm"])
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--graph", action="store_true")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--profile", action="store_true", help="take the loop over with torch.profiler")
+    parser.add_argument("--second-cupti", action="store_true", help="load a second libcupti half way")
+    parser.add_argument("--phases", type=int, default=0, help="run in so many parts, each after a line on stdin")
     parser.add_argument("--linger", type=float, default=0, help="stay so many seconds after the loop")
     arguments = parser.parse_args()
     torch.manual_seed(1)
@@ -139,16 +194,20 @@ def main():
         del held[::2]
         step = lambda: torch.empty(3 << 20, dtype=torch.uint8, device="cuda")
     else:
-        step = (decode if arguments.kind == "decode" else train)(arguments)
-    for _ in range(min(20, arguments.steps)):
+        step = {"decode": decode, "train": train, "vllm": serve}[arguments.kind](arguments)
+    for _ in range(min(2 if arguments.kind == "vllm" else 20, arguments.steps)):
         step()
     torch.cuda.synchronize()
     began = time.monotonic()
-    kernels = None
+    kernels = second = None
     if arguments.profile:
         kernels = profiled(step, arguments.steps)
+    elif arguments.phases:
+        in_phases(step, arguments)
     else:
-        for _ in range(arguments.steps):
+        for number in range(arguments.steps):
+            if arguments.second_cupti and number == arguments.steps // 2:
+                second = second_cupti()
             step()
         torch.cuda.synchronize()
     secs = time.monotonic() - began
@@ -156,6 +215,7 @@ def main():
     answer = {
         "secs_per_step": secs / arguments.steps,
         "kernels": kernels,
+        "second_cupti": second,
         "allocated_bytes": stats["allocated_bytes.all.current"],
         "reserved_bytes": stats["reserved_bytes.all.current"],
         "inactive_split_bytes": stats["inactive_split_bytes.all.current"],

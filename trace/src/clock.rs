@@ -52,6 +52,15 @@ impl Stamp {
             unix_ns: self.unix_ns.saturating_add(by),
         }
     }
+
+    /// This stamp moved back by so many nanoseconds on both clocks.
+    #[must_use]
+    pub const fn before(self, ns: i64) -> Self {
+        Self {
+            mono_ns: self.mono_ns.saturating_sub(ns),
+            unix_ns: self.unix_ns.saturating_sub(ns),
+        }
+    }
 }
 
 fn read(clock: ClockId) -> i64 {

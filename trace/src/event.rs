@@ -104,6 +104,8 @@ impl Event {
 /// Something that should have been recorded and was not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
+    /// Whose it was, when that is known.
+    pub run: Option<RunId>,
     /// Who lost it, such as `nvml` or `store`.
     pub source: Cow<'static, str>,
     /// Why, as a short stable word, such as `queue_full` or `device_hung`.
@@ -116,9 +118,17 @@ impl Loss {
     /// A loss of `count` records.
     pub fn new(source: &'static str, reason: impl Into<Cow<'static, str>>, count: u64) -> Self {
         Self {
+            run: None,
             source: Cow::Borrowed(source),
             reason: reason.into(),
             count,
         }
+    }
+
+    /// The same loss, belonging to a run.
+    #[must_use]
+    pub const fn in_run(mut self, run: Option<RunId>) -> Self {
+        self.run = run;
+        self
     }
 }

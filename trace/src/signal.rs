@@ -79,7 +79,7 @@ catalogue! {
     "gpu.power_watts" Watts Device "board power"
     "gpu.temperature_celsius" Celsius Device "core temperature"
     "gpu.throttled" Flag Device "1 while clocks are lowered for heat or power"
-    "kernel.busy_ratio" Ratio Agent "share of time in which a traced kernel ran"
+    "kernel.busy_ratio" Ratio Agent "share of time in which traced kernels ran on the run's busiest device; kernels side by side count each, at most 1"
     "kernel.launches_per_sec" PerSecond Agent "traced kernel launches"
     "engine.kv_used_ratio" Ratio Engine "share of the KV cache in use"
     "engine.requests_running" Count Engine "requests being served"

@@ -139,6 +139,12 @@ pub struct AllocatorSample {
     pub segments: Option<u64>,
     /// The largest free block, bytes; only measured on demand.
     pub largest_free_bytes: Option<u64>,
+    /// All free blocks together, bytes; measured with the largest.
+    pub free_blocks_bytes: Option<u64>,
+    /// What rounding each piece up costs at most, bytes, where it is told as such.
+    pub rounding_bytes: Option<u64>,
+    /// When, ns since the Unix epoch; `None` is when its batch was made.
+    pub at_ns: Option<i64>,
     /// Who says so: `cupti`, `pytorch`.
     pub source: &'static str,
 }
@@ -156,6 +162,9 @@ impl AllocatorSample {
             requested_bytes: None,
             segments: None,
             largest_free_bytes: None,
+            free_blocks_bytes: None,
+            rounding_bytes: None,
+            at_ns: None,
             source,
         }
     }

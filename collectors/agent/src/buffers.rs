@@ -17,6 +17,9 @@ use crate::queue::Queue;
 /// One buffer: about 5,000 kernels.
 pub(crate) const BUFFER_BYTES: usize = 1 << 20;
 
+/// The most kernels in one: their records are never shorter.
+pub(crate) const MOST_RECORDS: usize = BUFFER_BYTES / 200;
+
 /// So many buffers at most; more are handed out only to be thrown away.
 pub(crate) const MOST: usize = 256;
 

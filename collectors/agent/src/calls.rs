@@ -23,6 +23,15 @@ pub(crate) const LAUNCH_CALLS: [u32; 6] = [
     driver_call::GRAPH_LAUNCH_PTSZ,
 ];
 
+/// The calls that take memory and leave a record of it.
+pub(crate) const ALLOCATION_CALLS: [u32; 5] = [
+    driver_call::MEM_ALLOC_V2,
+    driver_call::MEM_ALLOC_ASYNC,
+    driver_call::MEM_ALLOC_ASYNC_PTSZ,
+    driver_call::MEM_ALLOC_FROM_POOL_ASYNC,
+    driver_call::MEM_ALLOC_FROM_POOL_ASYNC_PTSZ,
+];
+
 /// The parameters of the calls, as `generated_cuda_meta.h` declares them.
 mod parameters {
     #[repr(C)]
@@ -70,15 +79,23 @@ mod parameters {
 /// `CU_MEM_LOCATION_TYPE_DEVICE`.
 const ON_DEVICE: u32 = 1;
 
+/// Whether this is the end of a call that succeeded.
+///
+/// # Safety
+/// The data must be those that CUPTI passes for a call of the driver's.
+pub(crate) unsafe fn has_succeeded(data: &CallbackData) -> bool {
+    // SAFETY: on exit it is null or points at the call's CUresult.
+    data.site == site::EXIT && unsafe { data.returned.cast::<u32>().as_ref() } == Some(&0)
+}
+
 /// What matters of a call of virtual memory that has succeeded.
 ///
 /// # Safety
 /// The data must be those that CUPTI passes for a call of this number.
 pub(crate) unsafe fn numbers(call: u32, data: &CallbackData) -> Option<[u64; 3]> {
     use parameters::{Create, Map, Range, Release, Reserve};
-    // SAFETY: on exit it is null or points at the call's CUresult.
-    let returned = unsafe { data.returned.cast::<u32>().as_ref() };
-    if data.site != site::EXIT || returned != Some(&0) || data.parameters.is_null() {
+    // SAFETY: as the caller promises.
+    if !unsafe { has_succeeded(data) } || data.parameters.is_null() {
         return None;
     }
     let parameters = data.parameters;

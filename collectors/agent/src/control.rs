@@ -6,11 +6,29 @@ use cupti_sys::constant::{attribute, domain, kind};
 use cupti_sys::{Answer, Functions, Subscriber};
 use plimsoll_trace::TraceTier;
 
-use crate::calls::{LAUNCH_CALLS, VIRTUAL_MEMORY_CALLS};
+use crate::calls::{ALLOCATION_CALLS, LAUNCH_CALLS, VIRTUAL_MEMORY_CALLS};
 use crate::hooks;
 
 /// CUPTI keeps at most so many of its buffers on the device, per context, 3.2 MB each: 64 MB in place of 800.
 const DEVICE_BUFFERS: usize = 20;
+
+/// Calls that must leave records, watched to see whether these come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watched {
+    /// Those that give the GPU work.
+    Launches,
+    /// Those that take memory, while nothing else is recorded.
+    Allocations,
+}
+
+impl Watched {
+    const fn calls(self) -> &'static [u32] {
+        match self {
+            Self::Launches => &LAUNCH_CALLS,
+            Self::Allocations => &ALLOCATION_CALLS,
+        }
+    }
+}
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +39,8 @@ pub(crate) struct Desired {
     pub(crate) kernels: bool,
     /// The calls of virtual memory.
     pub(crate) virtual_memory: bool,
-    /// The calls that give the GPU work, to see whether there is any.
-    pub(crate) launches: bool,
+    /// Whether anything happens that should be seen.
+    pub(crate) watched: Option<Watched>,
 }
 
 impl Desired {
@@ -31,7 +49,7 @@ impl Desired {
         tier: TraceTier::Off,
         kernels: false,
         virtual_memory: false,
-        launches: false,
+        watched: None,
     };
 
     /// The kinds of records that this takes, in the order in which they are to be enabled.
@@ -48,6 +66,7 @@ impl Desired {
                 kind::CONCURRENT_KERNEL,
                 kind::MEMCPY,
                 kind::MEMCPY2,
+                kind::MEMSET,
                 kind::OVERHEAD,
             ]);
         }
@@ -66,8 +85,10 @@ pub(crate) struct Control {
     is_registered: bool,
     subscriber: Option<Subscriber>,
     not_subscribed: Option<Answer>,
+    /// Nobody had the subscription at the start, and the agent does not want it.
+    was_free: bool,
     observes_memory: bool,
-    observes_launches: bool,
+    watched: Option<Watched>,
     device_bytes: Option<u64>,
 }
 
@@ -81,14 +102,16 @@ impl Control {
             is_registered: false,
             subscriber: None,
             not_subscribed: None,
+            was_free: false,
             observes_memory: false,
-            observes_launches: false,
+            watched: None,
             device_bytes: None,
         }
     }
 
     /// Settings that have to be made before there is a context. A version that does not know one goes without.
-    pub(crate) fn prepare(&mut self) {
+    pub(crate) fn prepare(&mut self, subscribes: bool) {
+        self.was_free = !subscribes && self.can_subscribe() == Ok(());
         let functions = &self.functions;
         functions
             .set_attribute(attribute::ZEROED_OUT_ACTIVITY_BUFFER, 1_u8)
@@ -141,12 +164,12 @@ impl Control {
     }
 
     fn subscribe(&mut self, desired: Desired) {
-        let wants = desired.virtual_memory || desired.launches;
+        let wants = desired.virtual_memory || desired.watched.is_some();
         if !wants {
             if let Some(subscriber) = self.subscriber.take() {
                 self.functions.unsubscribe(subscriber).ok();
             }
-            (self.observes_memory, self.observes_launches) = (false, false);
+            (self.observes_memory, self.watched) = (false, None);
             return;
         }
         if self.subscriber.is_none() && self.not_subscribed.is_none() {
@@ -167,11 +190,28 @@ impl Control {
             self.observes_memory =
                 observe(desired.virtual_memory, &VIRTUAL_MEMORY_CALLS) && desired.virtual_memory;
         }
-        if desired.launches != self.observes_launches {
+        if desired.watched != self.watched {
             // An older version lacks some of them; what there is is watched.
-            observe(desired.launches, &LAUNCH_CALLS);
-            self.observes_launches = desired.launches;
+            if let Some(before) = std::mem::replace(&mut self.watched, desired.watched) {
+                observe(false, before.calls());
+            }
+            if let Some(now) = desired.watched {
+                observe(true, now.calls());
+            }
         }
+    }
+
+    /// Whether the subscription could be had now. It is given back at once.
+    fn can_subscribe(&self) -> Result<(), Answer> {
+        let subscriber = self.functions.subscribe(hooks::on_call)?;
+        self.functions.unsubscribe(subscriber)
+    }
+
+    /// Whether somebody else has subscribed since the start. Where the agent has the subscription itself, nobody can.
+    pub(crate) fn has_rival(&self) -> bool {
+        self.was_free
+            && self.subscriber.is_none()
+            && self.can_subscribe() == Err(Answer::MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED)
     }
 
     /// Another profiler registered its callbacks, and is done: ours are to be registered again, and what was refused is to
@@ -203,7 +243,7 @@ impl Control {
         self.observes_memory
     }
 
-    /// Whether launches can be watched.
+    /// Whether calls can be watched.
     pub(crate) const fn is_subscribed(&self) -> bool {
         self.subscriber.is_some()
     }
@@ -247,6 +287,7 @@ fn kind_name(kind: u32) -> &'static str {
         kind::CONCURRENT_KERNEL => "kernels",
         kind::MEMCPY => "copies",
         kind::MEMCPY2 => "copies between devices",
+        kind::MEMSET => "memsets",
         kind::OVERHEAD => "profiling overhead",
         _ => "records",
     }

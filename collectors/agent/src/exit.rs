@@ -3,17 +3,21 @@
 //! At exit, records that are still in CUPTI's buffers are brought in: the agent's thread does it, and the exiting thread
 //! waits for it, but not for long. After a fork the child has no agent: it holds nothing open and does nothing at exit.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
+use crate::clock;
 use crate::descriptor;
 
 /// This process is the child of the agent's.
 static IS_CHILD: AtomicBool = AtomicBool::new(false);
-static IS_ENDING: AtomicBool = AtomicBool::new(false);
+/// Until when the exiting thread waits, CLOCK_MONOTONIC; 0 while the process does not end.
+static WAITS_UNTIL: AtomicU64 = AtomicU64::new(0);
+/// The exiting thread waits no more: what CUPTI and the driver have is being taken down.
+static IS_OVER: AtomicBool = AtomicBool::new(false);
 static AGENT: OnceLock<(Thread, Duration)> = OnceLock::new();
 static IS_DONE: Mutex<bool> = Mutex::new(false);
 static DONE: Condvar = Condvar::new();
@@ -34,7 +38,17 @@ pub(crate) fn attend(thread: Thread, patience: Duration) {
 
 /// Whether the process is about to end.
 pub(crate) fn is_ending() -> bool {
-    IS_ENDING.load(Acquire)
+    waits_until() != 0
+}
+
+/// Until when the exiting thread waits, CLOCK_MONOTONIC; 0 while the process does not end.
+pub(crate) fn waits_until() -> u64 {
+    WAITS_UNTIL.load(Acquire)
+}
+
+/// Whether the exiting thread has waited long enough. From here on CUPTI is not called any more.
+pub(crate) fn is_over() -> bool {
+    IS_OVER.load(Acquire)
 }
 
 /// All is written: the process may end.
@@ -47,10 +61,12 @@ extern "C" fn at_exit() {
     let Some((thread, patience)) = AGENT.get().filter(|_| !IS_CHILD.load(Acquire)) else {
         return;
     };
-    IS_ENDING.store(true, Release);
+    let patience_ns = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+    WAITS_UNTIL.store(clock::monotonic().saturating_add(patience_ns), Release);
     thread.unpark();
     let done = IS_DONE.lock().unwrap_or_else(PoisonError::into_inner);
     drop(DONE.wait_timeout_while(done, *patience, |done| !*done));
+    IS_OVER.store(true, Release);
 }
 
 /// Only what may be done between fork and exec.

@@ -1,7 +1,8 @@
 //! The budget: how much of the process's time the agent may cost, and what it leaves out to stay below.
 //!
 //! An account. Time that passes pays the budget's share in, and what the agent costs is taken out. It holds what ten
-//! seconds pay in, and begins full, so that a short program is recorded whole. When it is empty, kernels are not recorded
+//! seconds pay in, and begins full, so that a short program is recorded whole; a run of one second may therefore cost
+//! eleven times its budget, one of a minute a sixth more (`plimsoll kernels` says so). When it is empty, kernels are not recorded
 //! until it is half full again: so recording takes turns with resting, and over time costs what the budget allows. When
 //! even the turns come to nothing, the tier is stepped down for a while.
 

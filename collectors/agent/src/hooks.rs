@@ -13,14 +13,17 @@ use cupti_sys::{CallbackData, Functions};
 use plimsoll_trace::wire::LossReason;
 
 use crate::buffers::{Buffers, Owner};
-use crate::calls::{LAUNCH_CALLS, numbers};
-use crate::clock;
+use crate::calls::{ALLOCATION_CALLS, LAUNCH_CALLS, has_succeeded, numbers};
 use crate::losses::Losses;
 use crate::queue::Queue;
 use crate::virtual_memory::Call;
+use crate::{clock, exit};
 
 /// So many full buffers wake the agent's thread before its time.
 const WAKING: usize = 4;
+/// So many calls in the queue do so too.
+const WAKING_CALLS: usize = CALLS / 2;
+const CALLS: usize = 1 << 12;
 /// A kernel's record: what a buffer that is thrown away holds is counted in these.
 const RECORD_BYTES: usize = 208;
 
@@ -34,8 +37,8 @@ pub(crate) struct Hooked {
     pub(crate) losses: Losses,
     /// Processor time spent in the hooks.
     pub(crate) hooks_ns: AtomicU64,
-    /// Launches, while they are watched.
-    pub(crate) launches: AtomicU64,
+    /// Calls that must leave records, while they are watched.
+    pub(crate) watched: AtomicU64,
     /// Buffers that somebody else handed out.
     pub(crate) foreign: AtomicU64,
     pub(crate) thread: OnceLock<Thread>,
@@ -48,18 +51,29 @@ impl Hooked {
         Self {
             functions,
             buffers,
-            calls: Queue::new(1 << 12),
+            calls: Queue::new(CALLS),
             losses: Losses::new(),
             hooks_ns: AtomicU64::new(0),
-            launches: AtomicU64::new(0),
+            watched: AtomicU64::new(0),
             foreign: AtomicU64::new(0),
             thread: OnceLock::new(),
+        }
+    }
+
+    fn wake_if_piled_up(&self) {
+        if self.is_piled_up() {
+            self.thread.get().inspect(|thread| thread.unpark());
         }
     }
 
     /// Makes it what the hooks find; there is one in a process.
     pub(crate) fn publish(self) -> &'static Self {
         HOOKED.get_or_init(|| self)
+    }
+
+    /// Whether more waits for the agent's thread than should wait for its next flush.
+    pub(crate) fn is_piled_up(&self) -> bool {
+        self.buffers.waiting() >= WAKING || self.calls.waiting() >= WAKING_CALLS
     }
 
     /// The next call of virtual memory and when it was, CLOCK_MONOTONIC.
@@ -119,10 +133,7 @@ pub(crate) extern "C" fn complete(
 ) {
     hook(|hooked| {
         match hooked.buffers.complete(buffer, valid) {
-            Owner::Ours if hooked.buffers.waiting() >= WAKING => {
-                hooked.thread.get().inspect(|thread| thread.unpark());
-            }
-            Owner::Ours => {}
+            Owner::Ours => hooked.wake_if_piled_up(),
             Owner::Discarded => {
                 let records = (valid / RECORD_BYTES).max(1);
                 hooked.losses.add(LossReason::NoBuffer, records as u64);
@@ -130,6 +141,9 @@ pub(crate) extern "C" fn complete(
             Owner::Foreign => {
                 hooked.foreign.fetch_add(1, Relaxed);
             }
+        }
+        if exit::is_over() {
+            return;
         }
         // SAFETY: the context is the one that CUPTI is calling about, so it is live.
         if let Ok(dropped) = unsafe { hooked.functions.dropped_records(context, stream) } {
@@ -147,16 +161,25 @@ pub(crate) extern "C" fn on_call(_user: *mut c_void, _domain: u32, call: u32, da
     if LAUNCH_CALLS.contains(&call) {
         // Too many to look at the clock for each.
         if let Some(hooked) = HOOKED.get().filter(|_| data.site == site::ENTER) {
-            hooked.launches.fetch_add(1, Relaxed);
+            hooked.watched.fetch_add(1, Relaxed);
+        }
+        return;
+    }
+    if ALLOCATION_CALLS.contains(&call) {
+        // SAFETY: the data are those of a call of the driver's.
+        if let Some(hooked) = HOOKED.get().filter(|_| unsafe { has_succeeded(data) }) {
+            hooked.watched.fetch_add(1, Relaxed);
         }
         return;
     }
     hook(|hooked| {
         // SAFETY: the data are those of a call of this number.
-        if let Some([a, b, c]) = unsafe { numbers(call, data) }
-            && !hooked.calls.push([clock::monotonic(), call.into(), a, b, c])
-        {
-            hooked.losses.add(LossReason::QueueFull, 1);
+        let Some([a, b, c]) = (unsafe { numbers(call, data) }) else {
+            return;
+        };
+        if !hooked.calls.push([clock::monotonic(), call.into(), a, b, c]) {
+            hooked.losses.lose_call();
         }
+        hooked.wake_if_piled_up();
     });
 }

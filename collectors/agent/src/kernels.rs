@@ -1,18 +1,24 @@
-//! Kernels and whole graphs, counted by name and device: one step for each record, exact.
+//! Kernels, memsets and whole graphs, counted by name and device: one step for each record, exact.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use plimsoll_trace::sketch::{BUCKETS, bucket};
 use plimsoll_trace::wire::{Frame, KernelStats, Kernels};
 
+use crate::buffers::MOST_RECORDS;
 use crate::names::Names;
 use crate::ship::MOST_FRAME;
 
-/// So many entries at most; then the table begins anew.
-const MOST: usize = 8192;
-/// Places in the table, a power of two and twice the entries.
-const PLACES: usize = 2 * MOST;
+/// So many entries at most.
+const MOST: usize = 12_288;
+/// From so many on the next buffer may have more new ones than there is room for, and the table begins anew.
+const CROWDED: usize = MOST - MOST_RECORDS;
+/// Places in the table, a power of two and at least twice the entries.
+const PLACES: usize = (2 * MOST).next_power_of_two();
 const NONE: u32 = u32::MAX;
+/// An entry counts so many; from there on another one does. No bucket of it overflows.
+const MOST_COUNTED: u64 = u32::MAX as u64;
 /// So many graphs have a name of their own: a program that makes new ones all day must not use all names up.
 const MOST_GRAPHS: usize = 1024;
 
@@ -39,11 +45,22 @@ pub(crate) struct Counts {
     /// Numbers of entries by address and device, open addressing.
     places: Vec<u32>,
     entries: Vec<Entry>,
-    by_graph: HashMap<(u32, u32), u32>,
+    /// By what they are and device.
+    others: HashMap<(Other, u32), u32>,
     /// Those that have counted anything since they were last told.
     active: Vec<u32>,
     buffer: u32,
     began_ns: Option<u64>,
+}
+
+/// What runs on a device and is no kernel of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Other {
+    /// The graph of this number, whole.
+    Graph(u32),
+    /// All graphs beyond [`MOST_GRAPHS`].
+    Graphs,
+    Memset,
 }
 
 /// What it means that no kernel was delivered.
@@ -66,7 +83,7 @@ impl Counts {
         Self {
             places: vec![NONE; PLACES],
             entries: Vec::new(),
-            by_graph: HashMap::new(),
+            others: HashMap::new(),
             active: Vec::new(),
             buffer: 0,
             began_ns: None,
@@ -92,7 +109,7 @@ impl Counts {
         let mut place = (mixed >> 40) as usize % PLACES;
         while let Some(entry) = self.entries.get(self.places[place] as usize) {
             if entry.address == address && entry.device == device {
-                if entry.checked == self.buffer {
+                if entry.checked == self.buffer && entry.count < MOST_COUNTED {
                     return Ok(self.count(self.places[place], ns));
                 }
                 break;
@@ -103,27 +120,27 @@ impl Counts {
         Ok(self.count(number, ns))
     }
 
-    /// Counts the launch of a whole graph under a name of its own.
-    pub(crate) fn graph(&mut self, names: &mut Names, graph: u32, device: u32, ns: u64) -> Result<u32, Full> {
-        let own = self.by_graph.get(&(graph, device)).copied();
-        let number = match own {
-            Some(number) => number,
-            None if self.by_graph.len() < MOST_GRAPHS => {
-                self.add_graph(names, (graph, device), &format!("CUDA graph {graph}"))?
+    /// Counts what is no kernel under a name of its own.
+    pub(crate) fn other(
+        &mut self,
+        names: &mut Names,
+        other: Other,
+        device: u32,
+        ns: u64,
+    ) -> Result<u32, Full> {
+        let number = match self.others.get(&(other, device)) {
+            Some(number) if self.entries[*number as usize].count < MOST_COUNTED => *number,
+            None if matches!(other, Other::Graph(_)) && self.others.len() >= MOST_GRAPHS => {
+                return self.other(names, Other::Graphs, device, ns);
             }
-            None => match self.by_graph.get(&(u32::MAX, device)) {
-                Some(number) => *number,
-                None => self.add_graph(names, (u32::MAX, device), "CUDA graphs")?,
-            },
+            _ => {
+                let name = names.number(other.name().as_bytes()).ok_or(Full)?;
+                let number = self.add(0, name, device)?;
+                self.others.insert((other, device), number);
+                number
+            }
         };
         Ok(self.count(number, ns))
-    }
-
-    fn add_graph(&mut self, names: &mut Names, key: (u32, u32), text: &str) -> Result<u32, Full> {
-        let name = names.number(text.as_bytes()).ok_or(Full)?;
-        let number = self.add(0, name, key.1)?;
-        self.by_graph.insert(key, number);
-        Ok(number)
     }
 
     #[inline]
@@ -137,8 +154,7 @@ impl Counts {
         entry.total_ns = entry.total_ns.saturating_add(ns);
         entry.min_ns = entry.min_ns.min(ns);
         entry.max_ns = entry.max_ns.max(ns);
-        let count = &mut entry.buckets[usize::from(bucket(ns))];
-        *count = count.saturating_add(1);
+        entry.buckets[usize::from(bucket(ns))] += 1;
         entry.name
     }
 
@@ -154,11 +170,12 @@ impl Counts {
         let number = self.places[place];
         if let Some(entry) = self.entries.get_mut(number as usize)
             && names.is(entry.name, text)
+            && entry.count < MOST_COUNTED
         {
             entry.checked = self.buffer;
             return Ok(number);
         }
-        // Another text at this address: the entry that was here is told once more and found no more.
+        // Another text at this address, or one that was counted too often: the entry that was here is told once more and found no more.
         let name = names.number(text).ok_or(Full)?;
         self.places[place] = self.add(address, name, device)?;
         Ok(self.places[place])
@@ -244,12 +261,36 @@ impl Counts {
             return;
         }
         self.began_ns = Some(now_ns);
-        if self.entries.len() >= MOST {
+        if self.is_crowded() {
             // Most of them are of addresses that are long gone.
             self.entries.clear();
-            self.by_graph.clear();
+            self.others.clear();
             self.places.fill(NONE);
         }
+    }
+
+    /// Whether the next buffer may have more new entries than there is room for.
+    pub(crate) const fn is_crowded(&self) -> bool {
+        self.entries.len() > CROWDED
+    }
+
+    /// The names of what was counted and is not told.
+    pub(crate) fn names_in_use(&self) -> HashSet<u32> {
+        let name = |number: &u32| self.entries[*number as usize].name;
+        self.active.iter().map(name).collect()
+    }
+
+    /// These numbers stand for nothing any more. Entries of addresses find that out when they compare the text; others have
+    /// none to compare.
+    pub(crate) fn forget(&mut self, names: &HashSet<u32>) {
+        let name = |number: &u32| self.entries[*number as usize].name;
+        self.others.retain(|_, number| !names.contains(&name(number)));
+    }
+
+    /// How many launches were counted and are not told.
+    pub(crate) fn untold(&self) -> u64 {
+        let count = |number: &u32| self.entries[*number as usize].count;
+        self.active.iter().map(count).sum()
     }
 
     /// The clock was set: the period under way began then by the new one.
@@ -275,6 +316,16 @@ impl Counts {
             min_ns: entries().map(|entry| entry.min_ns).min().unwrap_or(0),
             max_ns: entries().map(|entry| entry.max_ns).max().unwrap_or(0),
             buckets: buckets.collect(),
+        }
+    }
+}
+
+impl Other {
+    fn name(self) -> Cow<'static, str> {
+        match self {
+            Self::Graph(graph) => format!("CUDA graph {graph}").into(),
+            Self::Graphs => "CUDA graphs".into(),
+            Self::Memset => "[CUDA memset]".into(),
         }
     }
 }

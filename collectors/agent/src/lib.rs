@@ -37,6 +37,7 @@ mod ship;
 mod socket;
 mod spans;
 mod start;
+mod subscription;
 mod virtual_memory;
 
 static IS_STARTED: AtomicBool = AtomicBool::new(false);

@@ -13,6 +13,8 @@ use crate::virtual_memory::VirtualMemory;
 
 /// So many live pieces, and so many events between two flushes, at most.
 const MOST: usize = 1 << 17;
+/// So many pools at most, destroyed ones included. Programs have one for each device.
+const MOST_POOLS: usize = 1 << 12;
 /// Events in one frame: each takes 37 bytes at most.
 const EVENTS_IN_FRAME: usize = 1_700;
 /// The driver gives device memory out in pages of this size.
@@ -25,10 +27,14 @@ struct Piece {
     bytes: u64,
 }
 
+/// What the newest record of a pool says. Records come in the order of their buffers, not of their times; so a pool that was
+/// destroyed is remembered, or an older record that comes late would bring it back.
 #[derive(Clone, Copy, Debug)]
 struct Pool {
+    at_ns: u64,
     size: u64,
     used: u64,
+    is_destroyed: bool,
 }
 
 /// All that is known about a process's device memory.
@@ -45,6 +51,8 @@ pub(crate) struct Memory {
     /// What is not told yet, in order.
     waiting: Vec<AllocationEvent>,
     lost: u64,
+    /// Something that was taken or given back is not counted in: what is live is not known any more.
+    is_incomplete: bool,
     knows_pools: bool,
 }
 
@@ -76,10 +84,12 @@ impl Memory {
         };
         if record.pool_type == pool_type::LOCAL {
             let pool = Pool {
+                at_ns: record.timestamp,
                 size: record.pool_size,
                 used: record.pool_used,
+                is_destroyed: false,
             };
-            self.pools.insert((record.device, record.pool_address), pool);
+            self.update_pool((record.device, record.pool_address), pool);
         }
         self.event(AllocationEvent {
             at_ns: record.timestamp,
@@ -93,16 +103,36 @@ impl Memory {
 
     /// Takes a record of a pool.
     pub(crate) fn pool(&mut self, record: &MemoryPool) {
-        let key = (record.device, record.address);
-        if record.operation == pool_operation::DESTROYED {
-            self.pools.remove(&key);
-        } else if record.pool_type == pool_type::LOCAL {
+        let is_destroyed = record.operation == pool_operation::DESTROYED;
+        if is_destroyed || record.pool_type == pool_type::LOCAL {
             let pool = Pool {
+                at_ns: record.timestamp,
                 size: record.size,
                 used: record.used,
+                is_destroyed,
             };
-            self.pools.insert(key, pool);
+            self.update_pool((record.device, record.address), pool);
         }
+    }
+
+    /// The newest record of a pool is the one that counts, whenever it comes.
+    fn update_pool(&mut self, key: (u32, u64), pool: Pool) {
+        if self.pools.len() >= MOST_POOLS && !self.pools.contains_key(&key) {
+            self.pools.retain(|_, pool| !pool.is_destroyed);
+            if self.pools.len() >= MOST_POOLS {
+                return self.lose();
+            }
+        }
+        let known = self.pools.entry(key).or_insert(pool);
+        if known.at_ns <= pool.at_ns {
+            *known = pool;
+        }
+    }
+
+    /// One that is not counted in.
+    const fn lose(&mut self) {
+        self.lost += 1;
+        self.is_incomplete = true;
     }
 
     /// Takes an event of any source.
@@ -110,7 +140,7 @@ impl Memory {
         if self.arrived.len() < MOST {
             self.arrived.push(event);
         } else {
-            self.lost += 1;
+            self.lose();
         }
     }
 
@@ -139,7 +169,7 @@ impl Memory {
             return event;
         }
         if self.live.len() >= MOST && !self.live.contains_key(&event.address) {
-            self.lost += 1;
+            self.lose();
             return event;
         }
         let piece = Piece {
@@ -200,9 +230,9 @@ impl Memory {
     /// How much is allocated now, for each device that anything is known of.
     pub(crate) fn levels(&self) -> Vec<Levels> {
         let mut devices = self.levels.clone();
-        self.pools.keys().for_each(|(device, _)| {
+        for ((device, _), _) in self.pools.iter().filter(|(_, pool)| !pool.is_destroyed) {
             devices.entry(*device).or_default();
-        });
+        }
         self.virtual_memory.devices().for_each(|device| {
             devices.entry(device).or_default();
         });
@@ -218,6 +248,7 @@ impl Memory {
                     self.pools
                         .range((device, 0)..=(device, u64::MAX))
                         .map(|(_, pool)| pool)
+                        .filter(|pool| !pool.is_destroyed)
                 };
                 levels.pool_bytes = Some(pools().map(|pool| pool.size).sum());
                 levels.pool_used_bytes = Some(pools().map(|pool| pool.used).sum());
@@ -248,7 +279,14 @@ impl Memory {
 
     /// How many events there was no room for since this was last asked.
     pub(crate) const fn take_lost(&mut self) -> u64 {
-        std::mem::replace(&mut self.lost, 0)
+        let lost = self.lost + self.virtual_memory.take_lost();
+        self.lost = 0;
+        lost
+    }
+
+    /// Whether something was not counted in, so that the levels are not what is there.
+    pub(crate) const fn is_incomplete(&self) -> bool {
+        self.is_incomplete || self.virtual_memory.is_incomplete()
     }
 }
 

@@ -17,7 +17,8 @@ pub(crate) struct Options {
     pub(crate) flush: Duration,
     pub(crate) chain: Option<PathBuf>,
     pub(crate) ring_bytes: u32,
-    pub(crate) virtual_memory: bool,
+    /// Whether the calls of virtual memory are observed; `None` where that depends on the program.
+    pub(crate) virtual_memory: Option<bool>,
     /// How long a window of single kernels is open.
     pub(crate) window: Duration,
     /// From the beginning of one window to that of the next, in tier `kernels`.
@@ -91,14 +92,16 @@ const TABLE: [Entry; 11] = [
             set(&mut options.ring_bytes, u32::try_from(bytes).ok()?)
         },
     },
-    // Whether the calls of virtual memory are observed: that takes CUPTI's one subscription.
+    // Whether the calls of virtual memory are observed: that takes CUPTI's one subscription. on, off, or auto, which leaves
+    // it to torch.profiler where that may want it.
     Entry {
         name: "PLIMSOLL_VMM",
-        default: "on",
+        default: "auto",
         take: |options, value| {
             let on = match value {
-                "on" => true,
-                "off" => false,
+                "auto" => None,
+                "on" => Some(true),
+                "off" => Some(false),
                 _ => return None,
             };
             set(&mut options.virtual_memory, on)
@@ -145,7 +148,7 @@ impl Options {
             flush: Duration::ZERO,
             chain: None,
             ring_bytes: 0,
-            virtual_memory: false,
+            virtual_memory: None,
             window: Duration::ZERO,
             window_every: Duration::ZERO,
             exit: Duration::ZERO,
@@ -164,6 +167,22 @@ impl Options {
             }
         }
         (options, ignored)
+    }
+
+    /// The budget in millionths of the process's time; without a limit all of it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a ratio between 0 and 1, in millionths"
+    )]
+    pub(crate) fn budget_ppm(&self) -> u32 {
+        self.budget
+            .map_or(1_000_000, |ratio| (ratio * 1e6).round() as u32)
+    }
+
+    /// Whether the calls of virtual memory are observed, once it is settled.
+    pub(crate) const fn observes_virtual_memory(&self) -> bool {
+        matches!(self.virtual_memory, Some(true))
     }
 }
 
@@ -186,7 +205,7 @@ mod tests {
         assert_eq!(options.budget, Some(0.01));
         assert_eq!(options.flush, Duration::from_secs(1));
         assert_eq!(options.ring_bytes, 4 << 20);
-        assert!(options.virtual_memory);
+        assert_eq!(options.virtual_memory, None);
         assert!(ignored.is_empty());
     }
 
@@ -206,7 +225,7 @@ mod tests {
         assert_eq!(options.budget, Some(0.02));
         assert_eq!(options.flush, Duration::from_millis(100));
         assert_eq!(options.chain, Some("/opt/other.so".into()));
-        assert!(!options.virtual_memory);
+        assert_eq!(options.virtual_memory, Some(false));
         assert_eq!(options.cupti, None);
         assert!(ignored.is_empty());
     }
@@ -215,6 +234,8 @@ mod tests {
     fn a_budget_of_everything_is_no_limit() {
         assert_eq!(read(&[("PLIMSOLL_BUDGET", "100%")]).0.budget, None);
         assert_eq!(read(&[("PLIMSOLL_BUDGET", "1%")]).0.budget, Some(0.01));
+        let ppm = |value| read(&[("PLIMSOLL_BUDGET", value)]).0.budget_ppm();
+        assert_eq!(["100%", "1%", "0.05%"].map(ppm), [1_000_000, 10_000, 500]);
     }
 
     #[test]
@@ -228,5 +249,19 @@ mod tests {
         assert_eq!(options, read(&[]).0);
         assert_eq!(ignored.len(), 4);
         assert!(ignored[0].contains("PLIMSOLL_TRACE=everything"), "{ignored:?}");
+    }
+    #[test]
+    fn every_variable_is_documented_with_its_default() {
+        let page = include_str!("../../../docs/configuration.md");
+        for Entry { name, default, .. } in &TABLE {
+            let row = page
+                .lines()
+                .find(|line| line.starts_with(&format!("| `{name}` | ")) && line.matches('|').count() == 4);
+            let row = row.expect(name);
+            assert!(
+                default.is_empty() || row.contains(&format!("| `{default}` |")),
+                "{row}"
+            );
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! Whether CUPTI still talks to the agent. Registering buffer callbacks is for the whole process and the last caller wins,
 //! without a word to the others.
+//!
+//! Calls that must leave records are watched where none come any more: launches while kernels are recorded, otherwise calls
+//! that take memory. A kernel that runs for longer than two flushes, with others behind it, looks the same until it ends.
 
 /// So many flushes without a buffer are suspicious where there were some before.
 const SILENT: u32 = 5;
-/// While nothing comes, launches are watched in two of so many flushes.
+/// While nothing comes, calls are watched in two of so many flushes.
 const ROUND: u32 = 10;
 
 /// What one flush brought.
@@ -13,8 +16,10 @@ pub(crate) struct Flushed {
     pub(crate) buffers: u64,
     /// Buffers that another profiler had handed out.
     pub(crate) foreign: u64,
-    /// Launches that were seen, if they were watched.
-    pub(crate) launches: u64,
+    /// Somebody else has subscribed since the start, as far as that was looked at.
+    pub(crate) has_rival: bool,
+    /// Calls that were seen, if they were watched.
+    pub(crate) calls: u64,
 }
 
 /// What is known about it.
@@ -22,15 +27,25 @@ pub(crate) struct Flushed {
 pub(crate) struct Presence {
     was_active: bool,
     silent: u32,
-    launches: u64,
+    calls: u64,
     is_displaced: bool,
+    /// CUPTI was just taken from another profiler, whose buffers still come back.
+    expects_foreign: bool,
 }
 
 impl Presence {
-    /// Takes in what a flush brought while kernels were recorded. Returns how many launches were missed, as far as they
-    /// were watched.
+    /// CUPTI was taken back.
+    pub(crate) fn resumed() -> Self {
+        Self {
+            expects_foreign: true,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in what a flush brought while anything was recorded. Returns how many calls left no record, as far as they were
+    /// watched.
     pub(crate) fn flushed(&mut self, flushed: Flushed) -> u64 {
-        if flushed.foreign > 0 {
+        if flushed.foreign > 0 && !self.expects_foreign {
             self.is_displaced = true;
         } else if flushed.buffers > 0 {
             *self = Self {
@@ -39,26 +54,27 @@ impl Presence {
             };
             return 0;
         }
+        self.is_displaced |= flushed.has_rival;
         self.silent = self.silent.saturating_add(1);
-        self.launches += flushed.launches;
-        // A launch may take longer than a flush, but not two: what was launched before the last flush is over.
-        if self.launches > flushed.launches {
+        self.calls += flushed.calls;
+        // A launch may take longer than a flush, but seldom two: what was launched before the last flush is over.
+        if self.calls > flushed.calls {
             self.is_displaced = true;
         }
         if self.is_displaced {
-            std::mem::take(&mut self.launches)
+            std::mem::take(&mut self.calls)
         } else {
             0
         }
     }
 
-    /// Kernels were not recorded: silence says nothing.
+    /// Nothing is recorded, or something else than before: the silence so far says nothing.
     pub(crate) const fn excuse(&mut self) {
         self.silent = 0;
-        self.launches = 0;
+        self.calls = 0;
     }
 
-    /// Whether launches should be watched until the next flush.
+    /// Whether calls should be watched until the next flush.
     pub(crate) const fn wants_watch(&self) -> bool {
         (self.was_active || self.is_displaced) && self.silent >= SILENT && (self.silent - SILENT) % ROUND < 2
     }
@@ -73,12 +89,12 @@ impl Presence {
 mod tests {
     use super::*;
 
-    fn flush(presence: &mut Presence, buffers: u64, launches: u64) -> u64 {
-        let launches = if presence.wants_watch() { launches } else { 0 };
+    fn flush(presence: &mut Presence, buffers: u64, calls: u64) -> u64 {
+        let calls = if presence.wants_watch() { calls } else { 0 };
         presence.flushed(Flushed {
             buffers,
-            foreign: 0,
-            launches,
+            calls,
+            ..Flushed::default()
         })
     }
 
@@ -119,10 +135,31 @@ mod tests {
     #[test]
     fn a_buffer_of_somebody_elses_is_proof() {
         let mut presence = Presence::default();
-        presence.flushed(Flushed {
+        let foreign = Flushed {
             foreign: 1,
             ..Flushed::default()
-        });
+        };
+        presence.flushed(foreign);
+        assert!(presence.is_displaced());
+        // Unless CUPTI was just taken from them.
+        let mut presence = Presence::resumed();
+        presence.flushed(foreign);
+        assert!(!presence.is_displaced());
+        flush(&mut presence, 1, 0);
+        presence.flushed(foreign);
+        assert!(presence.is_displaced());
+    }
+
+    #[test]
+    fn a_subscriber_who_came_since_is_proof_where_nothing_comes_any_more() {
+        let mut presence = Presence::default();
+        let rival = Flushed {
+            has_rival: true,
+            ..Flushed::default()
+        };
+        presence.flushed(Flushed { buffers: 1, ..rival });
+        assert!(!presence.is_displaced());
+        presence.flushed(rival);
         assert!(presence.is_displaced());
     }
 

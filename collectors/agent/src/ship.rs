@@ -64,6 +64,16 @@ impl Ship {
         self.writer.append(kind, &self.bytes)
     }
 
+    /// Where the next frame will begin in the ring.
+    pub(crate) const fn written(&self) -> u64 {
+        self.writer.written()
+    }
+
+    /// Whether a daemon has read all before a position.
+    pub(crate) fn is_read(&self, position: u64) -> bool {
+        self.writer.is_read(position)
+    }
+
     /// How full it is, 0..1.
     pub(crate) fn fill_ratio(&self) -> f64 {
         self.writer.fill_ratio()

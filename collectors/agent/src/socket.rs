@@ -18,12 +18,15 @@ use crate::ship::Ship;
 
 const FIRST_WAIT_NS: u64 = 1_000_000_000;
 const LONGEST_WAIT_NS: u64 = 60_000_000_000;
+/// A connection that lasts so long was wanted. One that is closed at once is tried again as seldom as one that fails.
+const LASTING_NS: u64 = 10_000_000_000;
 
 /// The agent's end.
 #[derive(Debug)]
 pub(crate) struct Connection {
     path: PathBuf,
     socket: Option<Descriptor>,
+    connected_ns: u64,
     next_try_ns: u64,
     wait_ns: u64,
 }
@@ -42,6 +45,7 @@ impl Connection {
         Self {
             path: path.to_owned(),
             socket: None,
+            connected_ns: 0,
             next_try_ns: 0,
             wait_ns: FIRST_WAIT_NS,
         }
@@ -54,19 +58,26 @@ impl Connection {
             self.socket = self.connect(ship);
             news.is_new = self.socket.is_some();
             if news.is_new {
-                self.wait_ns = FIRST_WAIT_NS;
+                self.connected_ns = now_ns;
             } else {
-                self.next_try_ns = now_ns.saturating_add(self.wait_ns);
-                self.wait_ns = (self.wait_ns * 2).min(LONGEST_WAIT_NS);
+                self.put_off(now_ns);
             }
         }
         if let Some(socket) = &self.socket
             && !listen(socket, &mut news.told)
         {
             self.socket = None;
-            self.next_try_ns = now_ns.saturating_add(self.wait_ns);
+            if now_ns.saturating_sub(self.connected_ns) >= LASTING_NS {
+                self.wait_ns = FIRST_WAIT_NS;
+            }
+            self.put_off(now_ns);
         }
         news
+    }
+
+    fn put_off(&mut self, now_ns: u64) {
+        self.next_try_ns = now_ns.saturating_add(self.wait_ns);
+        self.wait_ns = (self.wait_ns * 2).min(LONGEST_WAIT_NS);
     }
 
     fn connect(&self, ship: &Ship) -> Option<Descriptor> {
@@ -125,6 +136,7 @@ mod tests {
         let path = folder.path().join("socket");
         let ship = Ship::create(0).unwrap();
         let mut connection = Connection::to(&path);
+        let mut waits = Vec::new();
         assert_eq!(connection.tend(0, &ship), News::default());
 
         let listener = UnixListener::bind(&path).unwrap();
@@ -162,8 +174,22 @@ mod tests {
             (false, &[Tell::Window, Tell::Yield][..])
         );
         drop(daemon);
-        assert_eq!(connection.tend(FIRST_WAIT_NS, &ship), News::default());
-        assert!(connection.tend(3 * FIRST_WAIT_NS, &ship).is_new);
+        let mut now = LASTING_NS + FIRST_WAIT_NS;
+        assert_eq!(connection.tend(now, &ship), News::default());
+        now += FIRST_WAIT_NS;
+        assert!(connection.tend(now, &ship).is_new);
+
+        // One that is refused each time comes back less and less often.
+        for _ in 0..8 {
+            drop(listener.accept().unwrap());
+            assert!(!connection.tend(now, &ship).is_new);
+            let before = now;
+            while !connection.tend(now, &ship).is_new {
+                now += FIRST_WAIT_NS;
+            }
+            waits.push((now - before) / FIRST_WAIT_NS);
+        }
+        assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60, 60]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub(crate) struct Window {
     /// What one frame takes, kept so that telling allocates once.
     part: Vec<Span>,
     skipped: u64,
+    refused: u64,
 }
 
 impl Window {
@@ -49,7 +50,7 @@ impl Window {
             let spans = std::mem::take(&mut self.part);
             let frame = Frame::Spans(Spans { spans });
             if !tell(&frame) {
-                self.skipped += waiting.len() as u64;
+                self.refused += waiting.len() as u64;
             }
             if let Frame::Spans(Spans { spans }) = frame {
                 self.part = spans;
@@ -62,9 +63,14 @@ impl Window {
         self.waiting.clear();
     }
 
-    /// How many were left out since this was last asked.
+    /// How many were too many for a window since this was last asked.
     pub(crate) const fn take_skipped(&mut self) -> u64 {
         std::mem::replace(&mut self.skipped, 0)
+    }
+
+    /// How many could not be told since this was last asked.
+    pub(crate) const fn take_refused(&mut self) -> u64 {
+        std::mem::replace(&mut self.refused, 0)
     }
 }
 
@@ -101,7 +107,10 @@ mod tests {
             frames > 1
         });
         assert_eq!(told, MOST);
-        assert_eq!(window.take_skipped(), IN_FRAME as u64);
+        assert_eq!(
+            (window.take_skipped(), window.take_refused()),
+            (0, IN_FRAME as u64)
+        );
         window.open(300, 400);
         window.push(span(300));
         assert_eq!(window.take_skipped(), 0);

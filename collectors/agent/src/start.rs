@@ -18,25 +18,34 @@ use crate::hooks::Hooked;
 use crate::options::Options;
 use crate::ship::Ship;
 use crate::socket::Connection;
+use crate::subscription;
 
 const STACK_BYTES: usize = 512 << 10;
 
 /// Starts recording if it was asked for, then the injected library whose place this one took.
 pub(crate) fn start() {
     let began_ns = clock::thread();
-    let (options, ignored) = Options::read(|name| std::env::var(name).ok());
+    let variable = |name: &str| std::env::var(name).ok();
+    let (mut options, mut notes) = Options::read(variable);
+    if options.virtual_memory.is_none() {
+        let maps = std::fs::read("/proc/self/maps").unwrap_or_default();
+        let chains = options.chain.is_some();
+        let left = subscription::is_left(&String::from_utf8_lossy(&maps), chains, variable);
+        options.virtual_memory = Some(left.is_none());
+        notes.extend(left.map(str::to_owned));
+    }
     let chained = options.chain.clone();
     if options.tier != TraceTier::Off
         && let Some(socket) = options.socket.clone()
     {
-        record(options, &socket, ignored, began_ns);
+        record(options, &socket, notes, began_ns);
     }
     if let Some(chained) = chained {
         chain(&chained);
     }
 }
 
-fn record(options: Options, socket: &Path, ignored: Vec<String>, began_ns: u64) {
+fn record(options: Options, socket: &Path, notes: Vec<String>, began_ns: u64) {
     // Without a ring there is nothing to tell with, not even why.
     let Ok(ship) = Ship::create(options.ring_bytes) else {
         return;
@@ -49,7 +58,7 @@ fn record(options: Options, socket: &Path, ignored: Vec<String>, began_ns: u64) 
     }
     let hooked = tracing.as_ref().ok().map(|tracing| tracing.hooked);
     let patience = options.exit;
-    let cycle = Cycle::new(options, ship, Connection::to(socket), process, tracing, ignored);
+    let cycle = Cycle::new(options, ship, Connection::to(socket), process, tracing, notes);
     let Some(thread) = spawn(cycle) else {
         // Nobody would count what CUPTI records.
         hooked.inspect(|hooked| go_quiet(&hooked.functions));
@@ -70,13 +79,13 @@ fn trace(options: &Options) -> Result<Tracing, String> {
         Buffers::reserve(kept).map_err(|error| format!("there is no memory for buffers: {error}"))?;
     let hooked = Hooked::new(*library.functions(), buffers).publish();
     let mut control = Control::new(*library.functions());
-    control.prepare();
+    control.prepare(options.observes_virtual_memory());
     // Kernels from the beginning, in every tier that has them: enabled later, each module that is loaded is changed then.
     control.make(Desired {
         tier: options.tier,
         kernels: true,
-        virtual_memory: options.virtual_memory,
-        launches: false,
+        virtual_memory: options.observes_virtual_memory(),
+        watched: None,
     });
     Ok(Tracing {
         library,
@@ -91,12 +100,14 @@ fn introduce(options: &Options, tracing: Option<&Tracing>) -> Process {
     Process {
         pid: std::process::id(),
         tier: options.tier,
-        cupti: tracing.and_then(|tracing| tracing.library.functions().version().ok()),
+        // Not asked for: there is a release that ends the process that asks.
+        cupti: tracing.map(|_| 0),
         flush_ms: u32::try_from(options.flush.as_millis()).unwrap_or(u32::MAX),
         rank: number("RANK"),
         local_rank: number("LOCAL_RANK"),
         visible_devices: std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default(),
         exe,
+        budget_ppm: Some(options.budget_ppm()),
     }
 }
 

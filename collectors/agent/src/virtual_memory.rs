@@ -58,6 +58,8 @@ pub(crate) struct VirtualMemory {
     physical: HashMap<u64, Physical>,
     handles: HashMap<u64, u64>,
     next: u64,
+    lost: u64,
+    is_incomplete: bool,
 }
 
 impl VirtualMemory {
@@ -100,8 +102,11 @@ impl VirtualMemory {
             } if self.mappings.len() < MOST => {
                 self.map(address, bytes, handle);
             }
-            // More of one kind than anybody has: their figures are too low from here on, their releases do nothing.
-            Call::Reserve { .. } | Call::Create { .. } | Call::Map { .. } => {}
+            // More of one kind than anybody has: the figures are too low from here on.
+            Call::Reserve { .. } | Call::Create { .. } | Call::Map { .. } => {
+                self.lost += 1;
+                self.is_incomplete = true;
+            }
             Call::Free { address } => {
                 self.reservations.remove(&address);
             }
@@ -143,6 +148,16 @@ impl VirtualMemory {
         if let Some((_, reservation)) = self.reservations.range_mut(..=address).next_back() {
             reservation.device.get_or_insert(mapped.device);
         }
+    }
+
+    /// How many calls there was no room for since this was last asked.
+    pub(crate) const fn take_lost(&mut self) -> u64 {
+        std::mem::replace(&mut self.lost, 0)
+    }
+
+    /// Whether a call was not counted in, ever.
+    pub(crate) const fn is_incomplete(&self) -> bool {
+        self.is_incomplete
     }
 
     fn take_if_gone(&mut self, number: u64) -> Option<Physical> {

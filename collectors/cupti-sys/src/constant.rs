@@ -152,6 +152,10 @@ pub mod driver_call {
     pub const MEM_MAP: u32 = 551;
     pub const MEM_UNMAP: u32 = 552;
     pub const MEM_SET_ACCESS: u32 = 553;
+    pub const MEM_ALLOC_ASYNC: u32 = 598;
+    pub const MEM_ALLOC_ASYNC_PTSZ: u32 = 599;
+    pub const MEM_ALLOC_FROM_POOL_ASYNC: u32 = 611;
+    pub const MEM_ALLOC_FROM_POOL_ASYNC_PTSZ: u32 = 612;
     pub const LAUNCH_KERNEL_EX: u32 = 652;
     pub const LAUNCH_KERNEL_EX_PTSZ: u32 = 653;
 }

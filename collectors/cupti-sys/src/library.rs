@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::constant::kind;
 use crate::locate::{Candidate, Place, candidates};
 use crate::{Answer, Functions};
 
@@ -52,41 +53,94 @@ pub enum LoadError {
     },
 }
 
+/// What happens while a library is searched, for whoever tells how far it came.
+pub(crate) enum Search<'a> {
+    /// It is loaded.
+    Loaded(&'a Candidate),
+    /// About to call this.
+    Trying(&'static str),
+    /// It answered that it cannot work with this driver, and the next is tried.
+    PassedOver(&'a Candidate, Answer),
+}
+
 impl Library {
-    /// Finds and loads CUPTI: a copy that the process has already, else the named file, else where it usually lies.
+    /// Finds and loads CUPTI: a copy that the process has already, else the named file, else where it usually lies. Of
+    /// several that lie there, the first that can work with this driver: one that is newer than the driver cannot. When
+    /// none can it is the first, which says why.
     ///
     /// # Errors
     /// When there is none, or when it is not usable.
     pub fn open(named: Option<&Path>) -> Result<Self, LoadError> {
+        Self::search(named, |_| {})
+    }
+
+    pub(crate) fn search(named: Option<&Path>, mut tell: impl FnMut(Search<'_>)) -> Result<Self, LoadError> {
         let maps = std::fs::read("/proc/self/maps").unwrap_or_default();
-        let found = candidates(
+        let candidates = candidates(
             named,
             &String::from_utf8_lossy(&maps),
             |name| std::env::var_os(name),
             Path::exists,
         );
-        let mut last = String::from("none");
-        for candidate in found {
-            let only_loaded = if candidate.place == Place::Loaded {
-                libc::RTLD_NOLOAD
-            } else {
-                0
-            };
-            match dlopen(
-                candidate.path.as_os_str(),
-                libc::RTLD_LAZY | libc::RTLD_LOCAL | only_loaded,
-            ) {
-                Ok(handle) => return Self::of(handle, candidate),
-                Err(reason) if candidate.place == Place::Named => {
-                    return Err(LoadError::Named {
-                        path: candidate.path,
-                        reason,
-                    });
+        let mut first = None;
+        let mut failed = LoadError::NotFound {
+            last: String::from("none"),
+        };
+        for candidate in candidates {
+            let place = candidate.place;
+            match Self::load(candidate) {
+                Ok(library) => {
+                    tell(Search::Loaded(&library.found));
+                    // What the process has, or the user wants, has no alternative.
+                    if matches!(place, Place::Loaded | Place::Named) {
+                        return Ok(library);
+                    }
+                    match library.try_driver(&mut tell) {
+                        Ok(()) => return Ok(library),
+                        Err(answer) => tell(Search::PassedOver(&library.found, answer)),
+                    }
+                    first = first.or(Some(library));
                 }
-                Err(reason) => last = reason,
+                Err(LoadError::NotFound { last }) => failed = LoadError::NotFound { last },
+                Err(error) if first.is_none() => return Err(error),
+                Err(_) => {}
             }
         }
-        Err(LoadError::NotFound { last })
+        let library = first.ok_or(failed)?;
+        tell(Search::Loaded(&library.found));
+        Ok(library)
+    }
+
+    fn load(found: Candidate) -> Result<Self, LoadError> {
+        let only_loaded = if found.place == Place::Loaded {
+            libc::RTLD_NOLOAD
+        } else {
+            0
+        };
+        let flags = libc::RTLD_LAZY | libc::RTLD_LOCAL | only_loaded;
+        match dlopen(found.path.as_os_str(), flags) {
+            Ok(handle) => Self::of(handle, found),
+            Err(reason) if found.place == Place::Named => Err(LoadError::Named {
+                path: found.path,
+                reason,
+            }),
+            Err(last) => Err(LoadError::NotFound { last }),
+        }
+    }
+
+    /// Whether it can work with the driver that is here. Only what says so plainly is passed over: what another profiler
+    /// or a missing right refuses, another release would be refused too. It stays loaded, its threads may be anywhere.
+    fn try_driver(&self, tell: &mut impl FnMut(Search<'_>)) -> Result<(), Answer> {
+        tell(Search::Trying("enable MEMORY2"));
+        // No context, no callbacks: nothing is recorded between the two.
+        match self.functions.enable(kind::MEMORY2) {
+            Ok(()) => {
+                self.functions.disable(kind::MEMORY2).ok();
+                Ok(())
+            }
+            Err(answer @ (Answer::NOT_INITIALIZED | Answer::UNKNOWN)) => Err(answer),
+            Err(_) => Ok(()),
+        }
     }
 
     fn of(handle: *mut c_void, found: Candidate) -> Result<Self, LoadError> {

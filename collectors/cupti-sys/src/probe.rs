@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 
 use crate::constant::kind;
+use crate::library::Search;
 use crate::locate::Place;
 use crate::{Answer, Library};
 
@@ -20,6 +21,13 @@ pub enum Finding {
     },
     /// It could not be loaded; the text says why.
     NotLoaded(String),
+    /// The one that was loaded is newer than the driver; what is loaded next is another.
+    PassedOver {
+        /// Which file.
+        path: PathBuf,
+        /// What it answered.
+        answer: Answer,
+    },
     /// A function beyond the needed ones is not there.
     Missing(&'static str),
     /// About to call this.
@@ -56,17 +64,26 @@ pub fn probe(named: Option<&Path>, mut tell: impl FnMut(&Finding)) -> Report {
         tell(&finding);
         report.findings.push(finding);
     };
-    let library = match Library::open(named) {
+    let searched = Library::search(named, |step| {
+        found(match step {
+            Search::Loaded(candidate) => Finding::Loaded {
+                path: candidate.path.clone(),
+                place: candidate.place,
+            },
+            Search::Trying(call) => Finding::Trying(call),
+            Search::PassedOver(candidate, answer) => Finding::PassedOver {
+                path: candidate.path.clone(),
+                answer,
+            },
+        });
+    });
+    let library = match searched {
         Ok(library) => library,
         Err(error) => {
             found(Finding::NotLoaded(error.to_string()));
             return report;
         }
     };
-    found(Finding::Loaded {
-        path: library.found().path.clone(),
-        place: library.found().place,
-    });
     library
         .missing()
         .for_each(|symbol| found(Finding::Missing(symbol)));

@@ -103,6 +103,74 @@ fn functions_that_are_missing_are_named() {
     );
 }
 
+/// Not a test by itself: the child process in which CUPTI is searched for.
+#[test]
+fn searching_child() {
+    if std::env::var_os(IS_CHILD).is_none() {
+        return;
+    }
+    println!();
+    probe(None, |finding| println!("found {finding:?}"));
+    println!("found the end");
+}
+
+#[test]
+fn a_copy_that_is_newer_than_the_driver_is_passed_over_if_another_is_there() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("extras/CUPTI/lib64");
+    std::fs::create_dir_all(&folder).unwrap();
+    for name in ["libcupti.so.13", "libcupti.so.12"] {
+        std::fs::copy(library_path().unwrap(), folder.join(name)).unwrap();
+    }
+    let search = |fault: &str| {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "searching_child", "--nocapture"])
+            .env(IS_CHILD, "driver")
+            .env("CUDA_HOME", home.path())
+            .env("PLIMSOLL_SIM_CUPTI_FAULT", fault)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let found = text.lines().filter_map(|line| line.strip_prefix("found "));
+        let told = |word: &str| {
+            let told = found.clone().filter(|line| line.starts_with(word));
+            told.map(str::to_owned).collect::<Vec<String>>()
+        };
+        assert_eq!(found.clone().next_back(), Some("the end"), "{text}");
+        (
+            told("Loaded"),
+            told("PassedOver"),
+            told("Answered(\"enable MEMORY2\""),
+        )
+    };
+    let (loaded, passed_over, answered) = search("");
+    assert!(
+        loaded.len() == 1 && loaded[0].contains("libcupti.so.13"),
+        "{loaded:?}"
+    );
+    assert!(passed_over.is_empty(), "{passed_over:?}");
+    assert_eq!(answered, ["Answered(\"enable MEMORY2\", Answer(0))"]);
+
+    let (loaded, passed_over, answered) = search("too-new:libcupti.so.13");
+    assert!(
+        passed_over.len() == 1 && passed_over[0].contains("libcupti.so.13"),
+        "{passed_over:?}"
+    );
+    assert!(
+        loaded.len() == 2 && loaded[1].contains("libcupti.so.12"),
+        "{loaded:?}"
+    );
+    assert_eq!(answered, ["Answered(\"enable MEMORY2\", Answer(0))"]);
+
+    // None can: the first says why.
+    let (loaded, _, answered) = search("fails:999");
+    assert!(
+        loaded.last().is_some_and(|last| last.contains("libcupti.so.13")),
+        "{loaded:?}"
+    );
+    assert_eq!(answered, ["Answered(\"enable MEMORY2\", Answer(999))"]);
+}
+
 #[test]
 fn a_copy_that_is_loaded_is_never_loaded_twice() {
     // Under CUPTI's own name, as torch has it.

@@ -7,16 +7,21 @@ use plimsoll_trace::DeviceId;
 use plimsoll_trace::wire::Frame;
 
 use super::clock::Clocks;
+use super::holding::{Holding, Pool};
 
-/// More names than any agent keeps.
-const MOST_NAMES: usize = 65_536;
+/// More names than any agent keeps, and more bytes of them.
+const MOST_NAMES: usize = 16_384;
+const MOST_NAME_BYTES: usize = 16 << 20;
+/// What a name costs beside its text.
+const A_NAME: usize = 64;
 /// More devices than any process has.
 const MOST_DEVICES: usize = 256;
 
 /// Names, devices and clocks of one agent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Dictionary {
     names: HashMap<u32, Arc<str>>,
+    holding: Holding,
     devices: HashMap<u32, DeviceId>,
     pub(super) clocks: Clocks,
 }
@@ -35,13 +40,28 @@ pub(super) enum Learned {
 }
 
 impl Dictionary {
+    pub(super) fn new(pool: &Pool) -> Self {
+        Self {
+            names: HashMap::new(),
+            holding: Holding::new(pool.clone(), MOST_NAME_BYTES),
+            devices: HashMap::new(),
+            clocks: Clocks::default(),
+        }
+    }
+
     pub(super) fn learn(&mut self, frame: &Frame) -> Learned {
         match frame {
             Frame::Name { id, name } => {
                 if self.names.len() >= MOST_NAMES && !self.names.contains_key(id) {
                     return Learned::Full;
                 }
-                let name = String::from_utf8_lossy(name).replace('\0', "\u{fffd}");
+                let name = text(name);
+                if let Some(before) = self.names.remove(id) {
+                    self.holding.give_back(before.len() + A_NAME);
+                }
+                if !self.holding.take(name.len() + A_NAME) {
+                    return Learned::Full;
+                }
                 self.names.insert(*id, name.into());
                 Learned::Known
             }
@@ -56,6 +76,14 @@ impl Dictionary {
             Frame::Clock(_) => Learned::Known,
             _ => Learned::Nothing,
         }
+    }
+
+    /// Whether a number that stands for one name is to stand for another.
+    pub(super) fn renames(&self, frame: &Frame) -> bool {
+        let Frame::Name { id, name } = frame else {
+            return false;
+        };
+        self.names.get(id).is_some_and(|before| **before != text(name))
     }
 
     /// Whether all that a frame speaks of is known.
@@ -83,7 +111,7 @@ impl Dictionary {
             Frame::Memory(events) => {
                 events.iter().all(|event| device(event.device)) && self.clocks.is_known()
             }
-            Frame::Levels(levels) => device(levels.device),
+            Frame::Levels(levels) => device(levels.device) && self.clocks.is_known(),
             _ => true,
         }
     }
@@ -99,6 +127,11 @@ impl Dictionary {
     pub(super) fn device(&self, index: u32) -> Option<DeviceId> {
         self.devices.get(&index).cloned()
     }
+}
+
+/// A name as it is stored.
+fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).replace('\0', "\u{fffd}")
 }
 
 /// A UUID as the driver prints it.
@@ -136,7 +169,7 @@ mod tests {
 
     #[test]
     fn names_need_not_be_text_and_are_bounded() {
-        let mut dictionary = Dictionary::default();
+        let mut dictionary = Dictionary::new(&Pool::default());
         let name = |id, name: &[u8]| Frame::Name {
             id,
             name: name.to_vec(),
@@ -149,5 +182,25 @@ mod tests {
         }
         assert_eq!(dictionary.learn(&name(0, b"k")), Learned::Full);
         assert_eq!(dictionary.learn(&name(1, b"k")), Learned::Known);
+    }
+
+    #[test]
+    fn names_are_bounded_in_bytes_too() {
+        let mut dictionary = Dictionary::new(&Pool::default());
+        // Each byte becomes three.
+        let name = |id, length| Frame::Name {
+            id,
+            name: vec![0xff; length],
+        };
+        let known = (0..16_384)
+            .filter(|id| dictionary.learn(&name(*id, 4_096)) == Learned::Known)
+            .count();
+        assert!(
+            (1_000..=MOST_NAME_BYTES / (3 * 4_096)).contains(&known),
+            "{known}"
+        );
+        // A shorter name for the same number makes room.
+        assert_eq!(dictionary.learn(&name(0, 1)), Learned::Known);
+        assert_eq!(dictionary.learn(&name(20_000, 3_000)), Learned::Known);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use plimsoll_trace::DeviceId;
 use plimsoll_trace::wire::{Cost, Kernels};
 
 /// The signals, in the order of [`Figures::take`].
@@ -12,6 +13,13 @@ pub(super) const SIGNALS: [&str; 5] = [
     "agent.duty_ratio",
     "agent.device_bytes",
 ];
+
+/// Where the agent's own are.
+pub(super) const COST_RATIO: usize = 2;
+pub(super) const DUTY_RATIO: usize = 3;
+
+/// Where in [`SIGNALS`] the share of a device's time is.
+pub(super) const BUSY_RATIO: usize = 0;
 
 /// One value for each of [`SIGNALS`]; `None` is unknown.
 pub(super) type Values = [Option<f64>; SIGNALS.len()];
@@ -27,6 +35,7 @@ pub(super) struct Figures {
     cost_ns: u64,
     traced_ns: u64,
     device_bytes: Option<u64>,
+    busy_ratios: Vec<(u32, f64)>,
 }
 
 /// More periods than this are not between two looks.
@@ -58,6 +67,11 @@ impl Figures {
         self.device_bytes = cost.device_bytes;
     }
 
+    /// For which share of the time each device was busy with the process's kernels, when that was last asked.
+    pub(super) fn busy_ratios(&self) -> &[(u32, f64)] {
+        &self.busy_ratios
+    }
+
     /// The values of what came in since the last time. Of several devices the busiest speaks. What an agent cost is told
     /// over a while, because its first moments are all cost; or over what there was, when it is the `last` time.
     #[expect(
@@ -79,6 +93,8 @@ impl Figures {
             sum.saturating_add(end.saturating_sub(*start))
         });
         let busiest = now.busy_ns.values().max().copied();
+        let share = |(device, busy): (&u32, &u64)| Some((*device, ratio(*busy, period_ns)?));
+        self.busy_ratios = now.busy_ns.iter().filter_map(share).collect();
         [
             busiest
                 .and_then(|busy| ratio(busy, period_ns))
@@ -89,6 +105,22 @@ impl Figures {
             now.device_bytes.map(|bytes| bytes as f64),
         ]
     }
+}
+
+/// For which share of the time the busiest device was busy with the kernels of several processes: on one device their
+/// shares add up. Kernels that run side by side count each, so the sum may exceed the time; then it was all of it.
+pub(super) fn busiest(shares: impl Iterator<Item = (Option<DeviceId>, f64)>) -> Option<f64> {
+    let mut devices: BTreeMap<DeviceId, f64> = BTreeMap::new();
+    let mut unknown = None::<f64>;
+    for (device, share) in shares {
+        match device {
+            Some(device) => *devices.entry(device).or_default() += share,
+            // Two that are not known may be two or one.
+            None => unknown = Some(unknown.map_or(share, |most| most.max(share))),
+        }
+    }
+    let all = devices.into_values().chain(unknown);
+    all.reduce(f64::max).map(|share| share.min(1.0))
 }
 
 /// The values of several processes of one run as one: rates and sizes add up, of ratios the highest speaks.
@@ -159,6 +191,25 @@ mod tests {
         );
         figures.kernels(&kernels(0, 0, 1, u64::MAX));
         assert_eq!(figures.take(false)[0], Some(1.0));
+    }
+
+    #[test]
+    fn processes_share_a_device_and_its_time() {
+        let gpu = |name: &str| Some(DeviceId::from(name));
+        let of = |shares: &[(Option<DeviceId>, f64)]| busiest(shares.iter().cloned());
+        assert_eq!(of(&[]), None);
+        assert_eq!(
+            of(&[(gpu("a"), 0.5), (gpu("b"), 0.5), (gpu("a"), 0.25)]),
+            Some(0.75)
+        );
+        assert_eq!(of(&[(gpu("a"), 0.5), (gpu("a"), 0.75)]), Some(1.0));
+        assert_eq!(of(&[(None, 0.5), (gpu("a"), 0.25), (None, 0.25)]), Some(0.5));
+        let mut figures = Figures::default();
+        figures.kernels(&kernels(0, 3, 1, 250_000_000));
+        figures.take(false);
+        assert_eq!(figures.busy_ratios(), [(3, 0.25)]);
+        figures.take(false);
+        assert_eq!(figures.busy_ratios(), []);
     }
 
     #[test]

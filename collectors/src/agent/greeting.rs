@@ -11,6 +11,7 @@ use plimsoll_trace::wire::{HELLO_LENGTH, Hello};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+use super::AgentId;
 use super::peer::Peer;
 use super::refused::Refused;
 
@@ -20,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A connection that has not said its whole hello.
 #[derive(Debug)]
 pub(super) struct Greeting {
+    /// The number that the agent will have.
+    pub(super) id: AgentId,
     pub(super) stream: UnixStream,
     pub(super) peer: Peer,
     began: Stamp,
@@ -31,9 +34,10 @@ pub(super) struct Greeting {
 }
 
 impl Greeting {
-    pub(super) fn new(stream: UnixStream, peer: Peer, now: Stamp) -> io::Result<Self> {
+    pub(super) fn new(id: AgentId, stream: UnixStream, peer: Peer, now: Stamp) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {
+            id,
             stream,
             peer,
             began: now,

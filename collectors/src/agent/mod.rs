@@ -8,11 +8,15 @@ mod clock;
 mod dictionary;
 mod figures;
 mod greeting;
+mod holding;
 mod memory;
 mod peer;
+mod quota;
+mod receipts;
 mod refused;
 mod session;
 mod sessions;
+mod standing;
 mod translate;
 
 use std::io;
@@ -20,15 +24,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use plimsoll_trace::wire::Process;
+use plimsoll_trace::wire::{Process, Tell};
 use plimsoll_trace::{Batch, RunId, Stamp};
 
 use crate::Collector;
 use crate::pace::Pace;
-use crate::processes::ProcessId;
+use crate::processes::{Lookout, ProcessId};
 use sessions::{Order, Orders, Sessions};
 
-pub use peer::{Peer, Rights, lineage};
+pub use peer::{Peer, Rights, has_place, lineage, peer_groups};
+pub use standing::Standing;
 
 /// The number of one agent's connection; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +51,8 @@ pub enum AgentReport {
         /// What it said.
         process: Process,
     },
+    /// How agents stand of which something is new.
+    Standings(Vec<(AgentId, Standing)>),
     /// What agents told, with their runs filled in.
     Work(Batch),
     /// One hung up, and all that it ever wrote is delivered.
@@ -59,10 +66,14 @@ pub struct Arrival {
     pub agent: AgentId,
     /// Its process, as the socket says.
     pub pid: Option<u32>,
+    /// Its user, as the socket says.
+    pub uid: u32,
     /// The process and its ancestors, nearest first; empty when it is gone already.
     pub lineage: Vec<ProcessId>,
     /// Which of them is the program that this process is a part of: the outermost one in line with the same executable.
     pub root: Option<ProcessId>,
+    /// Tells when the root ends, and how.
+    pub lookout: Option<Lookout>,
     /// The root's executable, when it may be known.
     pub executable: Option<String>,
     /// The root's command line.
@@ -74,6 +85,18 @@ pub type DeliverAgents = Arc<dyn Fn(AgentReport) + Send + Sync>;
 
 /// How many records may be delivered now.
 pub type Room = Arc<dyn Fn() -> usize + Send + Sync>;
+
+/// How far the store has come, in deliveries since its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// So many it has taken in.
+    pub taken_in: u64,
+    /// So many are durable, or counted as lost.
+    pub stored: u64,
+}
+
+/// Asks how far the store has come.
+pub type Stored = Arc<dyn Fn() -> Progress + Send + Sync>;
 
 /// The agents' collector. The thread ends when this is dropped.
 #[derive(Debug)]
@@ -93,13 +116,13 @@ impl Agents {
     ///
     /// # Errors
     /// The operating system refuses another thread or file descriptor.
-    pub fn spawn(deliver: DeliverAgents, room: Room) -> io::Result<Self> {
+    pub fn spawn(deliver: DeliverAgents, room: Room, stored: Stored) -> io::Result<Self> {
         let desk = AgentDesk(Arc::new(Orders::new()?));
         let thread = std::thread::Builder::new()
             .name("plimsoll-agents".to_owned())
             .spawn({
                 let orders = Arc::clone(&desk.0);
-                move || Sessions::new(deliver, room).run(&orders)
+                move || Sessions::new(deliver, room, stored).run(&orders)
             })?;
         Ok(Self {
             desk,
@@ -129,6 +152,11 @@ impl AgentDesk {
     /// Says to which run an agent's records belong.
     pub fn bind(&self, agent: AgentId, run: RunId) {
         self.0.give(Order::Bind(agent, run));
+    }
+
+    /// Says something to agents. One that has hung up does not hear it.
+    pub fn tell(&self, agents: Vec<AgentId>, tell: Tell) {
+        self.0.give(Order::Tell(agents, tell));
     }
 
     /// Calls `done` once everything that agents have written by now is delivered. Agents that are not bound are waited

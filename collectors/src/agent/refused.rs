@@ -11,7 +11,7 @@ use thiserror::Error;
 pub(super) enum Refused {
     #[error("it belongs to user {uid}; agents of other users need `[agent] group`")]
     Stranger { uid: u32 },
-    #[error("{0} agents are connected already")]
+    #[error("{0} agents are connected already, and no other user may take the last places")]
     TooMany(usize),
     #[error("it hung up, or fell silent, after {got} bytes of its hello")]
     Cut { got: usize },

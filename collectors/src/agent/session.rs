@@ -1,25 +1,36 @@
 //! One agent: its ring, and how far it was read.
 
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use plimsoll_trace::wire::ring::{Next, Reader};
-use plimsoll_trace::wire::{Frame, LossReason, Process};
-use plimsoll_trace::{Record, RunId, Stamp};
+use plimsoll_trace::wire::{Frame, LossReason, Malformed, Process, Tell};
+use plimsoll_trace::{DeviceId, Record, RunId, Stamp};
 
-use super::AgentId;
 use super::dictionary::{Dictionary, Learned, items};
 use super::figures::{Figures, Values};
+use super::holding::{Holding, Pool};
 use super::memory::Memory;
 use super::peer::Peer;
+use super::quota::{self, Account, Share};
+use super::receipts::Receipts;
+use super::standing::Standing;
 use super::translate::{Now, Translator};
+use super::{AgentId, Progress};
+use crate::proc;
 
 /// A frame waits so long for the names in it; an agent that begins to speak to another daemon tells them again.
 const HOLD: Duration = Duration::from_secs(5);
-/// So much may wait; more than a ring of the usual size holds.
-const MOST_HELD: usize = 131_072;
+/// So many bytes may wait: more than a ring of the usual size holds.
+const MOST_HELD: usize = 5 << 20;
+/// So much is read of one agent in one pass, so that none has to wait long for the others.
+const IN_A_PASS: u64 = 4_096;
+/// So many records of held frames are made at a time.
+const MOST_READY: usize = 4_096;
+/// How long a process may have lived of which it cannot be seen any more.
+const UNSEEN: Duration = Duration::from_secs(3_600);
 
 /// An agent that was taken.
 #[derive(Debug)]
@@ -32,11 +43,16 @@ pub(super) struct Session {
     /// The other end is closed; what is in the ring is all that ever will be.
     pub(super) ended: bool,
     pub(super) process: Option<Process>,
+    standing: Standing,
+    is_standing_told: bool,
     memory: Memory,
+    /// The frame that was read last, and of which kind it is.
     buffer: Vec<u8>,
+    kind: u16,
     words: Dictionary,
-    held: VecDeque<Frame>,
-    held_items: usize,
+    /// Frames as they came, which is smaller than what they say.
+    held: VecDeque<(u16, Box<[u8]>)>,
+    holding: Holding,
     held_since: Option<Stamp>,
     /// Something was learned since the held frames were last looked at.
     learned: bool,
@@ -44,8 +60,35 @@ pub(super) struct Session {
     figures: Figures,
     /// The newest figures, and when.
     pub(super) latest: Option<(Stamp, Values)>,
+    /// With them, for which share of the time each device was busy.
+    pub(super) busy: Vec<(Option<DeviceId>, f64)>,
+    receipts: Receipts,
+    /// The agent's last word was read.
+    has_finished: bool,
+    share: Share,
+    /// Words that were read so far.
+    read: u64,
     /// Bytes that were read after the end. A ring that somebody goes on filling is not read for ever.
     read_after_end: usize,
+}
+
+/// What a pass left in an agent's ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nothing, for now.
+    Nothing,
+    /// Some; the others come first.
+    More,
+    /// What is beyond the agent's share.
+    BeyondItsShare,
+}
+
+/// What looking for a frame found.
+enum Found {
+    Frame(Frame),
+    Nothing,
+    /// What may be read in this pass is used up.
+    Spent,
 }
 
 impl Session {
@@ -55,8 +98,16 @@ impl Session {
         stream: UnixStream,
         peer: Peer,
         memory: Memory,
+        pool: &Pool,
+        now: Stamp,
     ) -> Result<Self, super::refused::Refused> {
         Reader::open(memory.words())?;
+        let began = peer.pid.and_then(|pid| proc::began(pid, now));
+        let unseen = i64::try_from(UNSEEN.as_nanos()).unwrap_or(0);
+        let account = Account::new(began.unwrap_or_else(|| now.before(unseen)));
+        let mut translator = Translator::new(peer.pid.unwrap_or(0), account);
+        let unconfirmed = Receipts::unconfirmed(memory.words());
+        translator.lose(LossReason::Unconfirmed.as_str(), unconfirmed);
         Ok(Self {
             id,
             stream,
@@ -64,16 +115,27 @@ impl Session {
             run: None,
             ended: false,
             process: None,
+            standing: Standing {
+                pid: peer.pid,
+                ..Standing::default()
+            },
+            is_standing_told: false,
             memory,
             buffer: Vec::new(),
-            words: Dictionary::default(),
+            kind: 0,
+            words: Dictionary::new(pool),
             held: VecDeque::new(),
-            held_items: 0,
+            holding: Holding::new(pool.clone(), MOST_HELD),
             held_since: None,
             learned: false,
-            translator: Translator::new(peer.pid.unwrap_or(0)),
+            translator,
+            receipts: Receipts::default(),
             figures: Figures::default(),
             latest: None,
+            busy: Vec::new(),
+            has_finished: false,
+            share: Share::new(now),
+            read: 0,
             read_after_end: 0,
         })
     }
@@ -94,45 +156,104 @@ impl Session {
         }
     }
 
-    /// Reads at most `room` records into `out`. Says whether nothing is left, for now.
-    pub(super) fn drain(&mut self, at: Stamp, mut room: usize, last: bool, out: &mut Vec<Record>) -> bool {
-        let Some(run) = self.run else { return true };
+    /// Reads at most `room` records into `out`, and no more than the agent's share. Says what is left in the ring.
+    pub(super) fn drain(&mut self, at: Stamp, mut room: usize, last: bool, out: &mut Vec<Record>) -> Left {
+        let Some(run) = self.run else {
+            return Left::Nothing;
+        };
         let now = Now { at, run };
+        // What one that has ended left behind is no more than a ring, and nobody would read it later.
+        let share = if self.ended { u64::MAX } else { self.share.left(at) };
+        let mut units = share.min(IN_A_PASS);
         loop {
             let fits = self.translator.ready.len().min(room);
             out.extend(self.translator.ready.drain(..fits));
             room -= fits;
             if room == 0 {
-                return false;
+                return Left::More;
             }
-            match self.next_frame() {
-                Some(frame) => self.take(frame, now),
-                None if self.release(now, last || self.ended) => {}
-                None if self.translator.ready.is_empty() => break,
-                None => {}
+            match self.next_frame(&mut units) {
+                Found::Frame(frame) => self.take(frame, now),
+                Found::Spent if !self.translator.ready.is_empty() => {}
+                Found::Spent if share < IN_A_PASS => return Left::BeyondItsShare,
+                Found::Spent => return Left::More,
+                Found::Nothing if self.release(now, last || self.ended) => {}
+                Found::Nothing if self.ended && !self.has_finished => {
+                    self.has_finished = true;
+                    self.translator.cut_off(now);
+                }
+                Found::Nothing if self.translator.ready.is_empty() => break,
+                Found::Nothing => {}
             }
         }
         let values = self.figures.take(last || self.ended);
         if values.iter().any(Option::is_some) {
             self.latest = Some((at, values));
+            let named = |(index, share): &(u32, f64)| (self.words.device(*index), *share);
+            self.busy = self.figures.busy_ratios().iter().map(named).collect();
+            self.standing.figures(&values);
+            self.is_standing_told = false;
         }
-        true
+        Left::Nothing
+    }
+
+    /// How far it was read, in words since it was taken.
+    pub(super) const fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// Whether nothing waits of what was read.
+    pub(super) fn is_delivered(&self) -> bool {
+        self.translator.ready.is_empty()
+    }
+
+    /// How far it must be read until all is that has been written by now.
+    pub(super) fn written(&self) -> u64 {
+        let waiting = Reader::open(self.memory.words()).map_or(0, |reader| reader.waiting());
+        self.read.saturating_add(waiting)
+    }
+
+    /// What was read is with the store, but for what waits here.
+    pub(super) fn delivered(&mut self, progress: Progress) {
+        if self.held.is_empty() {
+            self.receipts.deliver(self.translator.ready.len(), progress);
+        }
+    }
+
+    /// Tells the ring what of it is stored.
+    pub(super) fn confirm(&mut self, progress: Progress) {
+        self.receipts.confirm(self.memory.words(), progress);
     }
 
     /// What was lost since this was last asked.
     pub(super) fn take_losses(&mut self) -> super::translate::Losses {
-        if let Ok(mut reader) = Reader::open(self.memory.words()) {
-            let refused = reader.take_refused();
-            self.translator.lose(LossReason::RingFull.as_str(), refused);
+        let losses = std::mem::take(&mut self.translator.losses);
+        if !losses.is_empty() {
+            self.standing.lost(&losses);
+            self.is_standing_told = false;
         }
-        std::mem::take(&mut self.translator.losses)
+        losses
     }
 
-    /// The next frame that can be read; what cannot be is counted.
-    fn next_frame(&mut self) -> Option<Frame> {
-        loop {
+    /// How the agent stands, if something of that is new.
+    pub(super) fn take_standing(&mut self) -> Option<Standing> {
+        let is_told = std::mem::replace(&mut self.is_standing_told, true);
+        (!is_told).then(|| self.standing.clone())
+    }
+
+    /// Says a word to the agent. The socket of one that reads nothing is full after a while; then it is not said.
+    pub(super) fn tell(&mut self, tell: Tell) {
+        if let Err(error) = (&self.stream).write_all(&[tell.to_byte()]) {
+            tracing::debug!(pid = self.peer.pid, %error, "an agent cannot be told");
+        }
+    }
+
+    /// The next frame that can be read; what cannot be is counted. Whatever is found uses `units` up: a ring that says
+    /// nothing at great length is not read for ever.
+    fn next_frame(&mut self, units: &mut u64) -> Found {
+        while *units > 0 {
             if self.ended && self.read_after_end > self.memory.words().len() * size_of::<u64>() {
-                return None;
+                return Found::Nothing;
             }
             // The header is looked at anew each time: it is the other process's to spoil.
             let Ok(mut reader) = Reader::open(self.memory.words()) else {
@@ -140,31 +261,48 @@ impl Session {
                     self.translator.lose(LossReason::Malformed.as_str(), 1);
                     self.ended = true;
                 }
-                return None;
+                return Found::Nothing;
             };
-            let kind = match reader.next(&mut self.buffer) {
-                Next::Frame(kind) => kind,
-                Next::Empty => return None,
-                Next::Garbage => {
-                    self.translator.lose(LossReason::Malformed.as_str(), 1);
-                    self.read_after_end += 1;
-                    continue;
-                }
+            let waiting = reader.waiting();
+            let next = reader.next(&mut self.buffer);
+            let (words, decoded) = match next {
+                Next::Empty => return Found::Nothing,
+                Next::Garbage => (waiting, Err(Malformed("no frame"))),
+                Next::Frame(kind) => (
+                    1 + self.buffer.len().div_ceil(8) as u64,
+                    Frame::decode(kind, &self.buffer),
+                ),
             };
+            self.read = self.read.saturating_add(words);
             self.read_after_end += if self.ended { self.buffer.len() + 8 } else { 0 };
-            match Frame::decode(kind, &self.buffer) {
-                Ok(Some(frame)) => return Some(frame),
+            let count = decoded
+                .as_ref()
+                .map_or(0, |frame| frame.as_ref().map_or(0, items));
+            let cost = quota::units(count, self.buffer.len());
+            self.share.spend(cost);
+            *units = units.saturating_sub(cost);
+            match (decoded, next) {
+                (Ok(Some(frame)), Next::Frame(kind)) => {
+                    self.kind = kind;
+                    return Found::Frame(frame);
+                }
                 // Of a kind that only newer agents write.
-                Ok(None) => {}
-                Err(error) => {
+                (Ok(_), _) => {}
+                (Err(error), _) => {
                     tracing::debug!(pid = self.peer.pid, %error, "an agent's frame is skipped");
                     self.translator.lose(LossReason::Malformed.as_str(), 1);
                 }
             }
         }
+        Found::Spent
     }
 
     fn take(&mut self, frame: Frame, now: Now) {
+        self.receipts.take(self.memory.words(), &frame);
+        if self.words.renames(&frame) {
+            // What is held was said with the old meaning.
+            while self.release(now, true) {}
+        }
         match self.words.learn(&frame) {
             Learned::Nothing => {}
             Learned::Known => {
@@ -177,21 +315,27 @@ impl Session {
             }
             Learned::Full => return self.translator.lose(LossReason::NamesFull.as_str(), 1),
         }
+        if matches!(frame, Frame::Process(_) | Frame::State { .. } | Frame::Cost(_)) {
+            self.standing.take(&frame);
+            self.is_standing_told = false;
+        }
         match &frame {
             Frame::Kernels(kernels) => self.figures.kernels(kernels),
             Frame::Cost(cost) => self.figures.cost(cost),
             Frame::Process(process) => self.process = Some(process.clone()),
+            Frame::Finished => self.has_finished = true,
             _ => {}
         }
         if self.words.knows(&frame) {
             return self.translator.translate(frame, &self.words, now);
         }
-        self.held_items += items(&frame);
         self.held_since.get_or_insert(now.at);
-        self.held.push_back(frame);
-        if self.held_items > MOST_HELD {
-            self.release(now, true);
+        while !self.holding.take(self.buffer.len()) {
+            if !self.release(now, true) {
+                return self.translator.translate(frame, &self.words, now);
+            }
         }
+        self.held.push_back((self.kind, self.buffer.as_slice().into()));
     }
 
     /// Lets go of held frames whose words are known by now; of all when it is the last chance, or they waited long
@@ -206,18 +350,29 @@ impl Session {
         }
         let mut kept = VecDeque::new();
         let before = self.held.len();
-        for frame in std::mem::take(&mut self.held) {
+        while let Some((kind, bytes)) = self.held.pop_front() {
+            // What was read once can be read again.
+            let Ok(Some(frame)) = Frame::decode(kind, &bytes) else {
+                continue;
+            };
             if give_up || self.words.knows(&frame) {
-                self.held_items -= items(&frame);
+                self.holding.give_back(bytes.len());
                 self.translator.translate(frame, &self.words, now);
             } else {
-                kept.push_back(frame);
+                kept.push_back((kind, bytes));
+            }
+            // Records are larger than frames: the rest follows when these are delivered.
+            if self.translator.ready.len() >= MOST_READY {
+                self.learned = true;
+                break;
             }
         }
+        let after = kept.len() + self.held.len();
+        kept.append(&mut self.held);
         self.held = kept;
         if self.held.is_empty() {
             self.held_since = None;
         }
-        self.held.len() < before
+        after < before
     }
 }

@@ -8,21 +8,22 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use plimsoll_trace::{Batch, Event, EventKind, Loss, Record, RunId, Stamp, Traced, Work};
+use plimsoll_trace::wire::Tell;
+use plimsoll_trace::{Batch, DeviceId, Event, EventKind, Loss, Record, RunId, Stamp, Traced, Work};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use serde_json::json;
 
-use super::figures::{self, SIGNALS, Values};
+use super::figures::{self, BUSY_RATIO, SIGNALS, Values};
 use super::greeting::Greeting;
+use super::holding::Pool;
 use super::memory::Memory;
-use super::peer::{Peer, lineage};
+use super::peer::{Peer, has_place, lineage};
 use super::refused::Refused;
-use super::session::Session;
-use super::translate::Losses;
-use super::{AgentId, AgentReport, Arrival, DeliverAgents, Room};
+use super::session::{Left, Session};
+use super::{AgentId, AgentReport, Arrival, DeliverAgents, Room, Stored};
 use crate::proc;
-use crate::processes::ProcessId;
+use crate::processes::{Lookout, ProcessId};
 
 /// The most agents at a time; each has a ring mapped.
 const MOST: usize = 256;
@@ -30,6 +31,8 @@ const MOST: usize = 256;
 const MOST_ORDERS: usize = 4_096;
 /// Records of one agent in one pass, so that none has to wait long for the others.
 const MOST_AT_ONCE: usize = 4_096;
+/// Losses are told this often at most.
+const LOSSES_EVERY: Duration = Duration::from_secs(1);
 /// Rings are read at least this often.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long the thread waits for the store to make room, or for the rest of a hello.
@@ -44,6 +47,7 @@ pub(super) enum Order {
     Take(UnixStream, Peer),
     Refuse(Peer),
     Bind(AgentId, RunId),
+    Tell(Vec<AgentId>, Tell),
     Tick(Stamp),
     Flush {
         last: bool,
@@ -99,35 +103,65 @@ impl fmt::Debug for Orders {
     }
 }
 
+/// Somebody waits until what was written by then is delivered.
+struct Flush {
+    /// Whose, and how far they must be read; of those who had not said their hello, that is not known.
+    owed: BTreeMap<AgentId, Option<u64>>,
+    done: Box<dyn FnOnce() + Send>,
+}
+
 /// Everybody who is connected.
 pub(super) struct Sessions {
     deliver: DeliverAgents,
     room: Room,
+    stored: Stored,
     greetings: Vec<Greeting>,
     sessions: Vec<Session>,
     last_id: u64,
-    losses: Losses,
+    own_uid: u32,
+    /// By run and reason.
+    losses: BTreeMap<(Option<RunId>, &'static str), u64>,
+    losses_told: Option<Stamp>,
     events: Vec<Event>,
     refusal_told: Option<Stamp>,
     signals: [Arc<str>; SIGNALS.len()],
-    flushes: Vec<Box<dyn FnOnce() + Send>>,
+    flushes: Vec<Flush>,
+    pool: Pool,
     /// Nothing more will come: what was held back for a name goes without.
     last: bool,
 }
 
+impl Flush {
+    /// Takes note that a ring was read, and how far.
+    fn read(&mut self, session: &Session, rest: Left) {
+        let Some(goal) = self.owed.get_mut(&session.id) else {
+            return;
+        };
+        let goal = *goal.get_or_insert_with(|| session.written());
+        // What is beyond an agent's share comes later.
+        if rest != Left::More || (session.read() >= goal && session.is_delivered()) {
+            self.owed.remove(&session.id);
+        }
+    }
+}
+
 impl Sessions {
-    pub(super) fn new(deliver: DeliverAgents, room: Room) -> Self {
+    pub(super) fn new(deliver: DeliverAgents, room: Room, stored: Stored) -> Self {
         Self {
             deliver,
             room,
+            stored,
             greetings: Vec::new(),
             sessions: Vec::new(),
             last_id: 0,
-            losses: Losses::new(),
+            own_uid: rustix::process::geteuid().as_raw(),
+            losses: BTreeMap::new(),
             events: Vec::new(),
             refusal_told: None,
             signals: SIGNALS.map(Arc::from),
             flushes: Vec::new(),
+            pool: Pool::default(),
+            losses_told: None,
             last: false,
         }
     }
@@ -140,26 +174,21 @@ impl Sessions {
             let mut at = None;
             for order in orders.take() {
                 match order {
-                    Order::Stop => return,
+                    Order::Stop => return self.confirm(),
                     Order::Tick(stamp) => at = Some(stamp),
                     Order::Take(stream, peer) => self.meet(stream, peer),
                     Order::Refuse(peer) => self.refuse(peer, &Refused::Stranger { uid: peer.uid }),
                     Order::Bind(agent, run) => self.bind(agent, run),
+                    Order::Tell(agents, tell) => self.tell(&agents, tell),
                     Order::Flush { last, done } => {
                         self.last |= last;
-                        self.flushes.push(done);
+                        self.begin_flush(done);
                     }
                 }
             }
             let at = at.unwrap_or_else(Stamp::now);
             self.greet(at);
             let is_empty = self.pass(at);
-            if is_empty
-                && self.greetings.is_empty()
-                && self.sessions.iter().all(|session| session.run.is_some())
-            {
-                self.flushes.drain(..).for_each(|done| done());
-            }
             wait = if is_empty && self.greetings.is_empty() {
                 EVERY
             } else {
@@ -199,11 +228,14 @@ impl Sessions {
     }
 
     fn meet(&mut self, stream: UnixStream, peer: Peer) {
-        let connected = self.sessions.len() + self.greetings.len();
-        if connected >= MOST {
-            return self.refuse(peer, &Refused::TooMany(connected));
+        let sessions = self.sessions.iter().map(|session| session.peer.uid);
+        let greetings = self.greetings.iter().map(|greeting| greeting.peer.uid);
+        let users: Vec<u32> = sessions.chain(greetings).collect();
+        if !has_place(&users, peer.uid, self.own_uid, MOST) {
+            return self.refuse(peer, &Refused::TooMany(users.len()));
         }
-        match Greeting::new(stream, peer, Stamp::now()) {
+        self.last_id += 1;
+        match Greeting::new(AgentId(self.last_id), stream, peer, Stamp::now()) {
             Ok(greeting) => self.greetings.push(greeting),
             Err(error) => self.refuse(peer, &Refused::Socket(error)),
         }
@@ -211,7 +243,7 @@ impl Sessions {
 
     /// Each refusal is counted; one a minute is told at length, because whoever knocks may do so for ever.
     fn refuse(&mut self, peer: Peer, why: &Refused) {
-        *self.losses.entry("refused").or_default() += 1;
+        *self.losses.entry((None, "refused")).or_default() += 1;
         let now = Stamp::now();
         if self.refusal_told.is_some_and(|told| now.since(told) < TELL_EVERY) {
             return;
@@ -236,12 +268,11 @@ impl Sessions {
             match greeting.receive(now) {
                 Ok(None) => self.greetings.push(greeting),
                 Ok(Some((hello, descriptor))) => {
-                    let id = AgentId(self.last_id + 1);
+                    let id = greeting.id;
                     let session = Memory::map(&descriptor, hello)
-                        .and_then(|memory| Session::new(id, greeting.stream, peer, memory));
+                        .and_then(|memory| Session::new(id, greeting.stream, peer, memory, &self.pool, now));
                     match session {
                         Ok(session) => {
-                            self.last_id += 1;
                             self.sessions.push(session);
                             (self.deliver)(AgentReport::Arrived(arrival(id, peer)));
                         }
@@ -253,31 +284,53 @@ impl Sessions {
         }
     }
 
+    fn tell(&mut self, agents: &[AgentId], tell: Tell) {
+        let told = self
+            .sessions
+            .iter_mut()
+            .filter(|session| agents.contains(&session.id));
+        told.for_each(|session| session.tell(tell));
+    }
+
     fn bind(&mut self, agent: AgentId, run: RunId) {
         if let Some(session) = self.sessions.iter_mut().find(|session| session.id == agent) {
             session.run = Some(run);
         }
     }
 
-    /// Reads every ring once, as far as there is room. Says whether nothing is left in any of them.
+    /// Tells rings what of them is stored.
+    fn confirm(&mut self) {
+        let progress = (self.stored)();
+        for session in &mut self.sessions {
+            session.confirm(progress);
+        }
+    }
+
+    /// Reads every ring once, as far as there is room. Says whether nothing is left that may be read soon.
     fn pass(&mut self, at: Stamp) -> bool {
+        self.confirm();
         let room = (self.room)();
         let mut batch = Batch::new(at);
         let mut is_empty = true;
         let mut left = Vec::new();
+        let mut standings = Vec::new();
         for session in self.sessions.iter_mut().filter(|session| session.run.is_some()) {
             let room = room.saturating_sub(batch.records.len()).min(MOST_AT_ONCE);
-            let done = session.drain(at, room, self.last, &mut batch.records);
-            is_empty &= done;
+            let rest = session.drain(at, room, self.last, &mut batch.records);
+            is_empty &= rest != Left::More;
             for (reason, count) in session.take_losses() {
-                let sum = self.losses.entry(reason).or_default();
+                let sum = self.losses.entry((session.run, reason)).or_default();
                 *sum = sum.saturating_add(count);
             }
             if let (Some(run), Some(process)) = (session.run, session.process.take()) {
                 (self.deliver)(AgentReport::Introduced { run, process });
             }
-            if done && session.ended {
+            standings.extend(session.take_standing().map(|standing| (session.id, standing)));
+            if rest == Left::Nothing && session.ended {
                 left.push(session.id);
+            }
+            for flush in &mut self.flushes {
+                flush.read(session, rest);
             }
         }
         // Whoever was served first is last the next time.
@@ -286,24 +339,66 @@ impl Sessions {
         }
         self.add_signals(at, &mut batch);
         batch.records.extend(self.events.drain(..).map(Record::Event));
-        for (reason, count) in std::mem::take(&mut self.losses) {
-            batch
-                .records
-                .push(Record::Loss(Loss::new("agent", reason, count)));
+        let is_due = |told: Stamp| at.since(told) >= LOSSES_EVERY;
+        if !left.is_empty() || !self.flushes.is_empty() || self.losses_told.is_none_or(is_due) {
+            self.tell_losses(&mut batch);
         }
         if !batch.records.is_empty() {
             (self.deliver)(AgentReport::Work(batch));
+            let progress = (self.stored)();
+            self.sessions
+                .iter_mut()
+                .for_each(|session| session.delivered(progress));
+        }
+        if !standings.is_empty() {
+            (self.deliver)(AgentReport::Standings(standings));
         }
         self.sessions.retain(|session| !left.contains(&session.id));
         for agent in left {
             (self.deliver)(AgentReport::Left(agent));
         }
+        self.end_flushes();
         is_empty
+    }
+
+    fn tell_losses(&mut self, batch: &mut Batch) {
+        if self.losses.is_empty() {
+            return;
+        }
+        self.losses_told = Some(batch.at);
+        for ((run, reason), count) in std::mem::take(&mut self.losses) {
+            let loss = Loss::new("agent", reason, count).in_run(run);
+            batch.records.push(Record::Loss(loss));
+        }
+    }
+
+    fn begin_flush(&mut self, done: Box<dyn FnOnce() + Send>) {
+        let greetings = self.greetings.iter().map(|greeting| (greeting.id, None));
+        let sessions = self
+            .sessions
+            .iter()
+            .map(|session| (session.id, Some(session.written())));
+        let owed = greetings.chain(sessions).collect();
+        self.flushes.push(Flush { owed, done });
+    }
+
+    fn end_flushes(&mut self) {
+        let (greetings, sessions) = (&self.greetings, &self.sessions);
+        let is_here = |id: &AgentId| {
+            greetings.iter().any(|greeting| greeting.id == *id)
+                || sessions.iter().any(|session| session.id == *id)
+        };
+        for flush in &mut self.flushes {
+            flush.owed.retain(|id, _| is_here(id));
+        }
+        let done = self.flushes.extract_if(.., |flush| flush.owed.is_empty());
+        done.for_each(|flush| (flush.done)());
     }
 
     /// The figures of each run of which an agent told something new.
     fn add_signals(&self, at: Stamp, batch: &mut Batch) {
         let mut runs: BTreeMap<RunId, (u32, Vec<Values>, bool)> = BTreeMap::new();
+        let mut busy: BTreeMap<RunId, Vec<(Option<DeviceId>, f64)>> = BTreeMap::new();
         for session in &self.sessions {
             if let (Some(run), Some((then, values))) = (session.run, session.latest)
                 && at.since(then) <= FRESH
@@ -312,6 +407,7 @@ impl Sessions {
                     .entry(run)
                     .or_insert_with(|| (session.peer.pid.unwrap_or(0), Vec::new(), false));
                 all.push(values);
+                busy.entry(run).or_default().extend(session.busy.iter().cloned());
                 *is_new |= then == at;
             }
         }
@@ -319,7 +415,8 @@ impl Sessions {
             if !is_new {
                 continue;
             }
-            let values = figures::merged(all.into_iter());
+            let mut values = figures::merged(all.into_iter());
+            values[BUSY_RATIO] = figures::busiest(busy.remove(&run).into_iter().flatten());
             for (signal, value) in self.signals.iter().zip(values) {
                 if let Some(value) = value {
                     batch.records.push(Record::Traced(Traced {
@@ -351,8 +448,10 @@ fn arrival(agent: AgentId, peer: Peer) -> Arrival {
     Arrival {
         agent,
         pid: peer.pid,
+        uid: peer.uid,
         command: root.and_then(|root| proc::command(root.pid)),
         executable: own,
+        lookout: root.map(Lookout::new),
         root,
         lineage,
     }

@@ -12,6 +12,7 @@ use plimsoll_trace::{
 use serde_json::json;
 
 use super::dictionary::Dictionary;
+use super::quota::Account;
 
 /// Beyond anything that can be meant: sums of such numbers still fit into 64 bits.
 const MOST_COUNT: u64 = 1 << 40;
@@ -33,7 +34,11 @@ pub(super) struct Translator {
     pub(super) losses: Losses,
     state: Option<State>,
     introduced: bool,
+    flush_ms: Option<u32>,
     events: u32,
+    account: Account,
+    /// What was counted as lost so far, by reason.
+    lost: Losses,
 }
 
 /// When and for which run.
@@ -44,21 +49,27 @@ pub(super) struct Now {
 }
 
 impl Translator {
-    pub(super) fn new(pid: u32) -> Self {
+    pub(super) const fn new(pid: u32, account: Account) -> Self {
         Self {
             pid,
             ready: VecDeque::new(),
             losses: Losses::new(),
             state: None,
             introduced: false,
+            flush_ms: None,
             events: 0,
+            account,
+            lost: Losses::new(),
         }
     }
 
+    /// Counts a loss; of each reason no more than can be meant, so that sums over many agents fit into 64 bits.
     pub(super) fn lose(&mut self, reason: &'static str, count: u64) {
+        let so_far = self.lost.entry(reason).or_default();
+        let count = count.min(MOST_COUNT - *so_far);
+        *so_far += count;
         if count > 0 {
-            let sum = self.losses.entry(reason).or_default();
-            *sum = sum.saturating_add(count);
+            *self.losses.entry(reason).or_default() += count;
         }
     }
 
@@ -69,8 +80,12 @@ impl Translator {
                 let (start_ns, end_ns) = self.period(kernels.start_ns, kernels.end_ns, words, now);
                 for stats in kernels.stats {
                     match window(stats, start_ns, end_ns, words) {
-                        Some((device, window)) => self.work(now, device, Work::Kernels(window)),
-                        None => self.lose(LossReason::Malformed.as_str(), 1),
+                        Some((device, window))
+                            if self.account.admit(now.at, window.count, window.total_ns, 0) =>
+                        {
+                            self.work(now, device, Work::Kernels(window));
+                        }
+                        _ => self.lose(LossReason::Malformed.as_str(), 1),
                     }
                 }
             }
@@ -78,18 +93,29 @@ impl Translator {
                 let (start_ns, end_ns) = self.period(copies.start_ns, copies.end_ns, words, now);
                 for stats in copies.stats {
                     match copy_window(stats, start_ns, end_ns) {
-                        Some(window) => self.work(now, words.device(stats.device), Work::Copies(window)),
-                        None => self.lose(LossReason::Malformed.as_str(), 1),
+                        Some(window)
+                            if self
+                                .account
+                                .admit(now.at, window.count, window.total_ns, window.bytes) =>
+                        {
+                            self.work(now, words.device(stats.device), Work::Copies(window));
+                        }
+                        _ => self.lose(LossReason::Malformed.as_str(), 1),
                     }
                 }
             }
             Frame::Memory(events) => events.iter().for_each(|event| self.memory(event, words, now)),
-            Frame::Levels(levels) => self.levels(&levels, words.device(levels.device), now),
+            Frame::Levels(levels) => self.levels(&levels, words, now),
             Frame::Spans(spans) => spans.spans.iter().for_each(|span| self.span(span, words, now)),
-            Frame::Loss { reason, count } => self.lose(reason.as_str(), count),
+            Frame::Loss { reason, count } if count <= MOST_COUNT => self.lose(reason.as_str(), count),
+            Frame::Loss { .. } => self.lose(LossReason::Malformed.as_str(), 1),
             Frame::State { state, message } => self.state(state, &message, now),
             Frame::Process(process) => self.introduce(&process, now),
-            Frame::Name { .. } | Frame::Device { .. } | Frame::Clock(_) | Frame::Cost(_) => {}
+            Frame::Name { .. }
+            | Frame::Device { .. }
+            | Frame::Clock(_)
+            | Frame::Cost(_)
+            | Frame::Finished => {}
         }
     }
 
@@ -146,12 +172,19 @@ impl Translator {
         self.work(now, words.device(span.device), Work::Span(kernel));
     }
 
-    fn levels(&mut self, levels: &Levels, device: Option<DeviceId>, now: Now) {
+    fn levels(&mut self, levels: &Levels, words: &Dictionary, now: Now) {
+        let device = words.device(levels.device);
+        let at_ns = levels.at_ns.and_then(|at| words.clocks.unix_ns(at, now.at));
+        let unknown = |level| AllocatorSample {
+            at_ns,
+            ..AllocatorSample::unknown(level, "cupti")
+        };
         let known = |bytes: u64| (bytes <= MOST_BYTES).then_some(bytes);
         let driver = AllocatorSample {
             allocated_bytes: known(levels.live_bytes),
             segments: known(levels.segments),
-            ..AllocatorSample::unknown(Level::Driver, "cupti")
+            rounding_bytes: known(levels.rounding_bytes),
+            ..unknown(Level::Driver)
         };
         self.work(now, device.clone(), Work::Allocator(driver));
         for (level, reserved, allocated) in [
@@ -162,7 +195,7 @@ impl Translator {
                 let sample = AllocatorSample {
                     allocated_bytes: allocated.and_then(known),
                     reserved_bytes: reserved.and_then(known),
-                    ..AllocatorSample::unknown(level, "cupti")
+                    ..unknown(level)
                 };
                 self.work(now, device.clone(), Work::Allocator(sample));
             }
@@ -173,6 +206,7 @@ impl Translator {
         if std::mem::replace(&mut self.introduced, true) {
             return;
         }
+        self.flush_ms = Some(process.flush_ms);
         let without = if process.cupti.is_none() {
             ", without CUPTI"
         } else {
@@ -189,7 +223,7 @@ impl Translator {
             "pid": self.pid,
             "inner_pid": process.pid,
             "tier": process.tier,
-            "cupti": process.cupti,
+            "cupti": process.cupti.filter(|version| *version > 0),
             "flush_ms": process.flush_ms,
             "rank": process.rank,
             "local_rank": process.local_rank,
@@ -199,6 +233,23 @@ impl Translator {
         self.event(
             now,
             Event::new(EventKind::AgentAttached, message).with_detail(detail),
+        );
+    }
+
+    /// The ring ends without the agent's last word.
+    pub(super) fn cut_off(&mut self, now: Now) {
+        self.lose(LossReason::Unfinished.as_str(), 1);
+        let due = self
+            .flush_ms
+            .map_or_else(String::new, |ms| format!(" (one was due every {ms} ms)"));
+        let text = format!(
+            "the agent in process {} ended without a last word, as after a kill: what ran since its last flush{due} is missing",
+            self.pid
+        );
+        let detail = json!({ "pid": self.pid, "state": "unfinished", "flush_ms": self.flush_ms });
+        self.event(
+            now,
+            Event::new(EventKind::AgentDegraded, text).with_detail(detail),
         );
     }
 
@@ -244,11 +295,15 @@ fn window(
     end_ns: i64,
     words: &Dictionary,
 ) -> Option<(Option<DeviceId>, KernelWindow)> {
-    let most = stats.buckets.iter().map(|(_, count)| *count).max().unwrap_or(0);
+    // Together the buckets hold each launch at most once; an agent's own may be full and hold fewer.
+    let in_buckets = stats
+        .buckets
+        .iter()
+        .fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
     let is_sane = (1..=MOST_COUNT).contains(&stats.count)
-        && stats.total_ns <= MOST_NS
         && stats.max_ns <= MOST_NS
-        && most <= stats.count
+        && stats.total_ns <= MOST_NS.min(stats.count.saturating_mul(stats.max_ns))
+        && in_buckets <= stats.count
         && stats
             .buckets
             .iter()
@@ -281,6 +336,7 @@ fn copy_window(stats: CopyStats, start_ns: i64, end_ns: i64) -> Option<CopyWindo
     })
 }
 
-fn cut(text: &str) -> String {
+/// What is made to be read is short.
+pub(super) fn cut(text: &str) -> String {
     text.chars().take(MOST_TEXT).collect()
 }

@@ -13,6 +13,10 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use plimsoll_trace::Stamp;
+
+use crate::processes::ProcessId;
+
 /// No file that is read here needs more; command lines can be megabytes long.
 const MOST_BYTES: u64 = 32 * 1024;
 
@@ -33,6 +37,12 @@ pub(crate) fn read(pid: u32, file: &str) -> io::Result<String> {
 /// The process's place in the tree and its start; `None` when it is gone or cannot be read.
 pub(crate) fn stat(pid: u32) -> Option<stat::Stat> {
     stat::parse(&read(pid, "stat").ok()?)
+}
+
+/// When the process began; `None` when it is gone or cannot be read.
+pub(crate) fn began(pid: u32, now: Stamp) -> Option<Stamp> {
+    let started_ticks = stat(pid)?.started_ticks;
+    Some(ProcessId { pid, started_ticks }.began(now))
 }
 
 /// The command line with spaces between its words; `None` when it is gone, cannot be read or has none.

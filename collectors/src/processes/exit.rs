@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
@@ -46,6 +47,29 @@ pub(crate) struct ExitWatch {
 struct Kills {
     path: String,
     count: u64,
+}
+
+/// A process that somebody looks after from time to time.
+#[derive(Clone, Debug)]
+pub struct Lookout(Arc<ExitWatch>);
+
+impl Lookout {
+    /// Begins to look; of a process that is gone already nothing will be known.
+    #[must_use]
+    pub fn new(process: ProcessId) -> Self {
+        Self(Arc::new(ExitWatch::new(process)))
+    }
+
+    /// `None` while it runs; then its exit status, if anybody knows it: 0..255, or 128+n for signal n.
+    #[must_use]
+    pub fn ended(&self) -> Option<Option<i32>> {
+        let runs = match &self.0.pidfd {
+            Some(pidfd) => !has_ended(pidfd.as_fd()),
+            None => proc::stat(self.0.process.pid)
+                .is_some_and(|now| !now.is_dead() && now.started_ticks == self.0.process.started_ticks),
+        };
+        (!runs).then(|| self.0.status().map(code))
+    }
 }
 
 /// What a look at a process that may have ended shows.

@@ -24,6 +24,7 @@ use crate::Collector;
 use crate::pace::Pace;
 use watcher::{Orders, Watcher};
 
+pub use exit::Lookout;
 pub use matcher::{Match, MatchError, Pattern, Watch};
 pub use table::{EngineProcesses, Exit, ExitHint, ProcessId, ProcessTable};
 

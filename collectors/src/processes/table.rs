@@ -17,6 +17,12 @@ impl ProcessId {
         let ticks_per_sec = i128::from(rustix::param::clock_ticks_per_second().max(1));
         i128::from(at.mono_ns) - i128::from(self.started_ticks) * 1_000_000_000 / ticks_per_sec
     }
+
+    /// When it began, by the clocks of `now`; never later than that.
+    #[must_use]
+    pub fn began(self, now: Stamp) -> Stamp {
+        now.before(i64::try_from(self.age_ns(now).max(0)).unwrap_or(0))
+    }
 }
 
 /// Who runs, as of one instant.

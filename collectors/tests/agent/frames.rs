@@ -56,6 +56,7 @@ fn everything_that_is_told_becomes_a_record() {
         segments: 1,
         pool_bytes: Some(100),
         pool_used_bytes: Some(75),
+        at_ns: Some(now - 60_000_000_000),
         ..Levels::default()
     }));
     agent.tell(&Frame::Spans(Spans {
@@ -86,6 +87,8 @@ fn everything_that_is_told_becomes_a_record() {
     world.flush();
     assert_eq!(world.total("_Z3foov"), (10, 10_000_000));
     assert_eq!(world.lost("dropped_by_cupti"), 12);
+    let of_run = |record: &Record| matches!(record, Record::Loss(loss) if loss.run == Some(RunId(7)));
+    assert!(world.records().iter().any(of_run), "a loss is its run's");
     let works = works(&world);
     assert!(
         works
@@ -123,7 +126,8 @@ fn everything_that_is_told_becomes_a_record() {
         (
             "the pools' level",
             works.iter().any(|traced| matches!(&traced.work, Work::Allocator(sample)
-                if sample.level == Level::Pools && sample.slack_ratio() == Some(0.25))),
+                if sample.level == Level::Pools && sample.slack_ratio() == Some(0.25)
+                    && sample.at_ns == Some(at - 60_000_000_000))),
         ),
     ] {
         assert!(found, "{what}: {works:?}");
@@ -149,6 +153,22 @@ fn everything_that_is_told_becomes_a_record() {
             _ => None,
         })
     });
+}
+
+#[test]
+fn processes_of_one_run_share_a_device_s_time() {
+    let world = World::new();
+    let mut agents = [world.agent(7), world.agent(7)];
+    for (agent, each_ns) in agents.iter_mut().zip([250_000_000, 500_000_000]) {
+        agent.introduce(&["k"]);
+        agent.tell(&kernels(0, 1, each_ns));
+    }
+    world.flush();
+    let busy = |traced: Traced| match traced.work {
+        Work::Signal { signal, value } if &*signal == "kernel.busy_ratio" => Some(value),
+        _ => None,
+    };
+    assert_eq!(works(&world).into_iter().filter_map(busy).next_back(), Some(0.75));
 }
 
 #[test]
@@ -195,6 +215,28 @@ fn a_name_may_come_after_its_kernel() {
 }
 
 #[test]
+fn a_number_that_stands_for_another_name_counts_for_each_what_it_did() {
+    let world = World::new();
+    let mut agent = world.agent(1);
+    // Nothing is known of the device yet, so this is held, and nobody knows whether it ever will.
+    agent.tell(&Frame::Name {
+        id: 0,
+        name: b"old".to_vec(),
+    });
+    agent.tell(&kernels(0, 5, 10));
+    agent.tell(&Frame::Name {
+        id: 0,
+        name: b"new".to_vec(),
+    });
+    agent.tell(&kernels(0, 1, 10));
+    agent.introduce(&["newer"]);
+    agent.tell(&kernels(0, 2, 10));
+    world.flush();
+    let totals = ["old", "new", "newer"].map(|name| world.total(name).0);
+    assert_eq!(totals, [5, 1, 2]);
+}
+
+#[test]
 fn a_store_that_is_busy_gets_no_more_than_it_has_room_for() {
     let world = World::new();
     world.room.store(10, Ordering::Relaxed);
@@ -220,7 +262,7 @@ fn a_store_that_is_busy_gets_no_more_than_it_has_room_for() {
 }
 
 #[test]
-fn what_the_ring_refused_is_counted_once() {
+fn what_the_ring_refused_is_the_agent_s_to_tell_again() {
     let world = World::new();
     let mut agent = crate::world::FakeAgent::connect(&world.desk());
     let id = world.arrived(1)[0];
@@ -235,10 +277,10 @@ fn what_the_ring_refused_is_counted_once() {
     }
     world.desk().bind(id, RunId(1));
     world.flush();
-    assert_eq!((world.total("k").0, world.lost("ring_full")), (accepted, 3));
+    assert_eq!((world.total("k").0, world.lost("ring_full")), (accepted, 0));
     agent.tell(&kernels(0, 1, 1));
     world.flush();
-    assert_eq!((world.total("k").0, world.lost("ring_full")), (accepted + 1, 3));
+    assert_eq!((world.total("k").0, world.lost("ring_full")), (accepted + 1, 0));
 }
 
 #[test]
@@ -304,6 +346,12 @@ fn figures_that_nobody_can_mean_are_losses() {
         count(1, u64::MAX, vec![]),
         count(1, 1, vec![(255, 1)]),
         count(1, 1, vec![(1, 2)]),
+        // More durations than launches, though none of the buckets has more.
+        count(2, 2, vec![(1, 1), (2, 2)]),
+        // A sum beyond so many of the longest.
+        count(2, 3, vec![(1, 2)]),
+        // More than the process can have done since it began.
+        count(1 << 40, 1, vec![(1, 1)]),
     ] {
         agent.tell(&frame);
     }
@@ -319,5 +367,5 @@ fn figures_that_nobody_can_mean_are_losses() {
     agent.tell(&kernels(0, 1, 1));
     world.flush();
     assert_eq!(world.total("k"), (1, 1));
-    assert_eq!(world.lost("malformed"), 7);
+    assert_eq!(world.lost("malformed"), 10);
 }

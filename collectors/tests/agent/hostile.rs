@@ -3,13 +3,15 @@
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use plimsoll_trace::wire::ring::{HEADER_WORDS, Writer};
-use plimsoll_trace::wire::{Hello, VERSION};
+use plimsoll_trace::wire::{Frame, Hello, KernelStats, Kernels, LossReason, VERSION};
 use rustix::fs::SealFlags;
 
-use crate::world::{RING_BYTES, Ring, World, connection, kernels, send};
+use crate::world::{RING_BYTES, Ring, World, connection, kernels, own, send};
 
 /// Waits until the collector has closed a connection.
 fn closed(mut stream: &UnixStream) {
@@ -184,6 +186,28 @@ fn a_ring_of_garbage_is_skipped_and_counted() {
 }
 
 #[test]
+fn no_other_user_takes_the_places_of_all() {
+    let world = World::new();
+    let ring = Ring::sealed();
+    Writer::create(ring.words).unwrap();
+    let connect = |uid| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        world
+            .desk()
+            .take(theirs, plimsoll_collectors::Peer { uid, ..own() });
+        send(&ours, &ring.hello().to_bytes(), &[ring.descriptor.as_fd()]);
+        ours
+    };
+    let _many: Vec<UnixStream> = (0..128).map(|_| connect(4_000)).collect();
+    world.arrived(128);
+    closed(&connect(4_000));
+    let _other = connect(4_001);
+    world.arrived(129);
+    let _own = connect(own().uid);
+    world.arrived(130);
+}
+
+#[test]
 fn there_are_only_so_many_agents() {
     let world = World::new();
     let ring = Ring::sealed();
@@ -206,4 +230,122 @@ fn there_are_only_so_many_agents() {
     });
     drop(connect());
     world.arrived(257);
+}
+
+/// A ring of so many frames that say nothing, all of it waiting.
+fn full_of_nothing(world: &World, frames: usize) -> (UnixStream, Ring) {
+    let ring = Ring::new((HEADER_WORDS + frames) * 8, SealFlags::SHRINK | SealFlags::GROW);
+    Writer::create(ring.words).unwrap();
+    // Kernels without a byte of them.
+    ring.words[HEADER_WORDS..]
+        .iter()
+        .for_each(|word| word.store(5 << 32, Ordering::Relaxed));
+    ring.words[8].store(frames as u64, Ordering::Relaxed);
+    let stream = connection(&world.desk());
+    send(&stream, &ring.hello().to_bytes(), &[ring.descriptor.as_fd()]);
+    let id = *world.arrived(2).last().unwrap();
+    world.desk().bind(id, plimsoll_trace::RunId(2));
+    (stream, ring)
+}
+
+#[test]
+fn a_ring_that_never_ends_holds_up_neither_others_nor_the_end() {
+    let world = World::new();
+    let mut good = world.agent(1);
+    good.introduce(&["k"]);
+    let (_stream, ring) = full_of_nothing(&world, 4 << 20);
+    let (words, is_over) = (ring.words, Arc::new(AtomicBool::new(false)));
+    let refills = std::thread::spawn({
+        let is_over = Arc::clone(&is_over);
+        move || {
+            while !is_over.load(Ordering::Relaxed) {
+                let read = words[16].load(Ordering::Relaxed);
+                words[8].store(read + (4 << 20), Ordering::Relaxed);
+                std::thread::yield_now();
+            }
+        }
+    });
+    for _ in 0..3 {
+        good.tell(&kernels(0, 4, 5));
+        world.flush();
+    }
+    assert_eq!(world.total("k"), (12, 60));
+    drop(world);
+    is_over.store(true, Ordering::Relaxed);
+    refills.join().unwrap();
+}
+
+#[test]
+fn what_is_beyond_an_agent_s_share_stays_in_its_ring() {
+    let world = World::new();
+    let mut good = world.agent(1);
+    good.introduce(&["k"]);
+    let began = Instant::now();
+    let (stream, _ring) = full_of_nothing(&world, 1 << 20);
+    world.flush();
+    good.tell(&kernels(0, 4, 5));
+    world.flush();
+    assert_eq!(world.total("k"), (4, 20));
+    let most = 600_000 + 30_000 * (began.elapsed().as_secs() + 1);
+    let read = world.lost("malformed");
+    assert!((100_000..most).contains(&read), "{read} of at most {most}");
+    // What it leaves behind is not lost.
+    drop(stream);
+    world.wait("its end", |reports| {
+        let left = |report: &_| matches!(report, plimsoll_collectors::AgentReport::Left(_));
+        reports.iter().any(left).then_some(())
+    });
+    assert_eq!(world.lost("malformed"), 1 << 20);
+}
+
+#[test]
+fn frames_that_wait_for_their_names_are_few() {
+    let world = World::new();
+    let mut agent = world.agent(1);
+    agent.introduce(&["k"]);
+    let stats = KernelStats {
+        name: 99,
+        count: 168,
+        total_ns: 168,
+        min_ns: 1,
+        max_ns: 1,
+        buckets: (0..168).map(|bucket| (bucket, 1)).collect(),
+        ..KernelStats::default()
+    };
+    let Frame::Kernels(frame) = kernels(0, 1, 1) else {
+        unreachable!()
+    };
+    let frame = Frame::Kernels(Kernels {
+        stats: vec![stats; 180],
+        ..frame
+    });
+    for _ in 0..120 {
+        if !agent.tell(&frame) {
+            world.flush();
+            assert!(agent.tell(&frame));
+        }
+    }
+    world.flush();
+    // Rather without their names than without a bound.
+    assert!(world.total("(unnamed kernel 99)").0 > 0);
+}
+
+#[test]
+fn losses_that_nobody_can_mean_are_not_added_up() {
+    let world = World::new();
+    let mut agent = world.agent(1);
+    for _ in 0..2 {
+        agent.tell(&Frame::Loss {
+            reason: LossReason::DroppedByCupti,
+            count: u64::MAX / 2,
+        });
+    }
+    world.flush();
+    assert_eq!((world.lost("dropped_by_cupti"), world.lost("malformed")), (0, 2));
+    for _ in 0..3 {
+        agent.ring.words[17].store(u64::MAX, Ordering::Relaxed);
+        agent.ring.words[24].store(0, Ordering::Relaxed);
+        world.flush();
+    }
+    assert!(world.lost("ring_full") <= 1 << 40);
 }

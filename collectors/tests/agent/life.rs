@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 
 use plimsoll_collectors::{AgentReport, lineage};
-use plimsoll_trace::RunId;
+use plimsoll_trace::wire::Frame;
+use plimsoll_trace::{EventKind, Record, RunId};
 
 use crate::world::{FakeAgent, Ring, World, kernels, own, send};
 
@@ -71,6 +73,29 @@ fn what_was_written_before_a_sigkill_is_read() {
             .then_some(())
     });
     assert_eq!(world.total("(unnamed kernel 0)"), (1_000, 9_000));
+    assert_eq!(world.lost("unfinished"), 1);
+    let told = world.records().into_iter().any(|record| {
+        matches!(record, Record::Event(event) if event.kind == EventKind::AgentDegraded
+            && event.run == Some(RunId(1)) && event.message.contains("ended without a last word"))
+    });
+    assert!(told, "{:?}", world.records());
+}
+
+#[test]
+fn a_last_word_makes_the_end_a_good_one() {
+    let world = World::new();
+    let mut agent = world.agent(1);
+    agent.introduce(&["k"]);
+    agent.tell(&kernels(0, 3, 10));
+    agent.tell(&Frame::Finished);
+    drop(agent);
+    world.wait("the end", |reports| {
+        reports
+            .iter()
+            .any(|report| matches!(report, AgentReport::Left(_)))
+            .then_some(())
+    });
+    assert_eq!((world.total("k"), world.lost("unfinished")), ((3, 30), 0));
 }
 
 #[test]
@@ -109,4 +134,32 @@ fn an_arrival_says_whose_child_it_is() {
     assert_eq!(arrival.root, arrival.lineage.first().copied());
     let exe = std::env::current_exe().unwrap();
     assert_eq!(arrival.executable.as_deref(), exe.to_str());
+}
+
+#[test]
+fn what_a_killed_daemon_took_and_did_not_store_is_counted_by_the_next() {
+    let first = World::new();
+    first.stored.store(0, Ordering::Relaxed);
+    let mut agent = first.agent(1);
+    agent.introduce(&["k"]);
+    for _ in 0..10 {
+        agent.tell(&kernels(0, 1, 1));
+    }
+    first.flush();
+    assert_eq!(first.total("k"), (10, 10));
+    drop(first);
+
+    for (launches, unconfirmed) in [(3, 10), (5, 0), (7, 0)] {
+        let next = World::new();
+        agent.reconnect(&next.desk());
+        let id = next.arrived(1)[0];
+        agent.introduce(&["k"]);
+        next.desk().bind(id, RunId(1));
+        agent.tell(&kernels(0, launches, 1));
+        next.flush();
+        assert_eq!(
+            (next.total("k").0, next.lost("unconfirmed")),
+            (launches, unconfirmed)
+        );
+    }
 }

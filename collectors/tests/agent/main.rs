@@ -8,4 +8,5 @@
 mod frames;
 mod hostile;
 mod life;
+mod standing;
 mod world;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use memmap2::MmapRaw;
-use plimsoll_collectors::{AgentDesk, AgentId, AgentReport, Agents, Collector, Peer};
+use plimsoll_collectors::{AgentDesk, AgentId, AgentReport, Agents, Collector, Peer, Progress};
 use plimsoll_trace::wire::ring::{HEADER_WORDS, MOST_BYTES, Writer};
 use plimsoll_trace::wire::{Clock, Frame, Hello, KernelStats, Kernels, Process, VERSION};
 use plimsoll_trace::{Record, RunId, Stamp, TraceTier, Work, sketch};
@@ -28,16 +28,22 @@ pub(crate) struct World {
     pub(crate) agents: Agents,
     reports: Arc<(Mutex<Vec<AgentReport>>, Condvar)>,
     pub(crate) room: Arc<AtomicUsize>,
+    /// How many deliveries are stored.
+    pub(crate) stored: Arc<AtomicU64>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let reports = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let room = Arc::new(AtomicUsize::new(usize::MAX));
+        let deliveries = Arc::new(AtomicU64::new(0));
+        let stored = Arc::new(AtomicU64::new(u64::MAX));
         let agents = Agents::spawn(
             Arc::new({
                 let reports = Arc::clone(&reports);
+                let deliveries = Arc::clone(&deliveries);
                 move |report| {
+                    deliveries.fetch_add(1, Ordering::Relaxed);
                     reports.0.lock().unwrap().push(report);
                     reports.1.notify_all();
                 }
@@ -46,11 +52,19 @@ impl World {
                 let room = Arc::clone(&room);
                 move || room.load(Ordering::Relaxed)
             }),
+            Arc::new({
+                let (deliveries, stored) = (Arc::clone(&deliveries), Arc::clone(&stored));
+                move || Progress {
+                    taken_in: deliveries.load(Ordering::Relaxed),
+                    stored: stored.load(Ordering::Relaxed),
+                }
+            }),
         );
         Self {
             agents: agents.unwrap(),
             reports,
             room,
+            stored,
         }
     }
 
@@ -270,6 +284,7 @@ impl FakeAgent {
             local_rank: None,
             visible_devices: "0".into(),
             exe: "/usr/bin/fake".into(),
+            budget_ppm: Some(10_000),
         })));
         assert!(self.tell(&clock_now()));
         assert!(self.tell(&Frame::Device {

@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use plimsoll_trace::units;
 use serde_json::Value;
 
-use super::{Outcome, print, print_json, query};
+use super::{Outcome, agents, print, print_json, query};
 use crate::cli::Source;
 use crate::config::{self, socket_path};
 use crate::failure::{Failure, Status};
@@ -53,10 +53,42 @@ pub(super) fn resume(rule: Option<String>, source: &Source) -> Outcome {
     Ok(std::process::ExitCode::SUCCESS)
 }
 
+/// Has the allocators of a run measured, and what is found stored.
+pub(super) fn measure_allocators(run: i64, source: &Source) -> Result<(), Failure> {
+    let answer = ask(source, &Request::MeasureAllocators { run })?;
+    let count = |key| answer.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let missing = count("asked").saturating_sub(count("measured"));
+    if missing > 0 {
+        say(format_args!(
+            "{missing} of {} allocators did not tell their largest free block in time",
+            count("asked")
+        ));
+    }
+    Ok(())
+}
+
 fn ask(source: &Source, request: &Request) -> Result<Value, Failure> {
+    ask_within(source, request, None)
+}
+
+/// Asks something that takes its time.
+pub(super) fn ask_patiently(
+    source: &Source,
+    request: &Request,
+    patience: Duration,
+) -> Result<Value, Failure> {
+    ask_within(source, request, Some(patience))
+}
+
+fn ask_within(source: &Source, request: &Request, patience: Option<Duration>) -> Result<Value, Failure> {
     let store: PathBuf = config::store_path(source.db.as_deref(), source.config.config.as_deref())?;
     let socket = socket_path(&store);
     let mut client = Client::connect(&socket).map_err(|error| not_reachable(&socket, &error))?;
+    if let Some(patience) = patience {
+        client
+            .be_patient(patience)
+            .map_err(|error| not_reachable(&socket, &error))?;
+    }
     client.ask(request).map_err(|error| match error.kind() {
         // What the daemon itself says.
         ErrorKind::Other => Failure::new(Status::Failed, error),
@@ -78,7 +110,7 @@ fn not_reachable(socket: &Path, error: &Error) -> Failure {
             )
         }
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            format!("the daemon at {socket} did not answer within 5 s; its log may say why")
+            format!("the daemon at {socket} did not answer in time; its log may say why")
         }
         _ => format!("the daemon at {socket} cannot be asked: {error}; its log may say why"),
     };
@@ -144,6 +176,7 @@ fn status_text(status: &Value) -> String {
             engines.join(", ")
         }
     );
+    text += &agents::text(status);
     let paused: Vec<&str> = list(status, "paused").iter().filter_map(Value::as_str).collect();
     if !paused.is_empty() {
         text += &format!(
@@ -181,7 +214,7 @@ pub(super) fn rule_text(rule: &Value) -> String {
     text
 }
 
-fn plain(header: &[&str]) -> Table {
+pub(super) fn plain(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     if let Some(column) = table.column_mut(header.len() - 1) {
@@ -190,14 +223,14 @@ fn plain(header: &[&str]) -> Table {
     table
 }
 
-fn indented(table: &Table) -> String {
+pub(super) fn indented(table: &Table) -> String {
     table
         .lines()
         .map(|line| format!("  {}\n", line.trim_end()))
         .collect()
 }
 
-fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+pub(super) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value
         .get(key)
         .and_then(Value::as_array)
@@ -205,7 +238,7 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
         .unwrap_or_default()
 }
 
-fn word(value: &Value, key: &str) -> String {
+pub(super) fn word(value: &Value, key: &str) -> String {
     value
         .get(key)
         .and_then(Value::as_str)
@@ -213,7 +246,7 @@ fn word(value: &Value, key: &str) -> String {
         .to_owned()
 }
 
-fn bytes(value: &Value, key: &str) -> String {
+pub(super) fn bytes(value: &Value, key: &str) -> String {
     value
         .get(key)
         .and_then(Value::as_u64)

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use plimsoll_trace::TraceTier;
 
 /// Where CUDA looks for a library to load into each process that uses it. There is one place for all tools.
-const INJECTION: &str = "CUDA_INJECTION64_PATH";
+pub(in crate::commands) const INJECTION: &str = "CUDA_INJECTION64_PATH";
+/// Where the agent looks for a library that would have stood there.
+pub(in crate::commands) const CHAIN: &str = "PLIMSOLL_CHAIN";
 
 /// What is to be recorded.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,7 +33,7 @@ pub(in crate::commands) fn variables(
         variables.push(("PLIMSOLL_BUDGET", budget.to_string().into()));
     }
     if let Some(other) = foreign(std::env::var_os(INJECTION), &agent) {
-        variables.push(("PLIMSOLL_CHAIN", other));
+        variables.push((CHAIN, other));
     }
     variables.push((INJECTION, agent.into_os_string()));
     Ok(variables)
@@ -39,7 +41,7 @@ pub(in crate::commands) fn variables(
 
 /// Somebody else's library in the place that the agent takes: the agent loads it in its turn. "none" is how PyTorch's
 /// profiler is told that there is to be none.
-fn foreign(present: Option<OsString>, agent: &Path) -> Option<OsString> {
+pub(in crate::commands) fn foreign(present: Option<OsString>, agent: &Path) -> Option<OsString> {
     let is_agent = |value: &OsStr| {
         let path = Path::new(value);
         path.file_name() == agent.file_name() || path.canonicalize().is_ok_and(|path| path == agent)

@@ -1,12 +1,20 @@
 //! One module a command, or a family of commands. Each reads its arguments, asks the crate that knows, and prints.
 
+mod agents;
 mod check;
+mod child;
 mod control;
 mod demo;
+mod drop_in;
+mod init;
 mod injection;
 mod manual;
+mod probe;
 mod query;
 mod run;
+mod trace;
+
+pub(crate) use init::PROFILES;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -15,7 +23,7 @@ use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command};
-use crate::config::{Config, make_default_folder, socket_path};
+use crate::config::{Config, fits_socket, make_default_folder, socket_path};
 use crate::failure::Failure;
 use crate::screen::{self, say};
 use crate::service;
@@ -32,7 +40,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         } => daemon(config.config, die_with_parent),
         Command::Run(run) => run::run(run),
         Command::Check { config, json } => check::run(config.config.as_deref(), json),
-        Command::ProbeCupti => check::probe(),
+        Command::Init { profile, output } => init::init(&profile, output.as_deref()),
+        Command::ProbeCupti => probe::answer(),
         Command::Status { source, json } => control::status(&source, json),
         Command::Why {
             subject,
@@ -42,7 +51,16 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Pause { source } => control::pause(&source),
         Command::Resume { rule, source } => control::resume(rule, &source),
         Command::Runs { source, json } => query::runs(&source, json),
-        Command::Show { run, source, json } => query::show(&run.run, &source, json),
+        Command::Show {
+            run,
+            allocator: true,
+            source,
+            json,
+        } => query::allocators(&run.run, &source, json),
+        Command::Show {
+            run, source, json, ..
+        } => query::show(&run.run, &source, json),
+        Command::Trace(arguments) => trace::trace(&arguments),
         Command::Kernels {
             run,
             limit,
@@ -84,6 +102,7 @@ fn daemon(named: Option<std::path::PathBuf>, die_with_parent: bool) -> Outcome {
     let config = Config::load(named.as_deref())?;
     make_default_folder(&config.store_path())?;
     let socket = socket_path(&config.store_path());
+    fits_socket(&socket)?;
     runtime()?.block_on(service::run(config, named, socket, service::Until::Signal))?;
     Ok(ExitCode::SUCCESS)
 }

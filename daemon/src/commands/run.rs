@@ -3,8 +3,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
+use std::time::Duration;
 
 use anyhow::Context;
 use plimsoll_trace::TraceTier;
@@ -12,11 +13,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::injection::{self, Tracing};
+use super::probe::{REMEDY, Told};
 use super::{Outcome, runtime};
 use crate::cli;
-use crate::config::{Config, make_default_folder, socket_beside, socket_path};
+use crate::config::{Config, fits_socket, make_default_folder, socket_beside, socket_path};
 use crate::failure::chain;
 use crate::screen::say;
 use crate::service::{self, Client, Request, Until};
@@ -26,6 +29,9 @@ const NOT_STARTED: u8 = 127;
 /// The socket takes requests of up to 64 KiB; a longer command line is recorded as far as it fits.
 const COMMAND_LIMIT: usize = 48 << 10;
 const NAME_LIMIT: usize = 4 << 10;
+/// A CUPTI that has not said by then whether it works is not loaded into the command. Where the driver is not kept loaded
+/// it takes seconds to start, which the command would wait for anyway.
+const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(arguments: cli::Run) -> Outcome {
     // A machine without a driver is told of in the recording; here the command has the word.
@@ -47,17 +53,25 @@ pub(super) fn run(arguments: cli::Run) -> Outcome {
         tier: arguments.trace,
         budget: arguments.budget,
     };
-    let job = Job {
-        name,
-        words: arguments.command,
-        tracing,
-    };
     runtime()?.block_on(async move {
-        let recorder = match Client::connect(&socket) {
-            Ok(client) => Recorder { client, own: None },
-            Err(_) => Recorder::start(config, socket.clone()).await?,
+        // Beside the recorder's start, which takes its time too.
+        let probe = (tracing.tier > TraceTier::Off)
+            .then(|| tokio::task::spawn_blocking(|| Told::by_child(PROBE_PATIENCE)));
+        let job = Job {
+            name,
+            words: arguments.command,
+            tracing,
+            probe,
         };
-        record(recorder, job, &socket).await
+        let recorder = match Client::connect(&socket) {
+            Ok(client) => Recorder {
+                client: Some(client),
+                own: None,
+                place: Place::of(socket),
+            },
+            Err(_) => Recorder::start(config, socket).await?,
+        };
+        record(recorder, job).await
     })
 }
 
@@ -66,6 +80,8 @@ struct Job {
     name: String,
     words: Vec<OsString>,
     tracing: Tracing,
+    /// What a child that tries CUPTI out tells, if the command is to be traced.
+    probe: Option<JoinHandle<std::io::Result<Told>>>,
 }
 
 /// Engines are the daemon's business. Without a file nobody edits this configuration, so they do not come back either.
@@ -78,70 +94,110 @@ fn only_recording(mut config: Config) -> Config {
 
 /// Who records: a daemon at the other end of its socket, or a service of our own.
 struct Recorder {
-    client: Client,
-    own: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<anyhow::Result<()>>)>,
+    /// `None` while somebody asks, and after a panic there.
+    client: Option<Client>,
+    own: Option<(oneshot::Sender<()>, JoinHandle<anyhow::Result<()>>)>,
+    place: Place,
+}
+
+/// Where the recorder's socket is.
+struct Place {
+    socket: PathBuf,
+    /// The folder that was made for it, removed with it.
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Place {
+    fn of(socket: PathBuf) -> Self {
+        Self {
+            socket,
+            _folder: None,
+        }
+    }
+
+    /// For a recorder that only this run asks: the socket may lie anywhere, and a path that is too long for the kernel is
+    /// no reason not to run.
+    fn of_own(socket: PathBuf) -> anyhow::Result<Self> {
+        if fits_socket(&socket).is_ok() {
+            return Ok(Self::of(socket));
+        }
+        let folder = tempfile::Builder::new().prefix("plimsoll-").tempdir_in("/tmp");
+        let folder = folder.context("there is no short place for the control socket")?;
+        Ok(Self {
+            socket: folder.path().join("plimsoll.sock"),
+            _folder: Some(folder),
+        })
+    }
 }
 
 impl Recorder {
     async fn start(config: Config, socket: PathBuf) -> anyhow::Result<Self> {
+        let place = Place::of_own(socket)?;
         let (ready, is_ready) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let until = Until::Told { ready, stopped };
-        let mut service = tokio::spawn(service::run(config, None, socket.clone(), until));
+        let mut service = tokio::spawn(service::run(config, None, place.socket.clone(), until));
         tokio::select! {
             Ok(()) = is_ready => {}
             ended = &mut service => {
                 ended.context("the recorder cannot start")??;
             }
         }
-        let client = Client::connect(&socket).context("the recorder does not answer")?;
+        let client = Client::connect(&place.socket).context("the recorder does not answer")?;
         Ok(Self {
-            client,
+            client: Some(client),
             own: Some((stop, service)),
+            place,
         })
     }
 
     /// Asks on a thread of its own, because the answer may come from this very runtime.
-    async fn ask(self, request: Request) -> anyhow::Result<(Self, serde_json::Value)> {
-        let Self { mut client, own } = self;
+    async fn ask(&mut self, request: Request) -> anyhow::Result<()> {
+        let mut client = self.client.take().context("the recorder does not answer")?;
         let asked = tokio::task::spawn_blocking(move || {
             let answer = client.ask(&request);
             (client, answer)
         });
         let (client, answer) = asked.await?;
-        Ok((
-            Self { client, own },
-            answer.context("the run cannot be recorded")?,
-        ))
+        self.client = Some(client);
+        answer.map(drop).context("the run cannot be recorded")
     }
 
+    /// Ends what there is. A service of our own stores all that it has taken in, and all that agents have written, before
+    /// it ends: also what took it too long to answer for.
     async fn finish(self) -> anyhow::Result<()> {
-        drop(self.client);
         if let Some((stop, service)) = self.own {
             if stop.send(()).is_err() {
                 tracing::debug!("the recorder has ended already; its result says why");
             }
             service.await??;
         }
+        // Not before: a command that hangs up has an end that nobody knows.
+        drop(self.client);
         Ok(())
     }
 }
 
-async fn record(recorder: Recorder, job: Job, socket: &Path) -> Outcome {
+async fn record(mut recorder: Recorder, job: Job) -> Outcome {
     let Job {
         name,
         words,
         mut tracing,
+        probe,
     } = job;
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
-    if tracing.tier > TraceTier::Off {
-        match injection::variables(tracing, socket) {
+    if let Some(probe) = probe {
+        let variables = match harm(probe).await {
+            Some(why) => Err(why),
+            None => injection::variables(tracing, &recorder.place.socket),
+        };
+        match variables {
             Ok(variables) => {
                 command.envs(variables);
             }
             Err(why) => {
-                say(format_args!("plimsoll: GPU work is not traced: {why}"));
+                say(format_args!("plimsoll: GPU work will not be traced: {why}"));
                 tracing.tier = TraceTier::Off;
             }
         }
@@ -164,21 +220,21 @@ async fn record(recorder: Recorder, job: Job, socket: &Path) -> Outcome {
         trace_tier: tracing.tier,
     };
     // From here on the command comes first: recording troubles are told at its end and never change its status.
-    let recorder = recorder.ask(begin).await.map(|(recorder, _)| recorder);
+    let begun = recorder.ask(begin).await;
     let status = wait(&mut child, signals).await.map_err(anyhow::Error::from)?;
     let code = exit_code(status);
-    let finished = match recorder {
-        Ok(recorder) => match recorder
-            .ask(Request::RunEnd {
-                exit_code: i32::from(code),
-            })
-            .await
-        {
-            Ok((recorder, _)) => recorder.finish().await,
-            Err(error) => Err(error),
-        },
+    let ended = match begun {
+        Ok(()) => {
+            let exit_code = i32::from(code);
+            recorder.ask(Request::RunEnd { exit_code }).await
+        }
         Err(error) => Err(error),
     };
+    let is_late = recorder.own.is_some() && ended.as_ref().is_err_and(is_timeout);
+    let mut finished = recorder.finish().await;
+    if !is_late {
+        finished = ended.and(finished);
+    }
     if let Err(error) = finished {
         say(format_args!(
             "plimsoll: the run is not fully recorded: {}",
@@ -186,6 +242,24 @@ async fn record(recorder: Recorder, job: Job, socket: &Path) -> Outcome {
         ));
     }
     Ok(ExitCode::from(code))
+}
+
+/// Whether the answer only took too long.
+fn is_timeout(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+}
+
+/// Why CUPTI must not be loaded into the command, if it must not. A probe that could not be made says nothing of CUPTI.
+async fn harm(probe: JoinHandle<std::io::Result<Told>>) -> Option<String> {
+    match probe.await {
+        Ok(Ok(told)) => told.harm().map(|harm| format!("{harm}; {REMEDY}")),
+        problem => {
+            tracing::debug!(?problem, "CUPTI was not tried out");
+            None
+        }
+    }
 }
 
 /// The signals to hand on to the command, from now on. What is ignored here (as under nohup) the command ignores too, and

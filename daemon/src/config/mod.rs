@@ -22,7 +22,7 @@ use serde::Deserialize;
 
 pub(crate) use engine::{Engine, EngineSection};
 pub(crate) use error::ConfigError;
-pub(crate) use place::{make_default_folder, socket_beside, socket_path, store_path};
+pub(crate) use place::{fits_socket, make_default_folder, socket_beside, socket_path, store_path};
 
 /// The configuration in force.
 #[derive(Debug, Clone)]

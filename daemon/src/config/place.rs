@@ -93,6 +93,20 @@ pub(crate) fn socket_beside(store: &Path) -> PathBuf {
     store.with_extension("sock")
 }
 
+/// Whether the kernel takes the path of a socket: it has room for few bytes (unix(7)), and an agent that is told a longer one
+/// could not connect.
+pub(crate) fn fits_socket(socket: &Path) -> anyhow::Result<()> {
+    /// Of `sun_path`, without the zero at its end.
+    const MOST: usize = 107;
+    let bytes = socket.as_os_str().len();
+    anyhow::ensure!(
+        bytes <= MOST,
+        "the path of the control socket {} has {bytes} bytes, and sockets take {MOST}; name a shorter one with PLIMSOLL_SOCKET",
+        socket.display()
+    );
+    Ok(())
+}
+
 /// A path from the environment; an empty variable is as good as none.
 fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)

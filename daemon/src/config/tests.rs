@@ -228,3 +228,11 @@ proptest::proptest! {
         drop(parse(&text));
     }
 }
+
+#[test]
+fn every_reason_of_a_loss_is_explained() {
+    let page = include_str!("../../../docs/configuration.md");
+    for reason in plimsoll_trace::wire::LossReason::ALL {
+        assert!(page.contains(&format!("`{reason}`")), "{reason}");
+    }
+}

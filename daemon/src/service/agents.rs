@@ -4,20 +4,27 @@
 //! process belongs to the run of its nearest ancestor that has one. When none turns up, it was started elsewhere with the
 //! agent in its environment, and gets a run of its own.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
-use plimsoll_collectors::{AgentId, AgentReport, Arrival, ProcessId};
+use plimsoll_collectors::{AgentId, AgentReport, Arrival, Lookout, ProcessId, ProcessTable, Standing};
 use plimsoll_trace::{Record, RunId, RunStart, Stamp, TraceTier};
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::pipeline::{Command, Pipeline, host_name};
+use super::runs::{Runs, watch_name};
+use super::tell;
 
 /// How long a run may take to turn up: engines are looked for once a second.
 const WAIT: Duration = Duration::from_secs(3);
 /// How long an ended command is remembered, for agents that were in the door when it ended.
 const REMEMBER: Duration = Duration::from_secs(30);
+/// How long a run without an agent goes on while its program does: a worker that is started again belongs to it.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long the exit status of a program may take to become known after its last agent hung up.
+const STATUS: Duration = Duration::from_secs(3);
 /// How long it may take to read all rings to their end.
 const FLUSH: Duration = Duration::from_secs(10);
 
@@ -26,16 +33,39 @@ const FLUSH: Duration = Duration::from_secs(10);
 pub(super) struct Attached {
     waiting: Vec<(Stamp, Arrival)>,
     bound: HashMap<AgentId, RunId>,
+    /// How those stand that are bound, as far as they have said so.
+    standings: HashMap<AgentId, Standing>,
     /// Runs of programs that were started elsewhere.
     own: HashMap<RunId, Own>,
     /// Commands that ended a moment ago.
     ended: VecDeque<(Stamp, u32, RunId)>,
 }
 
-/// A run that begins and ends with its agents.
+/// A run of a program that nobody announced. It begins with the program and ends with it, or when no agent was left for
+/// long.
 struct Own {
     root: Option<ProcessId>,
+    lookout: Option<Lookout>,
     command: Command,
+    /// Since when it has no agent.
+    idle: Option<Stamp>,
+    /// The exit status of its program, when somebody saw it.
+    exit: Option<i32>,
+}
+
+impl Own {
+    /// When it ended and with which status, if it is over. A status that is not known at once may be soon.
+    fn end(&self, now: Stamp) -> Option<(Stamp, Option<i32>)> {
+        let idle = self.idle?;
+        let ended = self.lookout.as_ref().map_or(Some(None), Lookout::ended);
+        let exit = self.exit.or_else(|| ended.flatten());
+        let patience = match (exit, ended) {
+            (Some(_), _) => Duration::ZERO,
+            (None, Some(_)) => STATUS,
+            (None, None) => IDLE,
+        };
+        (now.since(idle) >= patience).then_some((idle, exit))
+    }
 }
 
 impl Attached {
@@ -50,9 +80,41 @@ impl Attached {
         self.ended.push_back((now, pid, run));
     }
 
-    fn ended_run(&self, pid: u32) -> Option<RunId> {
+    /// How an agent stands; nothing of one that is not connected.
+    pub(super) fn standing(&self, agent: AgentId) -> Option<&Standing> {
+        self.standings.get(&agent)
+    }
+
+    /// The agents of a run, in the order in which they connected.
+    pub(super) fn of_run(&self, run: RunId) -> Vec<(AgentId, Standing)> {
+        let of_run = self.bound.iter().filter(|(_, of)| **of == run);
+        let mut agents: Vec<(AgentId, Standing)> = of_run
+            .map(|(agent, _)| (*agent, self.standing(*agent).cloned().unwrap_or_default()))
+            .collect();
+        agents.sort_by_key(|(agent, _)| *agent);
+        agents
+    }
+
+    /// Every agent that is bound, by run, for `plimsoll status`.
+    pub(super) fn show(&self, runs: &Runs) -> Vec<Value> {
+        let ids: BTreeSet<RunId> = self.bound.values().copied().collect();
+        let of_run = |run: RunId| {
+            self.of_run(run).into_iter().map(move |(_, standing)| {
+                let mut shown = tell::show(&standing);
+                shown["run"] = run.0.into();
+                shown["name"] = runs.name(run).into();
+                shown
+            })
+        };
+        ids.into_iter().flat_map(of_run).collect()
+    }
+
+    /// The command of this process that ended a moment ago, if whoever asks was there before its end.
+    fn ended_run(&self, pid: u32, began: Stamp) -> Option<RunId> {
         let mut newest = self.ended.iter().rev();
-        newest.find(|(_, ended, _)| *ended == pid).map(|(.., run)| *run)
+        newest
+            .find(|(at, ended, _)| *ended == pid && began.mono_ns <= at.mono_ns)
+            .map(|(.., run)| *run)
     }
 }
 
@@ -66,6 +128,10 @@ impl Pipeline {
             AgentReport::Introduced { run, process } => {
                 let records = self.runs.traced(run, process.tier);
                 self.store(records.into_iter().collect());
+            }
+            AgentReport::Standings(standings) => {
+                self.attached.standings.extend(standings);
+                self.look_at_told();
             }
             AgentReport::Work(mut batch) => {
                 for record in &mut batch.records {
@@ -89,9 +155,12 @@ impl Pipeline {
             let run = self
                 .run_of(&arrival)
                 .or_else(|| self.resume_own(&arrival))
-                .or_else(|| waited.then(|| self.begin_own(&arrival)));
+                .or_else(|| waited.then(|| self.begin_own(&arrival, since)));
             match run {
                 Some(run) => {
+                    if let Some(own) = self.attached.own.get_mut(&run) {
+                        own.idle = None;
+                    }
                     tracing::info!(pid = arrival.pid, %run, "an agent reports");
                     self.attached.bound.insert(arrival.agent, run);
                     self.agents.bind(arrival.agent, run);
@@ -102,18 +171,26 @@ impl Pipeline {
     }
 
     fn run_of(&self, arrival: &Arrival) -> Option<RunId> {
-        let ended = |pid: u32| self.attached.ended_run(pid);
+        let now = Stamp::now();
+        // One that is gone was there before anything that is ending now.
+        let began = arrival
+            .lineage
+            .first()
+            .map_or_else(Stamp::default, |process| process.began(now));
+        let ended = |pid: u32| self.attached.ended_run(pid, began);
         let by_pid = || {
             arrival
                 .pid
                 .and_then(|pid| self.runs.of_pid(pid).or_else(|| ended(pid)))
         };
         let by_ancestor = || arrival.lineage.iter().find_map(|process| ended(process.pid));
-        // Of one that was gone before it could be seen nobody knows the parent; where one command runs it is that one's.
+        // Of one that was gone before it could be seen nobody knows the parent; where one command of its user runs, and
+        // nobody else's, it is that one's.
         let by_exclusion = || {
             let mut commands = self.commands.values();
             let only = commands.next().filter(|_| commands.next().is_none());
-            only.filter(|_| arrival.lineage.is_empty())
+            let is_gone = arrival.lineage.is_empty() && arrival.pid.is_some();
+            only.filter(|command| is_gone && command.uid == arrival.uid)
                 .map(|command| command.id)
         };
         self.runs
@@ -123,8 +200,9 @@ impl Pipeline {
             .or_else(by_exclusion)
     }
 
-    /// A run for a program that nobody announced, named by its executable.
-    fn begin_own(&mut self, arrival: &Arrival) -> RunId {
+    /// A run for a program that nobody announced, named by its executable. It began when the program did; of one that is
+    /// gone that is not known, and it began when its agent connected.
+    fn begin_own(&mut self, arrival: &Arrival, connected: Stamp) -> RunId {
         let known =
             |(run, own): (&RunId, &Own)| (own.root.is_some() && own.root == arrival.root).then_some(*run);
         if let Some(run) = self.attached.own.iter().find_map(known) {
@@ -151,13 +229,16 @@ impl Pipeline {
             trace_tier: TraceTier::Off,
         };
         let record = self.runs.begin_command(start);
-        self.store(vec![record]);
+        let began = arrival.root.map_or(connected, |root| root.began(connected));
+        self.store_of(began, vec![record]);
         self.keep_own(
             arrival.root,
+            arrival.lookout.clone(),
             Command {
                 id,
                 name,
                 pid: pid.unwrap_or(0),
+                uid: arrival.uid,
             },
         );
         id
@@ -168,36 +249,69 @@ impl Pipeline {
         let start = self.runs.resume_command(&arrival.lineage)?;
         let (id, pid) = (start.id, start.pid.unwrap_or(0));
         let root = arrival.lineage.iter().find(|process| process.pid == pid);
+        let lookout = arrival.lookout.clone().filter(|_| root == arrival.root.as_ref());
         self.keep_own(
             root.copied(),
+            lookout,
             Command {
                 id,
                 name: start.name,
                 pid,
+                uid: arrival.uid,
             },
         );
         Some(id)
     }
 
-    fn keep_own(&mut self, root: Option<ProcessId>, command: Command) {
-        self.attached.own.insert(command.id, Own { root, command });
+    fn keep_own(&mut self, root: Option<ProcessId>, lookout: Option<Lookout>, command: Command) {
+        let own = Own {
+            root,
+            lookout,
+            command,
+            idle: None,
+            exit: None,
+        };
+        self.attached.own.insert(own.command.id, own);
         self.watch_processes();
     }
 
     fn agent_left(&mut self, agent: AgentId) {
+        self.attached.standings.remove(&agent);
         let Some(run) = self.attached.bound.remove(&agent) else {
             return;
         };
+        self.look_at_told();
         let others = self.attached.bound.values().any(|other| *other == run);
         if others || self.is_stopping() {
             return;
         }
-        if let Some(own) = self.attached.own.remove(&run) {
-            // A process that comes and goes does not begin a run each time.
-            self.attached.command_ended(own.command.pid, run, Stamp::now());
-            let records = self.runs.end_command(run, &own.command.name, None, Stamp::now());
-            self.store(records);
-            self.watch_processes();
+        let now = Stamp::now();
+        if let Some(own) = self.attached.own.get_mut(&run) {
+            own.idle = Some(now);
+            self.end_own(now);
+        }
+    }
+
+    /// Takes in which programs of runs of their own have ended, and ends the runs that are over.
+    pub(super) fn follow_own(&mut self, table: &ProcessTable) {
+        for exit in &table.exits {
+            let mut own = self.attached.own.values_mut();
+            if let Some(own) = own.find(|own| watch_name(own.command.id) == exit.engine) {
+                own.exit = exit.exit_code;
+            }
+        }
+        self.end_own(table.at);
+    }
+
+    fn end_own(&mut self, now: Stamp) {
+        let over = |(_, own): (&RunId, &Own)| own.end(now).map(|(at, code)| (own.command.id, at, code));
+        let ended: Vec<_> = self.attached.own.iter().filter_map(over).collect();
+        for (run, at, exit_code) in ended {
+            if let Some(own) = self.attached.own.remove(&run) {
+                let records = self.runs.end_command(run, &own.command.name, exit_code, at);
+                self.store_of(at, records);
+                self.watch_processes();
+            }
         }
     }
 

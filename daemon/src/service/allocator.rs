@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use plimsoll_collectors::{Peer, lineage};
-use plimsoll_trace::{AllocatorSample, Batch, DeviceId, Level, Record, Stamp, Traced, Work};
+use plimsoll_trace::{AllocatorSample, Batch, DeviceId, Level, Record, RunId, Stamp, Traced, Work};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -24,6 +24,7 @@ pub(crate) struct Allocator {
     requested_bytes: Option<u64>,
     segments: Option<u64>,
     largest_free_bytes: Option<u64>,
+    free_blocks_bytes: Option<u64>,
     alloc_retries: Option<u64>,
     out_of_memory_errors: Option<u64>,
 }
@@ -35,8 +36,11 @@ const OFTEN: Duration = Duration::from_millis(100);
 /// So many allocators are told apart.
 const MOST_ALLOCATORS: usize = 4_096;
 
+/// The allocator of one process on one device.
+pub(super) type Key = (u32, Option<DeviceId>);
+
 /// When each allocator was last heard of.
-pub(super) type Heard = HashMap<(u32, Option<DeviceId>), Stamp>;
+pub(super) type Heard = HashMap<Key, Stamp>;
 
 impl Allocator {
     /// The figures, if all of them can be meant.
@@ -56,6 +60,7 @@ impl Allocator {
             ("requested_bytes", self.requested_bytes),
             ("segments", self.segments),
             ("largest_free_bytes", self.largest_free_bytes),
+            ("free_blocks_bytes", self.free_blocks_bytes),
             ("alloc_retries", self.alloc_retries),
             ("out_of_memory_errors", self.out_of_memory_errors),
         ] {
@@ -67,6 +72,9 @@ impl Allocator {
         if self.allocated_bytes > Some(most) || self.inactive_split_bytes > Some(most) {
             return Err("more is allocated or split than is reserved".to_owned());
         }
+        if self.largest_free_bytes > Some(self.free_blocks_bytes.unwrap_or(MOST)) {
+            return Err("the largest free block is larger than all of them together".to_owned());
+        }
         let sample = AllocatorSample {
             allocated_bytes: self.allocated_bytes,
             active_bytes: self.active_bytes,
@@ -75,6 +83,7 @@ impl Allocator {
             requested_bytes: self.requested_bytes,
             segments: self.segments,
             largest_free_bytes: self.largest_free_bytes,
+            free_blocks_bytes: self.free_blocks_bytes,
             ..AllocatorSample::unknown(Level::PyTorch, "pytorch")
         };
         Ok((device, sample))
@@ -107,19 +116,19 @@ impl Pipeline {
             Ok(read) => read,
             Err(problem) => return control::error(&problem),
         };
+        let device = device.map(|device| self.status.device_named(&device).unwrap_or(device));
         let (pid, at) = (peer.pid.unwrap_or(0), Stamp::now());
         let key = (pid, device.clone());
-        if self.heard.get(&key).is_some_and(|last| at.since(*last) < OFTEN) {
-            return json!({ "stored": false, "snapshot": false });
+        let is_wanted = self.snapshots.wants(&key);
+        let is_answer = is_wanted && sample.largest_free_bytes.is_some();
+        if !is_answer && self.heard.get(&key).is_some_and(|last| at.since(*last) < OFTEN) {
+            return json!({ "stored": false, "snapshot": is_wanted });
         }
         if self.heard.len() >= MOST_ALLOCATORS {
             self.heard.clear();
         }
-        self.heard.insert(key, at);
-        let run = self
-            .runs
-            .of_pid(pid)
-            .or_else(|| self.runs.of_lineage(&lineage(pid)));
+        self.heard.insert(key.clone(), at);
+        let run = self.run_of_process(pid);
         let record = |device, work| {
             Record::Traced(Traced {
                 pid,
@@ -138,7 +147,16 @@ impl Pipeline {
         }
         batch.records.push(record(device, Work::Allocator(sample)));
         self.take_batch(batch);
-        json!({ "stored": true, "snapshot": false })
+        if is_answer {
+            self.allocator_measured(&key);
+        }
+        json!({ "stored": true, "snapshot": is_wanted && !is_answer })
+    }
+
+    pub(super) fn run_of_process(&self, pid: u32) -> Option<RunId> {
+        self.runs
+            .of_pid(pid)
+            .or_else(|| self.runs.of_lineage(&lineage(pid)))
     }
 }
 
@@ -181,6 +199,7 @@ mod tests {
             r#"{"request": "allocator", "segments": 18446744073709551615}"#,
             r#"{"request": "allocator", "reserved_bytes": 1, "allocated_bytes": 2}"#,
             r#"{"request": "allocator", "reserved_bytes": "many"}"#,
+            r#"{"request": "allocator", "largest_free_bytes": 2, "free_blocks_bytes": 1}"#,
         ] {
             assert!(read(json).is_err(), "{json}");
         }

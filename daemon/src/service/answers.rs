@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_trace::{Batch, Record, RunStart, Stamp};
+use plimsoll_trace::{Batch, Record, RunId, RunStart, Stamp};
 use plimsoll_tuner::Engine;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -21,6 +21,7 @@ impl Pipeline {
                     .status
                     .show(&self.runs, &self.rules(), self.signals.max_age());
                 let paused = self.engines.iter().filter(|engine| engine.is_paused());
+                status["agents"] = self.attached.show(&self.runs).into();
                 status["paused"] = paused.map(Engine::name).collect();
                 status
             }
@@ -50,6 +51,7 @@ impl Pipeline {
                         id,
                         name: name.clone(),
                         pid,
+                        uid: call.peer.uid,
                     },
                 );
                 self.watch_processes();
@@ -71,6 +73,10 @@ impl Pipeline {
             Request::RunEnd { exit_code } => {
                 return self.end_when_read(call.connection, exit_code, call.answer);
             }
+            Request::MeasureAllocators { run } => {
+                return self.measure_allocators(RunId(run), call.answer);
+            }
+            Request::Trace { run, word } => return self.tell_agents(RunId(run), word, call.answer),
             Request::Allocator(told) => self.take_allocator(&told, call.peer),
         };
         // Who asked may have gone; then nobody needs the answer.

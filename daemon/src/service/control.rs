@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::allocator::Allocator;
+use super::tell::TraceWord;
 
 /// What can be asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,8 +39,12 @@ pub(crate) enum Request {
     },
     /// The command ended.
     RunEnd { exit_code: i32 },
+    /// Have the allocators of a run measured now, as far as somebody in its processes can.
+    MeasureAllocators { run: i64 },
+    /// Tell the agents of a run something, and wait until it is done.
+    Trace { run: i64, word: TraceWord },
     /// What an allocator in the asking process holds.
-    Allocator(Allocator),
+    Allocator(Box<Allocator>),
 }
 
 const fn untraced() -> TraceTier {
@@ -96,6 +101,11 @@ impl Client {
         Ok(Self {
             stream: BufReader::new(stream),
         })
+    }
+
+    /// Waits this long for answers from now on.
+    pub(crate) fn be_patient(&self, patience: Duration) -> io::Result<()> {
+        self.stream.get_ref().set_read_timeout(Some(patience))
     }
 
     /// Asks and waits for the answer.

@@ -7,12 +7,15 @@ mod answers;
 mod control;
 mod journal;
 mod pipeline;
+mod places;
 mod remember;
 mod runs;
 mod secrets;
+mod snapshot;
 mod socket;
 mod sources;
 mod status;
+mod tell;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +31,7 @@ use crate::config::Config;
 pub(crate) use control::{Client, Request};
 use pipeline::{Event, Pipeline};
 use sources::Sources;
+pub(crate) use tell::TraceWord;
 
 /// How many events may wait for the loop. Each source has at most a few under way, so this is never reached in health;
 /// when it is, the sources wait, and their missed ticks are counted.

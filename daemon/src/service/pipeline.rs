@@ -18,8 +18,10 @@ use super::allocator::Heard;
 use super::control::Control;
 use super::remember::remembering;
 use super::runs::{Runs, watch_name};
+use super::snapshot::Snapshots;
 use super::socket::Door;
 use super::status::Status;
+use super::tell::Told;
 use super::watch::Watch;
 use super::{Sources, watches};
 use crate::config::Config;
@@ -48,6 +50,10 @@ pub(crate) enum Event {
     Agents(AgentReport, oneshot::Sender<()>),
     /// Somebody asks something.
     Control(Control),
+    /// Who was asked to measure allocators has had time enough.
+    SnapshotDue(u64),
+    /// Agents that were told something have had time enough.
+    ToldDue(u64),
     /// A command of `plimsoll run` ended, and what its agents told before that is taken in.
     CommandEnded(Ended),
     /// SIGHUP: read the configuration again.
@@ -61,6 +67,8 @@ pub(super) struct Command {
     pub(super) id: RunId,
     pub(super) name: String,
     pub(super) pid: u32,
+    /// Whose it is.
+    pub(super) uid: u32,
 }
 
 /// The end of a command.
@@ -100,6 +108,8 @@ pub(crate) struct Pipeline {
     pub(super) door: Door,
     /// When each allocator last reported.
     pub(super) heard: Heard,
+    pub(super) snapshots: Snapshots,
+    pub(super) told: Told,
     watch: Option<Watch>,
 }
 
@@ -152,6 +162,8 @@ impl Pipeline {
             attached: Attached::default(),
             door,
             heard: Heard::new(),
+            snapshots: Snapshots::default(),
+            told: Told::default(),
             watch: None,
         };
         pipeline.live.set_interval(pipeline.config.sampling.interval.0);
@@ -210,6 +222,8 @@ impl Pipeline {
                 self.take_report_of_agents(report);
                 drop(taken);
             }
+            Event::ToldDue(number) => self.told_due(number),
+            Event::SnapshotDue(number) => self.snapshot_due(number),
             Event::CommandEnded(ended) => self.take_end(ended),
             Event::Control(Control::Call(call)) => self.answer(call),
             Event::Control(Control::Closed(connection)) => self.hung_up(connection),
@@ -280,6 +294,7 @@ impl Pipeline {
         let writer = self.writer.clone();
         let records = self.runs.follow(table, || writer.next_run_id());
         self.store(records);
+        self.follow_own(table);
         self.place_agents(table.at);
         for engine in &table.engines {
             let root = engine.root.map(|root| ProcessRef {
@@ -335,11 +350,13 @@ impl Pipeline {
 
     /// Stores what the daemon itself has to say. The signals hear of it too: with its end, a run's values go.
     pub(super) fn store(&mut self, records: Vec<Record>) {
+        self.store_of(Stamp::now(), records);
+    }
+
+    /// Stores what is known now of an instant that has passed.
+    pub(super) fn store_of(&mut self, at: Stamp, records: Vec<Record>) {
         if !records.is_empty() {
-            let batch = Batch {
-                at: Stamp::now(),
-                records,
-            };
+            let batch = Batch { at, records };
             self.signals.update(&batch);
             self.writer.append(batch);
         }
@@ -384,6 +401,8 @@ impl Pipeline {
         while let Some(event) = queue.recv().await {
             self.handle(event);
         }
+        // Agents' rings are told what is stored before they are let go of. What cannot be stored is said at the store's end.
+        self.writer.commit(Batch::new(Stamp::now())).await.ok();
     }
 }
 

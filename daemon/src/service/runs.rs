@@ -83,6 +83,11 @@ impl Runs {
         self.engines.get(engine).map(|open| open.id)
     }
 
+    /// The name of a run that goes on.
+    pub(crate) fn name(&self, run: RunId) -> Option<&str> {
+        self.starts.get(&run).map(|start| &*start.name)
+    }
+
     /// The run that a process was last seen to belong to.
     pub(crate) fn of_pid(&self, pid: u32) -> Option<RunId> {
         self.by_pid.get(&pid).copied()

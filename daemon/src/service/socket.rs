@@ -8,32 +8,35 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_collectors::{AgentDesk, Peer, Rights};
+use plimsoll_collectors::{AgentDesk, Peer, Rights, peer_groups};
 use plimsoll_trace::wire::Hello;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::control::{Call, Control, Request, error};
+use super::places::{Place, Places};
 
 /// The longest request that is read.
 const LINE_LIMIT: u64 = 64 << 10;
-/// The most connections at a time that ask, each with one request.
-const CONNECTIONS: usize = 256;
-/// The most connections at a time that have not said anything.
-const SILENT: usize = 256;
-/// How long they may.
+/// The most connections at a time of those who ask, of those who only tell about themselves, and of those who have not
+/// said anything; no kind takes the places of another.
+pub(super) const CONNECTIONS: usize = 256;
+/// Connections that may wait to be let in.
+const BACKLOG: i32 = 1_024;
+/// How long one may say nothing at first, or not take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one may say nothing later on. One that began a run is waited for.
+const IDLE: Duration = Duration::from_secs(300);
 
 /// The socket, before anybody is let in.
 pub(crate) struct Socket {
     listener: UnixListener,
     file: SocketFile,
-    is_open_to_group: bool,
+    group: Option<u32>,
     door: Door,
     asked: mpsc::Receiver<oneshot::Sender<()>>,
 }
@@ -53,9 +56,11 @@ struct Inside {
     pipeline: mpsc::Sender<Control>,
     agents: AgentDesk,
     own_uid: u32,
-    is_open_to_group: bool,
-    silent: Arc<Semaphore>,
-    slots: Arc<Semaphore>,
+    group: Option<u32>,
+    silent: Places,
+    asking: Places,
+    telling: Places,
+    idle: Duration,
 }
 
 /// Asks the listener to let everybody in who stands before it.
@@ -75,18 +80,17 @@ impl Socket {
             }
             std::fs::remove_file(path)?;
         }
-        let listener = UnixListener::bind(path)?;
+        let listener = bind_private(path)?;
         let file = SocketFile(path.to_owned());
         if let Some(group) = group {
             std::os::unix::fs::chown(path, None, Some(group))?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
         }
-        let mode = if group.is_some() { 0o660 } else { 0o600 };
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         let (door, asked) = mpsc::channel(4);
         Ok(Self {
             listener,
             file,
-            is_open_to_group: group.is_some(),
+            group,
             door: Door(door),
             asked,
         })
@@ -98,14 +102,7 @@ impl Socket {
 
     /// Lets connections in: those that ask to the pipeline, agents to their collector.
     pub(crate) fn serve(self, pipeline: mpsc::Sender<Control>, agents: AgentDesk) -> Serving {
-        let inside = Inside {
-            pipeline,
-            agents,
-            own_uid: rustix::process::geteuid().as_raw(),
-            is_open_to_group: self.is_open_to_group,
-            silent: Arc::new(Semaphore::new(SILENT)),
-            slots: Arc::new(Semaphore::new(CONNECTIONS)),
-        };
+        let inside = Inside::new(pipeline, agents, self.group);
         Serving {
             task: tokio::spawn(listen(self.listener, inside, self.asked)),
             _file: self.file,
@@ -153,7 +150,7 @@ async fn listen(listener: UnixListener, inside: Inside, mut asked: mpsc::Receive
                 while let Ok(stream) = accept_now(&listener) {
                     let_in(stream);
                 }
-                let silent = Arc::clone(&inside.silent);
+                let silent = inside.silent.clone();
                 tokio::spawn(async move {
                     heard(&silent).await;
                     drop(done);
@@ -170,28 +167,60 @@ fn accept_now(listener: &UnixListener) -> io::Result<UnixStream> {
 }
 
 /// Until all who were let in have said something, or a moment has passed: whoever means it speaks at once.
-async fn heard(silent: &Semaphore) {
+async fn heard(silent: &Places) {
     for _ in 0..50 {
-        if silent.available_permits() == SILENT {
+        if silent.is_empty() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
+/// Binds a listener that nobody but this user may connect to, from its first moment on: the kernel takes the mode of a
+/// socket's file from the socket.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600))?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    UnixListener::from_std(socket.into())
+}
+
 impl Inside {
+    fn new(pipeline: mpsc::Sender<Control>, agents: AgentDesk, group: Option<u32>) -> Self {
+        let own_uid = rustix::process::geteuid().as_raw();
+        Self {
+            pipeline,
+            agents,
+            own_uid,
+            group,
+            silent: Places::new(own_uid),
+            asking: Places::new(own_uid),
+            telling: Places::new(own_uid),
+            idle: IDLE,
+        }
+    }
+
     fn let_in(&self, stream: UnixStream, connection: u64) {
-        let Ok(place) = Arc::clone(&self.silent).try_acquire_owned() else {
-            tracing::warn!("too many connections say nothing; another is closed");
+        let Ok((peer, is_member)) = peer_of(&stream, self.group) else {
+            return;
+        };
+        let Some(place) = self.silent.enter(peer.uid) else {
+            tracing::warn!(
+                uid = peer.uid,
+                "too many connections say nothing; another is closed"
+            );
             return;
         };
         let inside = self.clone();
         tokio::spawn(async move {
             let first = tokio::time::timeout(PATIENCE, first_byte(&stream)).await;
-            let (Ok(Ok(Some(first))), Ok(peer)) = (first, peer_of(&stream)) else {
+            let Ok(Ok(Some(first))) = first else {
                 return;
             };
-            let rights = peer.rights(inside.own_uid, inside.is_open_to_group);
+            let rights = peer.rights(inside.own_uid, is_member);
             if Hello::may_begin(first) {
                 match (rights, stream.into_std()) {
                     (Some(_), Ok(stream)) => inside.agents.take(stream, peer),
@@ -201,15 +230,19 @@ impl Inside {
                 return;
             }
             drop(place);
-            let Ok(slot) = Arc::clone(&inside.slots).try_acquire_owned() else {
-                tracing::warn!("too many connections ask; another is closed");
+            // Whoever may do no more than tell takes no place of those who ask.
+            let kind = match rights {
+                Some(Rights::Everything) => &inside.asking,
+                _ => &inside.telling,
+            };
+            let Some(slot) = kind.enter(peer.uid) else {
+                tracing::warn!(uid = peer.uid, "too many connections ask; another is closed");
                 return;
             };
-            if let Err(error) = inside.serve(stream, connection, peer, rights).await {
+            if let Err(error) = inside.serve(stream, connection, peer, (rights, slot)).await {
                 tracing::debug!(%error, "a control connection ended early");
             }
             drop(inside.pipeline.send(Control::Closed(connection)).await);
-            drop(slot);
         });
     }
 
@@ -218,13 +251,20 @@ impl Inside {
         stream: UnixStream,
         connection: u64,
         peer: Peer,
-        rights: Option<Rights>,
+        (rights, mut slot): (Option<Rights>, Place),
     ) -> io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut read = BufReader::new(read);
+        let mut has_run = false;
         loop {
             let mut line = String::new();
-            (&mut read).take(LINE_LIMIT).read_line(&mut line).await?;
+            let mut limited = (&mut read).take(LINE_LIMIT);
+            let said = limited.read_line(&mut line);
+            if has_run {
+                said.await?;
+            } else {
+                tokio::time::timeout(self.idle, said).await??;
+            }
             if !line.ends_with('\n') {
                 return Ok(());
             }
@@ -233,6 +273,18 @@ impl Inside {
                     error("this user may not ask that; ask as the daemon's user or as root")
                 }
                 Ok(request) => {
+                    // One of our own that tells about itself once a second makes room for those who ask.
+                    if request.needs() == Rights::Tell && slot.is_of(&self.asking) {
+                        slot = self
+                            .telling
+                            .enter(peer.uid)
+                            .ok_or_else(|| io::Error::other("too many tell about themselves"))?;
+                    }
+                    has_run = match request {
+                        Request::RunBegin { .. } => true,
+                        Request::RunEnd { .. } => false,
+                        _ => has_run,
+                    };
                     let (answer, answered) = oneshot::channel();
                     let call = Control::Call(Call {
                         request,
@@ -249,7 +301,8 @@ impl Inside {
                 }
                 Err(problem) => error(&format!("not a request: {problem}")),
             };
-            write.write_all(format!("{answer}\n").as_bytes()).await?;
+            let answer = format!("{answer}\n");
+            tokio::time::timeout(PATIENCE, write.write_all(answer.as_bytes())).await??;
         }
     }
 }
@@ -272,21 +325,111 @@ async fn first_byte(stream: &UnixStream) -> io::Result<Option<u8>> {
     }
 }
 
-fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
+/// Who is at the other end, and whether it belongs to the group. That it could connect is not enough: modes are changed
+/// by hand.
+fn peer_of(stream: &UnixStream, group: Option<u32>) -> io::Result<(Peer, bool)> {
     let credentials = stream.peer_cred()?;
-    Ok(Peer {
+    let peer = Peer {
         // Zero is a process that has no number here.
         pid: credentials
             .pid()
             .and_then(|pid| u32::try_from(pid).ok())
             .filter(|pid| *pid > 0),
         uid: credentials.uid(),
-    })
+    };
+    let is_member = match group {
+        Some(group) => credentials.gid() == group || peer_groups(stream)?.contains(&group),
+        None => false,
+    };
+    Ok((peer, is_member))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use plimsoll_collectors::{Agents, Progress};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_private_from_its_first_moment_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plimsoll.sock");
+        let _listener = bind_private(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(BlockingStream::connect(&path).is_ok(), "it listens");
+    }
+
+    /// The inside of a door, and what comes out of it.
+    fn inside() -> (Inside, mpsc::Receiver<Control>, Agents) {
+        let (pipeline, calls) = mpsc::channel(64);
+        let nothing = Progress {
+            taken_in: 0,
+            stored: 0,
+        };
+        let agents = Agents::spawn(Arc::new(drop), Arc::new(|| 0), Arc::new(move || nothing)).unwrap();
+        (Inside::new(pipeline, agents.desk(), None), calls, agents)
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_for_long_is_let_go_unless_it_has_a_run() {
+        let (mut inside, mut calls, _agents) = inside();
+        inside.idle = Duration::from_millis(50);
+        let (idle, theirs) = UnixStream::pair().unwrap();
+        inside.let_in(theirs, 1);
+        let (mut runs, theirs) = UnixStream::pair().unwrap();
+        inside.let_in(theirs, 2);
+        runs.write_all(b"{\"request\":\"run_begin\",\"name\":\"n\",\"pid\":1,\"command\":\"c\"}\n")
+            .await
+            .unwrap();
+        let Some(Control::Call(call)) = calls.recv().await else {
+            panic!("no call")
+        };
+        drop(call.answer);
+        let (mut idle, mut byte) = (idle, [0]);
+        idle.write_all(b"{").await.unwrap();
+        assert_eq!(idle.read(&mut byte).await.unwrap_or(0), 0, "it is closed");
+        let Some(Control::Closed(closed)) = calls.recv().await else {
+            panic!("it is told")
+        };
+        assert_eq!(closed, 1);
+        // The other was silent for as long.
+        runs.write_all(b"{\"request\":\"run_end\",\"exit_code\":0}\n")
+            .await
+            .unwrap();
+        let Some(Control::Call(call)) = calls.recv().await else {
+            panic!("it is let go with its run")
+        };
+        assert_eq!(call.connection, 2);
+    }
+
+    #[tokio::test]
+    async fn helpers_take_no_place_of_those_who_ask() {
+        let (inside, mut calls, _agents) = inside();
+        let mut helpers = Vec::new();
+        for connection in 0..CONNECTIONS as u64 + 10 {
+            let (mut helper, theirs) = UnixStream::pair().unwrap();
+            inside.let_in(theirs, connection);
+            helper.write_all(b"{\"request\":\"allocator\"}\n").await.unwrap();
+            helpers.push(helper);
+            // Each is a call, or closed for want of a place.
+            drop(calls.recv().await);
+        }
+        let (mut asker, theirs) = UnixStream::pair().unwrap();
+        inside.let_in(theirs, 1 << 20);
+        asker.write_all(b"{\"request\":\"status\"}\n").await.unwrap();
+        let asked = async {
+            while let Some(control) = calls.recv().await {
+                if matches!(control, Control::Call(call) if call.connection == 1 << 20) {
+                    return true;
+                }
+            }
+            false
+        };
+        assert!(asked.await);
+    }
 
     #[tokio::test]
     async fn a_socket_that_somebody_answers_is_left_alone_and_a_leftover_is_not() {

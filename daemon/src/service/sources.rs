@@ -8,7 +8,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use plimsoll_collectors::{AgentDesk, Agents, Collector, Deliver, Host, Nvml, NvmlOptions, Processes, Watch};
+use plimsoll_collectors::{
+    AgentDesk, Agents, Collector, Deliver, Host, Nvml, NvmlOptions, Processes, Progress, Watch,
+};
 use plimsoll_store::Writer;
 use plimsoll_trace::{Batch, Stamp};
 use tokio::sync::mpsc::Sender as Events;
@@ -122,7 +124,14 @@ impl Collectors {
                         drop(is_taken.blocking_recv());
                     }
                 }),
-                Arc::new(move || writer.room()),
+                {
+                    let writer = writer.clone();
+                    Arc::new(move || writer.room())
+                },
+                Arc::new(move || Progress {
+                    taken_in: writer.appended(),
+                    stored: writer.stored(),
+                }),
             )?,
         })
     }

@@ -2,8 +2,10 @@
 //!
 //! Rows are written as they are read, in stretches of time, so that a run of any length takes the same memory.
 
+mod events;
 mod lines;
 mod perfetto;
+mod periods;
 mod source;
 
 use std::collections::BTreeSet;

@@ -21,8 +21,11 @@ pub(super) enum Kind {
     Host,
     Engine,
     Allocator,
-    /// Periods, copies and allocations: rows of which a trace in a picture has no place.
-    Record,
+    /// Kernels by period.
+    Kernels,
+    /// Copies by period.
+    Copies,
+    Allocation,
     Span,
     Event,
     Decision,
@@ -105,6 +108,14 @@ pub(super) const SOURCES: [Source; 11] = [
             "inactive_split_bytes",
             "slack_ratio",
             "stuck_ratio",
+            "requested_bytes",
+            "segments",
+            "rounding_bytes",
+            "reclaimable_bytes",
+            "largest_free_bytes",
+            "free_blocks_bytes",
+            "external_fragmentation_ratio",
+            "largest_new_block_bytes",
         ],
     },
     Source {
@@ -126,7 +137,7 @@ pub(super) const SOURCES: [Source; 11] = [
         ],
     },
     Source {
-        kind: Kind::Record,
+        kind: Kind::Kernels,
         whose: Whose::Run,
         view: "kernel_windows",
         columns: &[
@@ -134,7 +145,7 @@ pub(super) const SOURCES: [Source; 11] = [
         ],
     },
     Source {
-        kind: Kind::Record,
+        kind: Kind::Copies,
         whose: Whose::Run,
         view: "copy_windows",
         columns: &[
@@ -149,7 +160,7 @@ pub(super) const SOURCES: [Source; 11] = [
         ],
     },
     Source {
-        kind: Kind::Record,
+        kind: Kind::Allocation,
         whose: Whose::Run,
         view: "allocations",
         columns: &["at_ns", "device", "pid", "operation", "kind", "address", "bytes"],
@@ -166,7 +177,7 @@ impl Source {
     pub(super) fn is_in(&self, format: Format) -> bool {
         match format {
             Format::Ndjson => true,
-            Format::Perfetto => !matches!(self.kind, Kind::Record | Kind::Host),
+            Format::Perfetto => !matches!(self.kind, Kind::Allocation | Kind::Host),
             // Values at instants, which have a name.
             Format::Csv => matches!(
                 self.kind,

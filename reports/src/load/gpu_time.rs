@@ -18,12 +18,17 @@ use crate::words::Words;
 const PIXELS: i64 = 4;
 /// Periods last about a second, on a busy machine a few.
 const LONGEST_NS: i64 = 10_000_000_000;
+/// Where a stretch is longer than this, kernels are read by the minute: a day has millions of periods.
+const MINUTE_NS: i64 = 60_000_000_000;
 /// What one value of the duty ratio is about, where the one before is not near, ns.
 const PERIOD_NS: i64 = 1_000_000_000;
 const NEAR_NS: i64 = 5_000_000_000;
 
 const KERNELS: &str = "SELECT device, run_id, start_ns, end_ns, total_ns, name FROM kernel_windows \
                        WHERE start_ns BETWEEN ?1 AND ?2 AND (?3 IS NULL OR run_id = ?3) ORDER BY start_ns";
+const MINUTES: &str = "SELECT device, run_id, first_ns, end_ns, total_ns, name FROM kernel_minutes \
+                       WHERE start_ns BETWEEN ?1 AND ?2 AND (?3 IS NULL OR run_id = ?3) \
+                       ORDER BY start_ns, first_ns";
 const COPIES: &str = "SELECT device, run_id, start_ns, end_ns, total_ns FROM copy_windows \
                       WHERE start_ns BETWEEN ?1 AND ?2 AND (?3 IS NULL OR run_id = ?3) ORDER BY start_ns";
 const DUTY: &str = "SELECT run_id, at_ns, value FROM engine_samples \
@@ -36,24 +41,33 @@ pub(super) async fn read(
     window: &Window,
     tracks: &mut [DeviceTrack],
 ) -> Result<(), ReportError> {
-    let values = [
-        Value::Integer(window.from_ns.saturating_sub(LONGEST_NS)),
-        Value::Integer(window.to_ns),
-        window.run.map_or(Value::Null, Value::Integer),
-    ];
+    let since = |before_ns: i64| {
+        [
+            Value::Integer(window.from_ns.saturating_sub(before_ns)),
+            Value::Integer(window.to_ns),
+            window.run.map_or(Value::Null, Value::Integer),
+        ]
+    };
+    let (values, of_minutes) = (since(LONGEST_NS), since(MINUTE_NS + LONGEST_NS));
     let columns = Columns::new(window);
     let mut devices = Words::default();
     for track in tracks.iter() {
         devices.number(&track.uuid);
     }
-    let work = Work {
+    let mut work = Work {
         columns,
         devices,
         names: Words::default(),
         families: Vec::new(),
         found: vec![None; tracks.len()],
     };
-    let work = reader.scan(KERNELS, &values, work, Work::kernels).await?;
+    if columns.width_ns < MINUTE_NS {
+        work = reader.scan(KERNELS, &values, work, Work::kernels).await?;
+    }
+    // Minutes are kept for longer than the periods that they are made of.
+    if work.found.iter().all(Option::is_none) {
+        work = reader.scan(MINUTES, &of_minutes, work, Work::kernels).await?;
+    }
     let work = reader.scan(COPIES, &values, work, Work::copies).await?;
     if work.found.iter().all(Option::is_none) {
         return Ok(());

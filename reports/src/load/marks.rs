@@ -30,16 +30,17 @@ async fn events(reader: &Reader, window: &Window) -> Result<Vec<Mark>, ReportErr
         let (at_ns, word, device) = (row.int()?, row.word(), row.text());
         let (message, detail) = (row.word(), row.json());
         let again = row.int() == Some(1);
+        let label = if message.is_empty() {
+            word.replace('_', " ")
+        } else {
+            message
+        };
         Some(Mark {
             at_ns,
             kind: kind_of_event(&word, again),
             device,
-            label: if message.is_empty() {
-                word.replace('_', " ")
-            } else {
-                message
-            },
-            detail: figures(&detail),
+            detail: figures(&detail, &label),
+            label,
         })
     });
     Ok(marks.collect())
@@ -61,8 +62,13 @@ fn kind_of_event(word: &str, again: bool) -> MarkKind {
     }
 }
 
-/// The plain figures of an event: "xid 79, pid 4242". Longer things are left to `show`.
-fn figures(detail: &Json) -> String {
+/// The plain figures of an event: "xid 79, pid 4242". Longer things are left to `show`, and what is `said` is not said
+/// twice.
+fn figures(detail: &Json, said: &str) -> String {
+    let is_said = |value: &str| {
+        said.split(|c: char| !(c.is_alphanumeric() || "_.-/".contains(c)))
+            .any(|word| word == value)
+    };
     let told = detail
         .as_object()
         .into_iter()
@@ -74,7 +80,8 @@ fn figures(detail: &Json) -> String {
                 Json::Bool(flag) => flag.to_string(),
                 _ => return None,
             };
-            Some(format!("{} {value}", key.replace('_', " ")))
+            let is_new = !value.is_empty() && !is_said(&value);
+            is_new.then(|| format!("{} {value}", key.replace('_', " ")))
         });
     told.collect::<Vec<_>>().join(", ")
 }
@@ -175,8 +182,15 @@ mod tests {
     }
 
     #[test]
-    fn long_figures_are_left_out() {
+    fn figures_that_are_long_empty_or_said_already_are_left_out() {
         let detail = serde_json::json!({"xid": 79, "diff": "a\nb", "gpu_lost": true, "steps": []});
-        assert_eq!(figures(&detail), "xid 79, gpu lost true");
+        assert_eq!(figures(&detail, "Xid error"), "xid 79, gpu lost true");
+        assert_eq!(figures(&detail, "Xid 79: lost"), "gpu lost true");
+        let empty = serde_json::json!({"visible_devices": "", "pid": 42, "tier": "graph"});
+        assert_eq!(
+            figures(&empty, "an agent reports from process 42: tier graph"),
+            ""
+        );
+        assert_eq!(figures(&empty, "process 421"), "pid 42, tier graph");
     }
 }

@@ -66,8 +66,14 @@ pub async fn timeline(reader: &Reader, request: &Request) -> Result<Timeline, Re
         title = window_title(reader, &window).await?;
     }
     let mut devices = samples::tracks(reader, &window).await?;
+    let told_ns = match title.outcome.as_deref() {
+        Some("running") => instant(reader, NEWEST)
+            .await?
+            .map_or(window.to_ns, |at_ns| at_ns.min(window.to_ns)),
+        _ => window.to_ns,
+    };
     for track in &mut devices {
-        close_edges(track, &window, title.outcome.as_deref() == Some("running"));
+        close_edges(track, &window, told_ns);
     }
     let rules = lines::of_window(reader, &window, &request.rules).await?;
     for track in &mut devices {
@@ -129,7 +135,6 @@ async fn window_title(reader: &Reader, window: &Window) -> Result<Title, ReportE
 }
 
 async fn window(reader: &Reader, request: &Request, title: &Title) -> Result<Window, ReportError> {
-    let newest = "SELECT at_ns FROM device_samples ORDER BY at_ns DESC LIMIT 1";
     let mut end = request.to_ns;
     if let (None, Some(run)) = (end, request.run) {
         let sql = "SELECT ended_ns FROM runs WHERE id = ?";
@@ -137,8 +142,12 @@ async fn window(reader: &Reader, request: &Request, title: &Title) -> Result<Win
         end = rows(&table).next().and_then(|mut row| row.int());
     }
     if end.is_none() {
-        let table = reader.query(newest, &[]).await?;
-        end = rows(&table).next().and_then(|mut row| row.int());
+        let newest = if request.run.is_some() {
+            NEWEST
+        } else {
+            NEWEST_OF_DEVICES
+        };
+        end = instant(reader, newest).await?;
     }
     let start = request.from_ns.or(title.started_ns);
     let to_ns = end.or(start.map(|from| from.saturating_add(1))).unwrap_or(0);
@@ -166,8 +175,19 @@ async fn window(reader: &Reader, request: &Request, title: &Title) -> Result<Win
     })
 }
 
-/// Readings that begin late or end early leave a gap at the edge, unless they only have not come yet.
-fn close_edges(track: &mut DeviceTrack, window: &Window, running: bool) {
+const NEWEST_OF_DEVICES: &str = "SELECT at_ns FROM device_samples ORDER BY at_ns DESC LIMIT 1";
+/// The host still answers when a run's devices do not.
+const NEWEST: &str = "SELECT max(at_ns) FROM (SELECT max(at_ns) AS at_ns FROM host_samples UNION ALL \
+                      SELECT (SELECT at_ns FROM device_samples ORDER BY at_ns DESC LIMIT 1))";
+
+async fn instant(reader: &Reader, sql: &str) -> Result<Option<i64>, ReportError> {
+    let table = reader.query(sql, &[]).await?;
+    Ok(rows(&table).next().and_then(|mut row| row.int()))
+}
+
+/// Readings that begin late or end early leave a gap at the edge. Those that come after `told_ns` may only not have come
+/// yet.
+fn close_edges(track: &mut DeviceTrack, window: &Window, told_ns: i64) {
     let least = (window.to_ns.saturating_sub(window.from_ns) / 50).max(3_000_000_000);
     let (Some(first), Some(last)) = (track.samples.first(), track.samples.last()) else {
         return;
@@ -180,10 +200,12 @@ fn close_edges(track: &mut DeviceTrack, window: &Window, running: bool) {
         };
         track.gaps.insert(0, gap);
     }
-    if !running && window.to_ns.saturating_sub(last) > least {
+    // Where readings are far apart, the next one is waited for.
+    let step = last.saturating_sub(first) / i64::try_from(track.samples.len()).unwrap_or(i64::MAX);
+    if told_ns.saturating_sub(last) > least.max(step.saturating_mul(3)) {
         track.gaps.push(Span {
             from_ns: last,
-            to_ns: window.to_ns,
+            to_ns: told_ns,
         });
     }
 }

@@ -1,13 +1,11 @@
 //! A lane for what allocators took and do not use: fragmentation, each figure with its level and its source.
 
-use plimsoll_trace::units::show_ratio;
-
-use super::axis::ValueAxis;
-use super::backend::{Anchor, Paint, Setting};
-use super::element::{Canvas, Fault, Figure, rectangle, write};
+use super::backend::Paint;
+use super::element::{Canvas, Fault, Figure};
 use super::ink::Ink;
-use super::lane::{QUIET, Scene, chart};
-use super::plan::{LEFT, LaneBox};
+use super::lane::Scene;
+use super::plan::LaneBox;
+use super::share::{self, ShareLane, percent};
 use crate::downsample::m4;
 use crate::instant::Clock;
 use crate::timeline::{Allocator, DeviceTrack, Share, Span};
@@ -149,17 +147,12 @@ pub(super) fn draw(
     top: u64,
     times: Option<&Clock>,
 ) -> Result<(), Fault> {
-    let ticks: &[u64] = if lane.compact { &[] } else { &[0, top] };
-    let axes = (scene.time.clone(), ValueAxis::share(top, ticks));
-    let chart = chart(canvas, lane, axes, &|value| percent(*value), times)?;
-    let pixel = |at_ns: i64, value: u64| chart.backend_coord(&(at_ns, value));
+    let chart = ShareLane::open(canvas, lane, top, scene, times)?;
+    let pixel = |at_ns: i64, value: u64| chart.pixel(at_ns, value);
     let curves = curves(track);
     for span in unknown(&curves, scene) {
-        let (left, floor) = pixel(span.from_ns, 0);
-        let (right, top) = pixel(span.to_ns, top);
-        let area = rectangle((left, top), (right.max(left + 1), floor));
-        let title = Some("the allocators' figures are unknown".to_owned());
-        canvas.draw(&Figure::of(title, scene.looks.unknown(), vec![area], true))?;
+        let title = "the allocators' figures are unknown";
+        chart.fill(&span, scene.looks.unknown(), Some(title))?;
     }
     for curve in &curves {
         let stretches = curve.stretches(scene.from_ns, scene.to_ns);
@@ -211,23 +204,10 @@ fn unknown(curves: &[Curve<'_>], scene: &Scene<'_>) -> Vec<Span> {
     spans
 }
 
-/// The name of the lane, above it or, where there is no room, beside it.
+/// The name of the lane.
 pub(super) fn label(canvas: &Canvas<'_>, lane: &LaneBox) -> Result<(), Fault> {
-    let setting = Setting { halo: true, ..QUIET };
-    if lane.compact {
-        let at_end = Setting {
-            anchor: Anchor::End,
-            ..setting
-        };
-        return write(
-            canvas,
-            (LEFT - 6, lane.top + lane.height / 2 + 4),
-            "allocator",
-            at_end,
-        );
-    }
     let name = "allocators: memory that they took and do not use";
-    write(canvas, (LEFT, lane.top - 5), name, setting)
+    share::label(canvas, lane, name, "allocator")
 }
 
 /// A swatch for each figure, of a single device with the most that it reached.
@@ -238,13 +218,8 @@ pub(super) fn legend(tracks: &[DeviceTrack]) -> Vec<(Paint, String)> {
         let most = most.map_or_else(String::new, |(most, _)| format!(", at most {}", percent(most)));
         let text = format!("{}{most}", curve.name());
         if entries.iter().all(|(_, other)| *other != text) {
-            entries.push((Paint::fill(curve.ink()), text));
+            entries.push((curve.paint(), text));
         }
     }
     entries
-}
-
-#[expect(clippy::cast_precision_loss, reason = "at most 1000")]
-fn percent(thousandths: u64) -> String {
-    show_ratio(thousandths as f64 / 1000.0)
 }

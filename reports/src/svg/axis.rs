@@ -130,11 +130,6 @@ impl ValueAxis {
         Self { top, ticks }
     }
 
-    /// Thousandths from 0 to 1000, with ticks at the given ones.
-    pub(super) fn thousandths(ticks: &[u64]) -> Self {
-        Self::share(1000, ticks)
-    }
-
     /// Thousandths from 0 to `top`, with ticks at the given ones.
     pub(super) fn share(top: u64, ticks: &[u64]) -> Self {
         Self {

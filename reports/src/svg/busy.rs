@@ -2,12 +2,12 @@
 
 use plimsoll_trace::units::show_ratio;
 
-use super::axis::ValueAxis;
 use super::backend::Paint;
-use super::element::{Canvas, Fault, Figure, rectangle};
+use super::element::{Canvas, Fault, Figure};
 use super::ink::Ink;
-use super::lane::{Scene, chart};
+use super::lane::Scene;
 use super::plan::LaneBox;
+use super::share::{self, ShareLane};
 use super::stretch::cut;
 use crate::downsample::m4;
 use crate::instant::Clock;
@@ -21,12 +21,7 @@ pub(super) fn draw(
     scene: &Scene<'_>,
     times: Option<&Clock>,
 ) -> Result<(), Fault> {
-    let ticks: &[u64] = if lane.compact { &[] } else { &[0, 1000] };
-    let percent = |thousandths: &u64| format!("{} %", thousandths / 10);
-    let axes = (scene.time.clone(), ValueAxis::thousandths(ticks));
-    let chart = chart(canvas, lane, axes, &percent, times)?;
-    let pixel = |at_ns: i64, value: u64| chart.backend_coord(&(at_ns, value));
-
+    let chart = ShareLane::open(canvas, lane, 1000, scene, times)?;
     let readings = track
         .busy
         .iter()
@@ -34,38 +29,22 @@ pub(super) fn draw(
         .map(|busy| (busy.at_ns, busy.thousandths()));
     let stretches = cut(readings, &track.gaps, scene.column_ns.saturating_mul(2));
     for gap in &track.gaps {
-        let (left, floor) = pixel(gap.from_ns, 0);
-        let (right, top) = pixel(gap.to_ns, 1000);
-        let area = rectangle((left, top), (right, floor));
-        canvas.draw(&Figure::of(
-            None,
-            Paint::fill(Ink::Grid).faint(60),
-            vec![area],
-            true,
-        ))?;
+        chart.fill(gap, Paint::fill(Ink::Grid).faint(60), None)?;
     }
     for span in &stretches.unknown {
-        let (left, floor) = pixel(span.from_ns, 0);
-        let (right, top) = pixel(span.to_ns, 1000);
-        let area = rectangle((left, top), (right.max(left + 1), floor));
-        canvas.draw(&Figure::of(
-            Some("GPU busy: unknown".to_owned()),
-            scene.looks.unknown(),
-            vec![area],
-            true,
-        ))?;
+        chart.fill(span, scene.looks.unknown(), Some("GPU busy: unknown"))?;
     }
     let parts: Vec<Vec<(i32, i32)>> = stretches
         .known
         .iter()
         .filter_map(|run| {
             let (first, last) = (run.first()?, run.last()?);
-            let mut part = vec![pixel(first.0, 0)];
+            let mut part = vec![chart.pixel(first.0, 0)];
             part.extend(m4(run, scene.from_ns, scene.column_ns).into_iter().map(|index| {
                 let (at_ns, value) = run[index];
-                pixel(at_ns, value)
+                chart.pixel(at_ns, value)
             }));
-            part.push(pixel(last.0, 0));
+            part.push(chart.pixel(last.0, 0));
             Some(part)
         })
         .collect();
@@ -82,6 +61,11 @@ pub(super) fn draw(
         parts,
         true,
     ))
+}
+
+/// The name of the lane.
+pub(super) fn label(canvas: &Canvas<'_>, lane: &LaneBox) -> Result<(), Fault> {
+    share::label(canvas, lane, "GPU busy", "busy")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a mean for people")]

@@ -2,11 +2,11 @@
 
 use plimsoll_trace::units::{show_duration, show_ratio};
 
-use super::Sheet;
 use super::backend::{Anchor, Paint, Setting, Svg};
 use super::element::rectangle;
 use super::ink::{Ink, Theme};
 use super::plan::{FACTS, MARGIN, TITLE, WIDTH};
+use super::sheet::Sheet;
 use crate::flame::{Flame, Node};
 use crate::text;
 

@@ -2,13 +2,13 @@
 
 use plimsoll_trace::units::show_ratio;
 
-use super::axis::ValueAxis;
-use super::backend::{Anchor, Paint, Setting};
-use super::element::{Canvas, Fault, Figure, write};
+use super::backend::Paint;
+use super::element::{Canvas, Fault, Figure};
 use super::ink::Ink;
-use super::lane::{QUIET, Scene, chart};
+use super::lane::Scene;
 use super::look::Looks;
-use super::plan::{LEFT, LaneBox};
+use super::plan::LaneBox;
+use super::share::{self, ShareLane};
 use crate::family::Family;
 use crate::instant::Clock;
 use crate::timeline::{DeviceTrack, GpuTime};
@@ -43,11 +43,8 @@ pub(super) fn draw(
     scene: &Scene<'_>,
     times: Option<&Clock>,
 ) -> Result<(), Fault> {
-    let ticks: &[u64] = if lane.compact { &[] } else { &[0, 1000] };
-    let percent = |thousandths: &u64| format!("{} %", thousandths / 10);
-    let axes = (scene.time.clone(), ValueAxis::thousandths(ticks));
-    let chart = chart(canvas, lane, axes, &percent, times)?;
-    let pixel = |at_ns: i64, value: u64| chart.backend_coord(&(at_ns, value));
+    let chart = ShareLane::open(canvas, lane, 1000, scene, times)?;
+    let pixel = |at_ns: i64, value: u64| chart.pixel(at_ns, value);
     let steps = steps(track, scene);
     // Between two edges, each a step function of time.
     let area = |lower: &dyn Fn(&Step) -> u64, upper: &dyn Fn(&Step) -> u64| -> Vec<(i32, i32)> {
@@ -89,27 +86,9 @@ pub(super) fn draw(
     Ok(())
 }
 
-/// The name of the lane, above it or, where there is no room, beside it.
+/// The name of the lane.
 pub(super) fn label(canvas: &Canvas<'_>, lane: &LaneBox) -> Result<(), Fault> {
-    let setting = Setting { halo: true, ..QUIET };
-    if lane.compact {
-        let at_end = Setting {
-            anchor: Anchor::End,
-            ..setting
-        };
-        return write(
-            canvas,
-            (LEFT - 6, lane.top + lane.height / 2 + 4),
-            "kernels",
-            at_end,
-        );
-    }
-    write(
-        canvas,
-        (LEFT, lane.top - 5),
-        "GPU time by kind of kernel",
-        setting,
-    )
+    share::label(canvas, lane, "GPU time by kind of kernel", "kernels")
 }
 
 /// Swatches of the families in the picture, of a single device with their shares.
@@ -137,7 +116,7 @@ pub(super) fn legend(tracks: &[DeviceTrack], looks: &Looks) -> Vec<(Paint, Strin
         .filter(|track| !track.gpu_time.is_empty())
         .any(has_unknown)
     {
-        entries.push((looks.unknown(), "kernels not recorded".to_owned()));
+        entries.push((looks.unknown(), "not recorded".to_owned()));
     }
     entries
 }

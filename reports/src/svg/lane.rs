@@ -17,7 +17,7 @@ use crate::instant::Clock;
 use crate::text;
 use crate::timeline::{DeviceTrack, OwnerName, Span};
 
-type Chart<'a> = ChartContext<'a, Svg<'a>, Cartesian2d<TimeAxis, ValueAxis>>;
+pub(super) type Chart<'a> = ChartContext<'a, Svg<'a>, Cartesian2d<TimeAxis, ValueAxis>>;
 
 /// What all lanes of a picture share.
 pub(super) struct Scene<'s> {
@@ -93,7 +93,11 @@ pub(super) fn draw(
 
     for line in &track.lines {
         let Some(exit) = line.exit_bytes else { continue };
-        let (enter, exit) = (pixel(0, line.enter_bytes).1, pixel(0, exit).1);
+        // What is more than the device has is above the lane.
+        let [enter, exit] = [line.enter_bytes, exit].map(|bytes| pixel(0, bytes).1.max(rows.start));
+        if enter == exit {
+            continue;
+        }
         let band = rectangle((left, enter.min(exit)), (right, enter.max(exit)));
         canvas.draw(&Figure::of(
             Some(format!("between the two lines {} stays as it is", line.rule)),

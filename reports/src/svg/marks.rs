@@ -4,12 +4,13 @@ use super::backend::{Anchor, Paint, Setting};
 use super::element::{Canvas, Fault, Figure, Words, draw, write};
 use super::glyph;
 use super::ink::Ink;
+use super::metadata::MOST_MARKS;
 use super::plan::{LEFT, MARGIN, STRIP, WIDTH};
 use crate::instant::Clock;
 use crate::text;
 use crate::timeline::{Mark, MarkKind};
 
-/// Rows of the key; what does not fit is in the tooltips and in the metadata.
+/// Rows of the key; what does not fit is in the metadata, see [`left_out`].
 const MOST_ROWS: usize = 18;
 /// Lines of a cluster's tooltip.
 const MOST_LINES: usize = 20;
@@ -238,10 +239,7 @@ pub(super) fn key(canvas: &Canvas<'_>, marks: &[&Mark], clock: &Clock, top: i32)
         }
     }
     if marks.len() > told.len() {
-        let more = format!(
-            "and {} more, in the markers' tooltips and in this file's metadata",
-            marks.len() - told.len()
-        );
+        let more = left_out(marks.len(), told.len());
         write(
             canvas,
             (MARGIN + 52, y + ROW),
@@ -255,6 +253,19 @@ pub(super) fn key(canvas: &Canvas<'_>, marks: &[&Mark], clock: &Clock, top: i32)
     Ok(())
 }
 
+/// Where those are that the key does not tell.
+fn left_out(all: usize, told: usize) -> String {
+    let more = all - told;
+    if all <= MOST_MARKS {
+        format!("and {more} more, in this file's metadata")
+    } else {
+        format!(
+            "and {more} more: the first {MOST_MARKS} of all are in this file's metadata, all in the views events and \
+             decisions"
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -266,6 +277,15 @@ mod tests {
         let found = clusters(&[10, 12, 100, 400, 409]);
         let labels: Vec<String> = found.iter().map(|cluster| cluster.label()).collect();
         assert_eq!(labels, ["1–2", "3", "4–5"]);
+    }
+
+    #[test]
+    fn what_the_key_leaves_out_is_where_it_says() {
+        assert_eq!(left_out(200, 18), "and 182 more, in this file's metadata");
+        assert_eq!(
+            left_out(201, 18),
+            "and 183 more: the first 200 of all are in this file's metadata, all in the views events and decisions"
+        );
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::timeline::{Mark, Timeline};
 
 /// Marks beyond this are counted only, so that the picture stays small.
-const MOST_MARKS: usize = 200;
+pub(super) const MOST_MARKS: usize = 200;
 const LONGEST_TEXT: usize = 300;
 
 /// Compact JSON: the run, the window, each device's peak and lines, the marks, and the query for the readings.

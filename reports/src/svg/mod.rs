@@ -8,18 +8,21 @@ mod element;
 mod flame;
 mod glyph;
 mod gpu_time;
+mod header;
 mod ink;
 mod lane;
+mod legend;
 mod look;
 mod marks;
 mod metadata;
 mod plan;
 mod rules;
+mod share;
+mod sheet;
 mod stack;
 mod stretch;
 
 use jiff::tz::TimeZone;
-use plimsoll_trace::units::{show_bytes, show_duration};
 use plotters::coord::ranged1d::Ranged as _;
 use plotters::drawing::IntoDrawingArea as _;
 use thiserror::Error;
@@ -28,18 +31,17 @@ pub(crate) use flame::flame;
 pub use ink::Theme;
 pub(crate) use plan::column_ns;
 
-use crate::instant::{Clock, format_in, full};
-use crate::text;
-use crate::timeline::{DeviceTrack, OwnerName, Timeline};
+use crate::instant::Clock;
+use crate::timeline::{DeviceTrack, Timeline, device_names};
 use axis::TimeAxis;
-use backend::{Anchor, Paint, Setting, Svg};
-use element::{Canvas, Fault, Figure, draw, rectangle, write};
-use ink::Ink;
+use backend::{Anchor, Setting, Svg};
+use element::{Fault, write};
+use header::{caption, facts, header, heading, time_caption};
 use lane::{QUIET, Scene};
+use legend::Legend;
 use look::Looks;
-use plan::{
-    Extra, FACTS, LANE_WIDTH, LEFT, LEGEND, LaneBox, MARGIN, RIGHT, STRIP, SWATCH, TITLE, VERDICT, WIDTH,
-};
+use plan::{Extra, LANE_WIDTH, LEFT, LaneBox, MARGIN, RIGHT, STRIP, WIDTH};
+use sheet::Sheet;
 use stack::Stack;
 
 /// A picture larger than this is drawn again in wider columns.
@@ -93,12 +95,10 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
         .map(|track| stack::build(track, from_ns, to_ns, scene.column_ns))
         .collect();
     let facts = facts(timeline, zone);
-    let legend = legend(timeline, &stacks, &looks);
-    let texts: Vec<String> = legend.iter().map(|(_, text)| text.clone()).collect();
     let legend_top = 80 + 18 * i32::try_from(facts.len()).unwrap_or(0);
-    let (entries, legend_end) = plan::flow(&texts, legend_top);
+    let legend = Legend::new(timeline, &stacks, &looks, legend_top);
     let strip = if marks.is_empty() { 14 } else { STRIP + 8 };
-    let top = legend_end + strip;
+    let top = legend.end() + strip;
     let extras: Vec<Extra> = timeline.devices.iter().map(extra).collect();
     let (boxes, lanes_end) = plan::lanes(&extras, top);
     let key_top = lanes_end + 20;
@@ -112,13 +112,7 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
         );
         let canvas = Svg::new(&mut body, size, theme).into_drawing_area();
         header(&canvas, timeline, &verdict, &facts)?;
-        for (entry, (paint, _)) in entries.iter().zip(&legend) {
-            let corner = (entry.x, entry.y - SWATCH + 2);
-            let swatch = rectangle(corner, (corner.0 + SWATCH, corner.1 + SWATCH));
-            let paint = paint.clone().outlined(Ink::Edge, 1, "");
-            draw(&canvas, &Figure::of(None, paint, vec![swatch], true))?;
-            write(&canvas, (entry.x + SWATCH + 6, entry.y), &entry.text, LEGEND)?;
-        }
+        legend.draw(&canvas)?;
         let allocators_top = allocators::top(&timeline.devices);
         let mut peaks = Vec::new();
         for (index, track) in timeline.devices.iter().enumerate() {
@@ -146,14 +140,12 @@ fn render(timeline: &Timeline, theme: Theme, zone: &TimeZone, column_pixels: i64
         for peak in &peaks {
             canvas.draw(peak)?;
         }
-        for (index, (track, place)) in timeline.devices.iter().zip(&boxes).enumerate() {
+        let names = device_names(&timeline.devices);
+        for ((track, place), name) in timeline.devices.iter().zip(&boxes).zip(names) {
             if let Some(y) = place.caption {
-                caption(&canvas, index, track, y, &clock)?;
+                caption(&canvas, name, track, y, &clock)?;
             }
-            if !place.busy.compact {
-                let setting = Setting { halo: true, ..QUIET };
-                write(&canvas, (LEFT, place.busy.top - 5), "GPU busy", setting)?;
-            }
+            busy::label(&canvas, &place.busy)?;
             if let Some(lane) = &place.gpu_time {
                 gpu_time::label(&canvas, lane)?;
             }
@@ -207,229 +199,10 @@ fn document(
     sheet.with(theme, body)
 }
 
-/// What is around a picture.
-struct Sheet<'a> {
-    id: String,
-    description_id: String,
-    name: &'a str,
-    description: &'a str,
-    metadata: Option<&'a str>,
-    definitions: &'a str,
-    height: i32,
-}
-
-impl Sheet<'_> {
-    /// The whole document.
-    fn with(&self, theme: Theme, body: &str) -> String {
-        let (title_id, description_id, height) = (&self.id, &self.description_id, self.height);
-        let name = text::escape(self.name);
-        let metadata = self.metadata.map_or_else(String::new, |metadata| {
-            format!("<metadata>{}</metadata>\n", text::escape(metadata))
-        });
-        let mut out = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"plimsoll\" role=\"img\" \
-             aria-labelledby=\"{title_id} {description_id}\" width=\"{WIDTH}\" height=\"{height}\" \
-             viewBox=\"0 0 {WIDTH} {height}\" font-family=\"system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',\
-             'DejaVu Sans',sans-serif\">\n<title id=\"{title_id}\">{name}</title>\n\
-             <desc id=\"{description_id}\">{}</desc>\n{metadata}<style>\n",
-            text::escape(self.description),
-        );
-        out.push_str(&ink::style_sheet(theme));
-        out.push_str("</style>\n");
-        out.push_str(self.definitions);
-        let mut ground = Svg::new(&mut out, (0, 0), theme);
-        let all = rectangle((0, 0), (WIDTH, height));
-        ground.path(&[&all], true, &Paint::fill(Ink::Background));
-        out.push_str(body);
-        out.push_str("</svg>\n");
-        out
-    }
-}
-
-fn heading(timeline: &Timeline) -> String {
-    format!("GPU memory of {}", timeline.title.name)
-}
-
-fn header(canvas: &Canvas<'_>, timeline: &Timeline, verdict: &str, facts: &[String]) -> Result<(), Fault> {
-    let title = &timeline.title;
-    let run = [title.run_id.map(|id| format!("run {id}")), title.outcome.clone()];
-    let run: Vec<String> = run.into_iter().flatten().collect();
-    let run = run.join(" · ");
-    let room = WIDTH - 2 * MARGIN - text::width(&run, 12, false) - 20;
-    write(
-        canvas,
-        (MARGIN, 30),
-        &text::fit(&heading(timeline), 18, true, room),
-        TITLE,
-    )?;
-    let at_end = Setting {
-        anchor: Anchor::End,
-        ..FACTS
-    };
-    write(canvas, (WIDTH - MARGIN, 30), &run, at_end)?;
-    write(
-        canvas,
-        (MARGIN, 52),
-        &text::fit(verdict, 14, false, WIDTH - 2 * MARGIN),
-        VERDICT,
-    )?;
-    for (fact, row) in facts.iter().zip(0..) {
-        write(
-            canvas,
-            (MARGIN, 72 + 18 * row),
-            &text::fit(fact, 12, false, WIDTH - 2 * MARGIN),
-            FACTS,
-        )?;
-    }
-    Ok(())
-}
-
-/// What is known about who, where and when, one line each.
-fn facts(timeline: &Timeline, zone: &TimeZone) -> Vec<String> {
-    let title = &timeline.title;
-    let mut who: Vec<String> = Vec::new();
-    who.extend(title.engine.as_ref().map(|engine| format!("engine {engine}")));
-    who.extend(title.model.clone());
-    if let [only] = timeline.devices.as_slice() {
-        who.push(match &only.name {
-            Some(name) => format!("{name} ({})", only.uuid),
-            None => only.uuid.clone(),
-        });
-    }
-    let mut drivers: Vec<&String> = timeline
-        .devices
-        .iter()
-        .filter_map(|device| device.driver.as_ref())
-        .collect();
-    drivers.dedup();
-    if let [driver] = drivers.as_slice() {
-        who.push(format!("driver {driver}"));
-    }
-    who.extend(title.host.as_ref().map(|host| format!("host {host}")));
-    let length = u64::try_from(timeline.to_ns.saturating_sub(timeline.from_ns)).unwrap_or(0);
-    let when = format!(
-        "{} to {} · {}",
-        full(timeline.from_ns, zone),
-        full(timeline.to_ns, zone),
-        show_duration(std::time::Duration::from_nanos(length))
-    );
-    let who = who.join(" · ");
-    if who.is_empty() {
-        vec![when]
-    } else {
-        vec![who, when]
-    }
-}
-
-/// Swatches: each process of a single device, or each process name where there are several devices.
-fn legend(timeline: &Timeline, stacks: &[Stack<'_>], looks: &Looks) -> Vec<(Paint, String)> {
-    let mut entries: Vec<(Paint, String)> = Vec::new();
-    if let ([track], [stack]) = (timeline.devices.as_slice(), stacks) {
-        entries.extend(stack.layers.iter().map(|layer| {
-            let most = match (layer.peak(), layer.name()) {
-                (Some((_, most)), Some(_)) => format!(", at most {}", show_bytes(most)),
-                _ => String::new(),
-            };
-            (
-                looks.paint(layer, track),
-                format!("{}{most}", lane::layer_name(layer)),
-            )
-        }));
-    } else {
-        let names = stack::names(&timeline.devices);
-        entries.extend(names.into_iter().map(|name| {
-            let shown = if name.is_empty() {
-                "unnamed process".to_owned()
-            } else {
-                name.clone()
-            };
-            (looks.paint_of_name(&name), shown)
-        }));
-        let owners = timeline.devices.iter().flat_map(|track| &track.owners);
-        if owners
-            .into_iter()
-            .any(|owner| owner.name == OwnerName::OtherProcesses)
-        {
-            entries.push((Paint::fill(Ink::OtherProcesses), "other processes".to_owned()));
-        }
-    }
-    if stacks.iter().any(|stack| stack.instants().next().is_some()) {
-        entries.push((looks.unattributed(), "unattributed".to_owned()));
-    }
-    if stacks.iter().any(Stack::is_over) {
-        entries.push((looks.over(), "claimed beyond the device's use".to_owned()));
-    }
-    if stacks.iter().any(|stack| !stack.unknown.is_empty()) {
-        entries.push((looks.unknown(), "unknown".to_owned()));
-    }
-    if timeline.devices.iter().any(|track| !track.busy.is_empty()) {
-        entries.push((Paint::fill(Ink::Busy), "GPU busy".to_owned()));
-    }
-    entries.extend(gpu_time::legend(&timeline.devices, looks));
-    entries.extend(allocators::legend(&timeline.devices));
-    entries
-}
-
 /// Which lanes a device has beside the usual ones.
 fn extra(track: &DeviceTrack) -> Extra {
     Extra {
         gpu_time: !track.gpu_time.is_empty(),
         allocators: !track.allocators.is_empty(),
-    }
-}
-
-/// The line above a lane when there are several devices.
-fn caption(
-    canvas: &Canvas<'_>,
-    index: usize,
-    track: &DeviceTrack,
-    y: i32,
-    clock: &Clock,
-) -> Result<(), Fault> {
-    let peak = match (track.peak, track.usable_bytes()) {
-        (Some(peak), Some(usable)) => format!(
-            "peak {} of {} at {}",
-            show_bytes(peak.used_bytes),
-            show_bytes(usable),
-            clock.label(peak.at_ns)
-        ),
-        (Some(peak), None) => format!(
-            "peak {} at {}",
-            show_bytes(peak.used_bytes),
-            clock.label(peak.at_ns)
-        ),
-        (None, _) => "unknown".to_owned(),
-    };
-    let quiet = Setting { halo: true, ..QUIET };
-    let strong = Setting {
-        ink: Ink::Text,
-        bold: true,
-        ..quiet
-    };
-    let right = LEFT + LANE_WIDTH;
-    let number = format!("GPU {index}");
-    write(canvas, (LEFT, y), &number, strong)?;
-    let at_end = Setting {
-        anchor: Anchor::End,
-        ..strong
-    };
-    write(canvas, (right, y), &peak, at_end)?;
-    let start = LEFT + text::width(&number, 11, true) + 8;
-    let room = right - text::width(&peak, 11, true) - 16 - start;
-    let name = format!(
-        "{} {}",
-        track.name.as_deref().unwrap_or("unnamed device"),
-        track.uuid
-    );
-    write(canvas, (start, y), &text::fit(&name, 11, false, room), quiet)
-}
-
-fn time_caption(timeline: &Timeline, clock: &Clock) -> String {
-    match clock.zero_ns {
-        Some(zero) => format!("minutes:seconds since {}", full(zero, &clock.zone)),
-        None => format!(
-            "local time from {}",
-            format_in(timeline.from_ns, &clock.zone, "%Y-%m-%d, UTC%:z")
-        ),
     }
 }

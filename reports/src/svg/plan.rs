@@ -68,10 +68,10 @@ pub(super) struct Extra {
 /// Lays out the lanes of devices below `top`; answers them and where the last one's time labels end.
 pub(super) fn lanes(extras: &[Extra], top: i32) -> (Vec<DeviceBox>, i32) {
     let devices = extras.len();
-    let (memory, busy, headroom, value_ticks) = match devices {
-        0 | 1 => (300, 54, 34, 8),
-        2 | 3 => (150, 36, 26, 5),
-        _ => (78, 18, 5, 2),
+    let (memory, busy, stacked, headroom, value_ticks) = match devices {
+        0 | 1 => (300, 54, 54, 34, 8),
+        2 | 3 => (150, 36, 36, 26, 5),
+        _ => (78, 18, 26, 5, 2),
     };
     let compact = devices > 3;
     let gap = if compact { 2 } else { 18 };
@@ -90,17 +90,17 @@ pub(super) fn lanes(extras: &[Extra], top: i32) -> (Vec<DeviceBox>, i32) {
             compact,
         };
         let mut next = y + memory;
-        let mut low = || {
+        let mut low = |height| {
             let top = next + gap;
-            next = top + busy;
-            lane(top, busy, 0)
+            next = top + height;
+            lane(top, height, 0)
         };
         let place = DeviceBox {
             caption,
             memory: lane(y, memory, headroom),
-            busy: low(),
-            gpu_time: extra.gpu_time.then(&mut low),
-            allocators: extra.allocators.then(&mut low),
+            busy: low(busy),
+            gpu_time: extra.gpu_time.then(|| low(stacked)),
+            allocators: extra.allocators.then(|| low(stacked)),
         };
         boxes.push(place);
         y = next + if compact { 6 } else { 10 };
@@ -116,22 +116,50 @@ pub(super) struct Entry {
     pub(super) text: String,
 }
 
-pub(super) const SWATCH: i32 = 12;
+/// A legend with its places.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(super) struct Flow {
+    /// Those of all groups, in order.
+    pub(super) entries: Vec<Entry>,
+    /// Baseline of each group's head.
+    pub(super) heads: Vec<i32>,
+    /// Baseline of the last row.
+    pub(super) end: i32,
+}
 
-/// Sets entries side by side, in as many rows as they need; answers them and the baseline of the last row.
-pub(super) fn flow(texts: &[String], y: i32) -> (Vec<Entry>, i32) {
-    let (mut x, mut y) = (MARGIN, y);
-    let mut entries = Vec::with_capacity(texts.len());
-    for words in texts {
-        let words = text::fit(words, 12, false, 300).into_owned();
-        let room = SWATCH + 6 + text::width(&words, 12, false);
-        if x > MARGIN && x + room > WIDTH - MARGIN {
-            (x, y) = (MARGIN, y + 19);
+pub(super) const SWATCH: i32 = 12;
+const ROW: i32 = 19;
+
+/// Sets entries side by side behind the head of their group, in as many rows as they need; each group begins a row.
+pub(super) fn flow<'t>(groups: impl Iterator<Item = (&'t str, Vec<&'t str>)> + Clone, y: i32) -> Flow {
+    let widest = groups.clone().map(|(head, _)| text::width(head, 12, false)).max();
+    let mut flow = Flow {
+        end: y,
+        ..Flow::default()
+    };
+    for (number, (head, texts)) in groups.enumerate() {
+        if number > 0 {
+            flow.end += ROW;
         }
-        entries.push(Entry { x, y, text: words });
-        x += room + 18;
+        flow.heads.push(flow.end);
+        let start = match widest.filter(|_| !head.is_empty()) {
+            Some(width) => MARGIN + width + 10,
+            None => MARGIN,
+        };
+        let mut x = start;
+        for words in texts {
+            let words = text::fit(words, 12, false, 300).into_owned();
+            let room = SWATCH + 6 + text::width(&words, 12, false);
+            if x > start && x + room > WIDTH - MARGIN {
+                x = start;
+                flow.end += ROW;
+            }
+            let y = flow.end;
+            flow.entries.push(Entry { x, y, text: words });
+            x += room + 18;
+        }
     }
-    (entries, y)
+    flow
 }
 
 pub(super) const TITLE: Setting = setting(Ink::Text, 18, true);
@@ -180,10 +208,13 @@ mod tests {
     #[test]
     fn a_legend_wraps_before_the_edge() {
         let texts: Vec<String> = (0..20).map(|n| format!("process number {n}")).collect();
-        let (entries, last) = flow(&texts, 100);
-        assert_eq!(entries.last().map(|entry| entry.y), Some(last));
-        assert!(last > 100);
-        for entry in entries {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let flow = flow([("", texts.clone()), ("kernels", texts)].into_iter(), 100);
+        assert_eq!(flow.entries.last().map(|entry| entry.y), Some(flow.end));
+        assert_eq!((flow.heads[0], flow.entries[0].x), (100, MARGIN));
+        assert_eq!(flow.entries[20].y, flow.heads[1]);
+        assert!(flow.heads[1] > flow.entries[19].y && flow.entries[20].x > MARGIN);
+        for entry in flow.entries {
             assert!(entry.x + SWATCH + 6 + text::width(&entry.text, 12, false) <= WIDTH - MARGIN);
         }
     }

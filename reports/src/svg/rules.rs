@@ -78,7 +78,8 @@ pub(super) fn draw(
         });
     }
     for line in &track.lines {
-        labels.extend(rule(canvas, line, lane.compact, &across, height_of)?);
+        let height_of = |bytes: u64| Some(height_of(bytes)).filter(|y| *y >= top);
+        labels.extend(rule(canvas, line, (lane.compact, top), &across, &height_of)?);
     }
     if lane.compact {
         labels.retain(|label| label.rank < 3);
@@ -86,43 +87,53 @@ pub(super) fn draw(
     write(canvas, labels, right, (top, floor))
 }
 
-/// Dashed where the rule enters, dotted where it leaves; both over a pale line, so that they show on any layer.
+/// Dashed where the rule enters, dotted where it leaves; both over a pale line, so that they show on any layer. A line
+/// that the device is too small for has no height: only its label is there, at the top of the lane.
 fn rule(
     canvas: &Canvas<'_>,
     line: &Line,
-    compact: bool,
+    (compact, top): (bool, i32),
     across: &dyn Fn(i32) -> Vec<Vec<(i32, i32)>>,
-    height_of: &dyn Fn(u64) -> i32,
+    height_of: &dyn Fn(u64) -> Option<i32>,
 ) -> Result<Vec<Label>, Fault> {
     let amount = |bytes: u64, ratio: Option<f64>| ratio.map_or_else(|| show_bytes(bytes), show_ratio);
+    let drawn = |y: i32, title: &str, dashes: &'static str| {
+        let pale = Paint::line(Ink::Background, 3, "").faint(55);
+        let figure = Figure::of(Some(title.to_owned()), pale, across(y), false);
+        canvas.draw(&figure.with(Paint::line(Ink::Rule, 1, dashes), across(y), false))
+    };
     let enter = amount(line.enter_bytes, line.enter_ratio);
-    let mut labels = Vec::new();
     let y = height_of(line.enter_bytes);
+    let beyond = if y.is_some() {
+        ""
+    } else {
+        ", more than this device has"
+    };
     let title = format!(
-        "rule {} takes effect at {enter} ({} bytes in use)",
+        "rule {} takes effect at {enter} ({} bytes in use{beyond})",
         line.rule, line.enter_bytes
     );
-    let pale = Paint::line(Ink::Background, 3, "").faint(55);
-    let figure = Figure::of(Some(title.clone()), pale.clone(), across(y), false);
-    canvas.draw(&figure.with(Paint::line(Ink::Rule, 1, "6 4"), across(y), false))?;
-    labels.push(Label {
-        y,
-        text: named(&line.rule, &format!(" {enter}"), true),
+    if let Some(y) = y {
+        drawn(y, &title, "6 4")?;
+    }
+    let up = if y.is_some() { "" } else { " ↑" };
+    let mut labels = vec![Label {
+        y: y.unwrap_or(top),
+        text: named(&line.rule, &format!(" {enter}{up}"), true),
         title,
         ink: Ink::Rule,
         bold: true,
         rank: 1,
-    });
+    }];
     // In a low lane the band's edge says it.
-    if let Some(exit_bytes) = line.exit_bytes.filter(|_| !compact) {
+    let exit = line.exit_bytes.filter(|_| !compact);
+    if let Some((exit_bytes, y)) = exit.and_then(|bytes| Some((bytes, height_of(bytes)?))) {
         let exit = amount(exit_bytes, line.exit_ratio);
-        let y = height_of(exit_bytes);
         let title = format!(
             "rule {} may be taken back below {exit} ({exit_bytes} bytes in use)",
             line.rule
         );
-        let figure = Figure::of(Some(title.clone()), pale, across(y), false);
-        canvas.draw(&figure.with(Paint::line(Ink::Rule, 1, "1 4"), across(y), false))?;
+        drawn(y, &title, "1 4")?;
         labels.push(Label {
             y,
             text: named(&line.rule, &format!(" back {exit}"), false),

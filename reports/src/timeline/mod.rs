@@ -261,6 +261,16 @@ impl DeviceTrack {
     }
 }
 
+/// Characters of a UUID that tell the devices of a host apart, as a rule.
+pub(crate) const SHORT_UUID: usize = 12;
+
+/// "GPU-5a1e2c9d": the devices by their UUIDs, as `nvidia-smi -L` tells them. Their numbers there are not known, and
+/// change.
+pub(crate) fn device_names(devices: &[DeviceTrack]) -> Vec<&str> {
+    let uuids: Vec<&str> = devices.iter().map(|device| device.uuid.as_str()).collect();
+    crate::text::told_apart(&uuids, SHORT_UUID)
+}
+
 impl Timeline {
     /// One sentence that says how it went, such as
     /// `peak 22.1 of 23.5 GiB at 00:17, 2 tuner actions kept, 0 out of memory`.

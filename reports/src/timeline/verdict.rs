@@ -2,7 +2,7 @@
 
 use plimsoll_trace::units::show_bytes;
 
-use super::{DeviceTrack, MarkKind, Timeline};
+use super::{DeviceTrack, MarkKind, Timeline, device_names};
 use crate::instant::Clock;
 
 pub(super) fn sentence(timeline: &Timeline, clock: &Clock) -> String {
@@ -49,7 +49,8 @@ fn peak(timeline: &Timeline, clock: &Clock) -> String {
         return "memory in use is unknown".to_owned();
     };
     let which = if timeline.devices.len() > 1 {
-        format!(" on GPU {index}")
+        let names = device_names(&timeline.devices);
+        format!(" on {}", names.get(index).copied().unwrap_or_default())
     } else {
         String::new()
     };

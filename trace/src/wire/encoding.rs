@@ -22,6 +22,7 @@ impl Frame {
                 to.maybe(process.local_rank.map(u64::from));
                 to.text(process.visible_devices.as_bytes());
                 to.text(process.exe.as_bytes());
+                to.maybe(process.budget_ppm.map(u64::from));
                 1
             }
             Self::Name { id, name } => {
@@ -79,6 +80,7 @@ impl Frame {
                 to.maybe(levels.pool_used_bytes);
                 to.maybe(levels.reserved_bytes);
                 to.maybe(levels.mapped_bytes);
+                to.maybe(levels.at_ns);
                 8
             }
             Self::Spans(spans) => {
@@ -110,6 +112,7 @@ impl Frame {
                 to.text(message.as_bytes());
                 12
             }
+            Self::Finished => 13,
         }
     }
 
@@ -131,6 +134,12 @@ impl Frame {
                 local_rank: maybe_small(from)?,
                 visible_devices: lossy(from)?,
                 exe: lossy(from)?,
+                // Agents of the first days end here.
+                budget_ppm: if from.0.is_empty() {
+                    None
+                } else {
+                    maybe_small(from)?
+                },
             }),
             2 => Self::Name {
                 id: from.small()?,
@@ -206,6 +215,8 @@ impl Frame {
                 pool_used_bytes: from.maybe()?,
                 reserved_bytes: from.maybe()?,
                 mapped_bytes: from.maybe()?,
+                // Agents of the first days end here.
+                at_ns: if from.0.is_empty() { None } else { from.maybe()? },
             }),
             9 => {
                 let count = from.count()?;
@@ -240,6 +251,7 @@ impl Frame {
                 state: word(from)?,
                 message: lossy(from)?,
             },
+            13 => Self::Finished,
             _ => return Ok(None),
         }))
     }

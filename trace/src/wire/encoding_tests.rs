@@ -48,6 +48,7 @@ fn every_kind_round_trips() {
         local_rank: None,
         visible_devices: "0,1".into(),
         exe: "/usr/bin/python3".into(),
+        budget_ppm: Some(10_000),
     };
     let event = AllocationEvent {
         at_ns: 5,
@@ -103,6 +104,7 @@ fn every_kind_round_trips() {
         Frame::Levels(Levels {
             live_bytes: 3,
             pool_bytes: Some(0),
+            at_ns: Some(7),
             ..Levels::default()
         }),
         Frame::Spans(Spans { spans: vec![span] }),
@@ -115,6 +117,7 @@ fn every_kind_round_trips() {
             state: State::Displaced,
             message: "torch.profiler".into(),
         },
+        Frame::Finished,
     ];
     frames.iter().for_each(round_trip);
 }
@@ -159,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_are_too_strange(kind in 0..14_u16, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn no_bytes_are_too_strange(kind in 0..16_u16, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         if let Ok(Some(frame)) = Frame::decode(kind, &bytes) {
             round_trip(&frame);
         }

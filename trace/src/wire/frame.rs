@@ -11,7 +11,7 @@ pub const MAX_NAME: usize = 4096;
 pub enum Frame {
     /// Who is speaking; again after each connection.
     Process(Process),
-    /// A number that stands for a name from here on; again after each connection.
+    /// A number that stands for a name from here on, until it is told again with another; again after each connection.
     Name {
         /// The number.
         id: u32,
@@ -53,6 +53,9 @@ pub enum Frame {
         /// One sentence for people.
         message: String,
     },
+    /// The last word: the process ends, and all that the agent had to say it has said, losses included. A ring that ends
+    /// without it was cut off, by a kill or by an end that did not wait.
+    Finished,
 }
 
 /// Who is speaking.
@@ -62,7 +65,7 @@ pub struct Process {
     pub pid: u32,
     /// What is recorded at most; the governor may go below.
     pub tier: TraceTier,
-    /// CUPTI's version as it reports it; `None` without CUPTI.
+    /// CUPTI's version as it reports it, 0 where it was not asked; `None` without CUPTI.
     pub cupti: Option<u32>,
     /// How often aggregates come, ms.
     pub flush_ms: u32,
@@ -74,6 +77,9 @@ pub struct Process {
     pub visible_devices: String,
     /// The program.
     pub exe: String,
+    /// The share of the process's time that the agent may cost, millionths; a million is no limit. `None` from an agent
+    /// that does not say.
+    pub budget_ppm: Option<u32>,
 }
 
 /// All clocks at one instant, ns.
@@ -221,6 +227,8 @@ pub struct Levels {
     pub reserved_bytes: Option<u64>,
     /// Physical memory mapped into them, bytes.
     pub mapped_bytes: Option<u64>,
+    /// When. `None` from an agent that does not say.
+    pub at_ns: Option<u64>,
 }
 
 /// Single kernels of an open window.
@@ -252,9 +260,9 @@ words! {
         DroppedByCupti = "dropped_by_cupti",
         /// No start or no end.
         ZeroTimestamp = "zero_timestamp",
-        /// An end before the start.
+        /// An end before the start, or longer after it than the process has lived.
         InvertedTimestamp = "inverted_timestamp",
-        /// The ring was full.
+        /// Single kernels that the ring had no room for. All else waits until there is room again.
         RingFull = "ring_full",
         /// A record that ends beyond its buffer or is of no known length.
         BadRecord = "bad_record",
@@ -266,10 +274,17 @@ words! {
         NoBuffer = "no_buffer",
         /// Not looked at, to stay inside the budget.
         OverBudget = "over_budget",
+        /// Taken from the ring by a daemon that was killed before it knew them to be stored: at most so many are missing.
+        Unconfirmed = "unconfirmed",
         /// A frame that the daemon could not read.
         Malformed = "malformed",
         /// Another profiler took CUPTI over.
         Displaced = "displaced",
+        /// Brought in too late: the process's end did not wait until they were counted or told.
+        CutOff = "cut_off",
+        /// How many processes ended without their agent's last word. What each did since its last flush is missing; how
+        /// much that is nobody knows.
+        Unfinished = "unfinished",
     }
 }
 
@@ -284,7 +299,8 @@ pub struct Cost {
     pub hooks_ns: u64,
     /// For how much of the time kernels were recorded, ns.
     pub traced_ns: u64,
-    /// Device memory that CUPTI holds for it by its settings, bytes; unknown without CUPTI.
+    /// Device memory that CUPTI may hold for it by its settings, in each of the process's contexts, bytes; unknown without
+    /// CUPTI.
     pub device_bytes: Option<u64>,
     /// The tier in force.
     pub tier: TraceTier,

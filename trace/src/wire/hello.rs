@@ -1,5 +1,7 @@
 //! The first words on the socket.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 /// The version of the ring's layout and of the frames. A daemon takes frames of this version and of none newer.
@@ -81,6 +83,18 @@ pub enum Tell {
     Resume,
     /// Open a window of raw spans now, outside the agent's own rhythm.
     Window,
+    /// The same, for so many quarters of a second, 1 to 127; see [`window_quarters`].
+    WindowOf(u8),
+}
+
+/// What a byte says of a window's length; no other word has this bit.
+const WINDOW_OF: u8 = 0x80;
+
+/// A window's length in quarters of a second, rounded up, as [`Tell::WindowOf`] has it.
+#[must_use]
+pub fn window_quarters(length: Duration) -> u8 {
+    let quarters = length.as_millis().div_ceil(250).clamp(1, 127);
+    u8::try_from(quarters).unwrap_or(127)
 }
 
 impl Tell {
@@ -91,6 +105,7 @@ impl Tell {
             Self::Yield => b'y',
             Self::Resume => b'r',
             Self::Window => b'w',
+            Self::WindowOf(quarters) => WINDOW_OF | quarters,
         }
     }
 
@@ -101,6 +116,7 @@ impl Tell {
             b'y' => Some(Self::Yield),
             b'r' => Some(Self::Resume),
             b'w' => Some(Self::Window),
+            _ if byte > WINDOW_OF => Some(Self::WindowOf(byte & !WINDOW_OF)),
             _ => None,
         }
     }
@@ -127,9 +143,15 @@ mod tests {
 
     #[test]
     fn what_is_told_round_trips() {
-        for tell in [Tell::Yield, Tell::Resume, Tell::Window] {
+        let lengths = (1..=127).map(Tell::WindowOf);
+        for tell in [Tell::Yield, Tell::Resume, Tell::Window]
+            .into_iter()
+            .chain(lengths)
+        {
             assert_eq!(Tell::from_byte(tell.to_byte()), Some(tell));
         }
-        assert_eq!(Tell::from_byte(0), None);
+        assert_eq!((Tell::from_byte(0), Tell::from_byte(WINDOW_OF)), (None, None));
+        let quarters = |ms| window_quarters(Duration::from_millis(ms));
+        assert_eq!([0, 250, 251, 5_000, 1 << 40].map(quarters), [1, 1, 2, 20, 127]);
     }
 }

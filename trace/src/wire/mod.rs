@@ -18,4 +18,4 @@ pub use frame::{
     AllocationEvent, Clock, Copies, CopyStats, Cost, Direction, Frame, KernelStats, Kernels, Levels,
     LossReason, MAX_NAME, MemoryKind, MemoryOperation, Process, Span, Spans, State,
 };
-pub use hello::{HELLO_LENGTH, Hello, HelloError, Tell, VERSION};
+pub use hello::{HELLO_LENGTH, Hello, HelloError, Tell, VERSION, window_quarters};

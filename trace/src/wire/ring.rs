@@ -11,8 +11,8 @@
 //! | 2 | words of data, a power of two |
 //! | 8 | written: where the writer will write next |
 //! | 16 | read: where the reader will read next |
-//! | 17 | frames that the writer found no room for, since the beginning |
-//! | 24 | how many of these a reader has counted already |
+//! | 17 | how many records readers have taken, since the beginning |
+//! | 18 | how many of these a reader has confirmed to be stored, or counted as lost |
 //!
 //! A frame is one word of length and kind (bytes in the low half, kind above) and its bytes, padded to words.
 
@@ -34,8 +34,8 @@ pub const MOST_BYTES: usize = 64 << 10;
 const MAGIC: u64 = u64::from_le_bytes(*b"PLIMRING");
 const WRITTEN: usize = 8;
 const READ: usize = 16;
-const REFUSED: usize = 17;
-const TOLD: usize = 24;
+const TAKEN: usize = 17;
+const CONFIRMED: usize = 18;
 
 /// Memory that is not a ring that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -85,14 +85,14 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Appends a frame, or counts it as refused when there is no room; never waits. Returns whether it is in.
+    /// Appends a frame if there is room; never waits. Returns whether it is in: what is not is the caller's to keep, or to
+    /// count as lost.
     pub fn append(&mut self, kind: u16, bytes: &[u8]) -> bool {
         let need = 1 + bytes.len().div_ceil(8) as u64;
         let written = self.written;
         // A reader that moves its position backwards or ahead of the writer gets nothing more.
         let waiting = written.wrapping_sub(self.words[READ].load(Ordering::Acquire));
         if bytes.len() > MOST_BYTES || waiting > self.data || need > self.data - waiting {
-            self.words[REFUSED].fetch_add(1, Ordering::Relaxed);
             return false;
         }
         let put = |at: u64, word: u64| self.words[self.index(at)].store(word, Ordering::Relaxed);
@@ -105,6 +105,18 @@ impl<'a> Writer<'a> {
         self.written = written + need;
         self.words[WRITTEN].store(self.written, Ordering::Release);
         true
+    }
+
+    /// Where the next frame will begin.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether the reader has taken all that lies before a position.
+    #[must_use]
+    pub fn is_read(&self, position: u64) -> bool {
+        self.words[READ].load(Ordering::Acquire) >= position
     }
 
     /// How full the ring is, 0..1.
@@ -161,6 +173,14 @@ impl<'a> Reader<'a> {
         Ok(Self { words, data })
     }
 
+    /// How many words wait to be read, if the writer's position can be trusted; never more than there are.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        let read = self.words[READ].load(Ordering::Relaxed);
+        let written = self.words[WRITTEN].load(Ordering::Acquire);
+        written.wrapping_sub(read).min(self.data)
+    }
+
     /// Takes the next frame's bytes into `buffer`.
     pub fn next(&mut self, buffer: &mut Vec<u8>) -> Next {
         buffer.clear();
@@ -187,10 +207,20 @@ impl<'a> Reader<'a> {
         Next::Frame(u16::from_le_bytes([kind[4], kind[5]]))
     }
 
-    /// How many frames the writer found no room for since this was last asked, by this reader or one before it.
-    pub fn take_refused(&mut self) -> u64 {
-        let now = self.words[REFUSED].load(Ordering::Relaxed);
-        now.saturating_sub(self.words[TOLD].swap(now, Ordering::Relaxed))
+    /// So many records came out of the ring, which keeps the count for a reader that comes after this one.
+    pub fn took(&mut self, records: u64) {
+        self.words[TAKEN].fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// So many of the records that were taken are stored.
+    pub fn confirm(&mut self, records: u64) {
+        self.words[CONFIRMED].fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// How many records were taken and never confirmed, by readers before this one; asked once, before anything is read.
+    pub fn take_unconfirmed(&mut self) -> u64 {
+        let taken = self.words[TAKEN].load(Ordering::Relaxed);
+        taken.saturating_sub(self.words[CONFIRMED].swap(taken, Ordering::Relaxed))
     }
 }
 
@@ -219,15 +249,16 @@ mod tests {
         for round in 0..5_000_usize {
             let bytes = vec![round.to_le_bytes()[0]; round % 1_000];
             assert!(writer.append(7, &bytes));
+            assert!(!writer.is_read(writer.written()));
             assert_eq!(reader.next(&mut buffer), Next::Frame(7));
+            assert!(writer.is_read(writer.written()));
             assert_eq!(buffer, bytes);
         }
         assert_eq!(reader.next(&mut buffer), Next::Empty);
-        assert_eq!(reader.take_refused(), 0);
     }
 
     #[test]
-    fn a_full_ring_refuses_and_counts_and_goes_on() {
+    fn a_full_ring_refuses_and_goes_on() {
         let memory = memory(SMALL);
         let (mut writer, mut reader) = (Writer::create(&memory).unwrap(), Reader::open(&memory).unwrap());
         let mut accepted = 0;
@@ -236,14 +267,12 @@ mod tests {
         }
         assert!(writer.fill_ratio() > 0.98);
         assert!(!writer.append(1, &[1; 1_000]));
-        assert_eq!(reader.take_refused(), 2);
         let mut buffer = Vec::new();
         for _ in 0..accepted {
             assert_eq!(reader.next(&mut buffer), Next::Frame(1));
         }
         assert_eq!(reader.next(&mut buffer), Next::Empty);
         assert!(writer.append(1, &[1; 1_000]));
-        assert_eq!(reader.take_refused(), 0);
     }
 
     #[test]
@@ -265,9 +294,23 @@ mod tests {
         assert_eq!(Reader::open(&memory).unwrap().next(&mut buffer), Next::Frame(1));
         assert_eq!(Reader::open(&memory).unwrap().next(&mut buffer), Next::Frame(1));
         assert_eq!(buffer, b"second");
-        while writer.append(1, &[1; 1_000]) {}
-        assert_eq!(Reader::open(&memory).unwrap().take_refused(), 1);
-        assert_eq!(Reader::open(&memory).unwrap().take_refused(), 0);
+    }
+
+    #[test]
+    fn what_a_reader_took_and_did_not_confirm_is_known_to_the_next() {
+        let memory = memory(SMALL);
+        Writer::create(&memory).unwrap();
+        let mut first = Reader::open(&memory).unwrap();
+        assert_eq!(first.take_unconfirmed(), 0);
+        first.took(10);
+        first.confirm(7);
+        first.took(1);
+        let mut second = Reader::open(&memory).unwrap();
+        assert_eq!(second.take_unconfirmed(), 4);
+        assert_eq!(second.take_unconfirmed(), 0);
+        second.took(5);
+        second.confirm(5);
+        assert_eq!(Reader::open(&memory).unwrap().take_unconfirmed(), 0);
     }
 
     #[test]

@@ -79,9 +79,10 @@ impl Ledger {
         self.connection.as_mut()
     }
 
-    /// Numbers of names are asked for anew.
+    /// Numbers of names and kernels are asked for anew: those of what went are given to others.
     pub(crate) fn forget_names(&mut self) {
         self.dictionary.names.clear();
+        self.dictionary.kernels = traced::Kernels::default();
     }
 
     /// Takes over what came in.

@@ -1,4 +1,4 @@
-use plimsoll_trace::{Event, EventKind, HostSample, ProcessSample, RunId};
+use plimsoll_trace::{Event, EventKind, HostSample, KernelWindow, ProcessSample, RunId, Traced};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
@@ -240,4 +240,36 @@ async fn a_name_that_was_deleted_gets_a_number_again() {
             .await,
         1
     );
+}
+
+#[tokio::test]
+async fn numbers_of_kernels_that_went_are_not_used_again() {
+    let mut bench = Bench::new(1_000).await;
+    let kernel = |run, name: &str| {
+        Record::Traced(Traced {
+            pid: 1,
+            run: Some(RunId(run)),
+            device: None,
+            work: Work::Kernels(KernelWindow {
+                name: name.into(),
+                start_ns: run,
+                end_ns: run + 1,
+                count: 1,
+                total_ns: 1,
+                min_ns: 1,
+                max_ns: 1,
+                buckets: vec![(1, 1)],
+            }),
+        })
+    };
+    bench.accept(1, kernel(1, "old"), None);
+    bench.ledger.commit().await.expect("stored");
+    // As when totals of old runs go.
+    bench.run("DELETE FROM _kernel; DELETE FROM _kernel_name").await;
+    bench.ledger.forget_names();
+    bench.accept(2, kernel(2, "new"), None);
+    bench.accept(2, kernel(1, "old"), None);
+    bench.ledger.commit().await.expect("stored");
+    let right = "SELECT count(*) FROM kernels WHERE (run_id, name, count) IN ((1, 'old', 1), (2, 'new', 1))";
+    assert_eq!(bench.number(right).await, 2);
 }

@@ -27,6 +27,7 @@ mod scan;
 mod schema;
 mod script;
 mod statement;
+mod totals;
 mod traced;
 mod value;
 mod writer;

@@ -28,6 +28,8 @@ pub(crate) type Ack = oneshot::Sender<Result<(), StoreError>>;
 pub(crate) struct Taken {
     pub(crate) items: VecDeque<Item>,
     pub(crate) acks: Vec<Ack>,
+    /// How many batches had been appended by then, since the beginning.
+    pub(crate) appended: u64,
     /// Records dropped here since the last time.
     pub(crate) lost: u64,
     pub(crate) closed: bool,
@@ -43,6 +45,7 @@ pub(crate) struct Queue {
 struct State {
     items: VecDeque<Item>,
     acks: Vec<Ack>,
+    appended: u64,
     lost: u64,
     tickets: u64,
     closed: bool,
@@ -69,6 +72,7 @@ impl Queue {
         }
         let urgent = batch.records.iter().any(Record::is_urgent);
         state.push(batch, None);
+        state.appended += 1;
         let excess = state.items.len().saturating_sub(self.capacity);
         if excess > 0 {
             // A little more than needed, so that a full queue is not searched for each batch.
@@ -100,6 +104,11 @@ impl Queue {
         (self.capacity / 2).saturating_sub(self.lock().items.len())
     }
 
+    /// How many batches were appended, since the beginning.
+    pub(crate) fn appended(&self) -> u64 {
+        self.lock().appended
+    }
+
     /// Refuses whatever comes from now on and wakes the writer for the last time.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
@@ -111,6 +120,7 @@ impl Queue {
         Taken {
             items: std::mem::take(&mut state.items),
             acks: std::mem::take(&mut state.acks),
+            appended: state.appended,
             lost: std::mem::take(&mut state.lost),
             closed: state.closed,
         }

@@ -1,4 +1,5 @@
-//! Forgetting: samples that are older than they are kept for, and the oldest ones when the store grows too large.
+//! Forgetting: samples that are older than they are kept for, and the oldest ones when the store grows too large: first
+//! those of single kernels, copies and allocations, which crowd all others out, then the rest.
 //!
 //! Rows go a minute at a time, on the writer's connection, so that no commit waits long behind it.
 
@@ -9,14 +10,17 @@ use std::{
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
+use crate::totals;
+
 /// How long things are kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keep {
-    /// Samples of devices, processes and allocators, windows and spans of kernels, allocations: many a second.
+    /// Samples of devices, processes and allocators, windows and spans of kernels, copies, allocations: many a second.
     pub(crate) raw: Duration,
-    /// Samples of the host and of engines, which come once a second at most.
+    /// Samples of the host and of engines, which come once a second at most, and kernels by the minute.
     pub(crate) seconds: Duration,
-    /// Events, losses, and settled decisions with the files they changed. Runs are kept for ever.
+    /// Events, losses, settled decisions with the files they changed, and totals of runs that have ended. Runs themselves
+    /// are kept for ever.
     pub(crate) history: Duration,
     /// Database and write-ahead log together, bytes.
     pub(crate) max_size_bytes: u64,
@@ -33,28 +37,36 @@ struct Kind {
     delete: &'static [&'static str],
 }
 
-const MANY_A_SECOND: Kind = Kind {
+/// What single kernels, copies and allocations did: by far the most rows. Their totals are elsewhere.
+const TRACED: Kind = Kind {
     oldest: "SELECT min(at_ns) FROM (
-                 SELECT min(at_ns) AS at_ns FROM _device_raw UNION ALL SELECT min(at_ns) FROM _process_raw
-                 UNION ALL SELECT min(start_ns) FROM _kernel_window UNION ALL SELECT min(start_ns) FROM _kernel_span
-                 UNION ALL SELECT min(start_ns) FROM _copy_window UNION ALL SELECT min(at_ns) FROM _allocation
-                 UNION ALL SELECT min(at_ns) FROM _allocator_raw)",
+                 SELECT min(start_ns) AS at_ns FROM _kernel_window UNION ALL SELECT min(start_ns) FROM _kernel_span
+                 UNION ALL SELECT min(start_ns) FROM _copy_window UNION ALL SELECT min(at_ns) FROM _allocation)",
     delete: &[
-        "DELETE FROM _device_raw WHERE at_ns < ?",
-        "DELETE FROM _process_raw WHERE at_ns < ?",
         "DELETE FROM _kernel_window WHERE start_ns < ?",
         "DELETE FROM _kernel_span WHERE start_ns < ?",
         "DELETE FROM _copy_window WHERE start_ns < ?",
         "DELETE FROM _allocation WHERE at_ns < ?",
+    ],
+};
+const MANY_A_SECOND: Kind = Kind {
+    oldest: "SELECT min(at_ns) FROM (
+                 SELECT min(at_ns) AS at_ns FROM _device_raw UNION ALL SELECT min(at_ns) FROM _process_raw
+                 UNION ALL SELECT min(at_ns) FROM _allocator_raw)",
+    delete: &[
+        "DELETE FROM _device_raw WHERE at_ns < ?",
+        "DELETE FROM _process_raw WHERE at_ns < ?",
         "DELETE FROM _allocator_raw WHERE at_ns < ?",
     ],
 };
-const ONE_A_SECOND: Kind = Kind {
+const ONE_A_SECOND_AT_MOST: Kind = Kind {
     oldest: "SELECT min(at_ns) FROM (
-                 SELECT min(at_ns) AS at_ns FROM _host_raw UNION ALL SELECT min(at_ns) FROM _engine_raw)",
+                 SELECT min(at_ns) AS at_ns FROM _host_raw UNION ALL SELECT min(at_ns) FROM _engine_raw
+                 UNION ALL SELECT min(start_ns) FROM _kernel_minute)",
     delete: &[
         "DELETE FROM _host_raw WHERE at_ns < ?",
         "DELETE FROM _engine_raw WHERE at_ns < ?",
+        "DELETE FROM _kernel_minute WHERE start_ns < ?",
     ],
 };
 
@@ -93,8 +105,10 @@ pub(crate) async fn prune(
     now_ns: i64,
     keep: &Keep,
 ) -> Result<bool, sqlx::Error> {
-    let more = MANY_A_SECOND.prune(connection, before(now_ns, keep.raw)).await?
-        | ONE_A_SECOND
+    let raw_ns = before(now_ns, keep.raw);
+    let more = TRACED.prune(connection, raw_ns).await?
+        | MANY_A_SECOND.prune(connection, raw_ns).await?
+        | ONE_A_SECOND_AT_MOST
             .prune(connection, before(now_ns, keep.seconds))
             .await?;
     prune_history(connection, before(now_ns, keep.history)).await?;
@@ -108,21 +122,33 @@ pub(crate) enum Trim {
     Done,
     /// Free pages went back to the file system; there may be more to do.
     Shrunk,
-    /// Samples had to go; their pages go back with the next step.
+    /// Something had to go; its pages go back with the next step.
     Deleted(Trimmed),
+}
+
+/// What there is to give up, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// Windows and spans of kernels, copies, allocations: an hour of them may be more than weeks of all else.
+    Traced,
+    /// Totals of runs that ended before all samples that are left.
+    Totals,
+    /// All other samples.
+    Samples,
 }
 
 /// What had to go because the store was too large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trimmed {
+    pub(crate) what: Gone,
     /// Rows.
     pub(crate) rows: u64,
-    /// Nothing older than this is left, ns since the Unix epoch.
+    /// Nothing of it that is older than this is left, ns since the Unix epoch.
     pub(crate) until_ns: i64,
 }
 
 /// One step towards the size limit: the log goes first, then free pages, and only when there are none the oldest minute
-/// of samples.
+/// of what is given up first.
 pub(crate) async fn trim(
     connection: &mut SqliteConnection,
     path: &Path,
@@ -153,18 +179,30 @@ pub(crate) async fn trim(
         let shrunk = free_pages(connection).await? < free;
         return Ok(if shrunk { Trim::Shrunk } else { Trim::Done });
     }
+    if let Some(oldest_ns) = TRACED.oldest(connection).await? {
+        let until_ns = oldest_ns.saturating_add(STEP_NS);
+        let rows = TRACED.delete(connection, until_ns).await?;
+        return Ok(deleted(Gone::Traced, rows, until_ns));
+    }
     let many = MANY_A_SECOND.oldest(connection).await?;
-    let Some(oldest_ns) = many
+    let oldest_ns = many
         .into_iter()
-        .chain(ONE_A_SECOND.oldest(connection).await?)
-        .min()
-    else {
+        .chain(ONE_A_SECOND_AT_MOST.oldest(connection).await?)
+        .min();
+    if let Some((rows, until_ns)) = totals::trim(connection, oldest_ns.unwrap_or(i64::MAX)).await? {
+        return Ok(deleted(Gone::Totals, rows, until_ns));
+    }
+    let Some(oldest_ns) = oldest_ns else {
         return Ok(Trim::Done);
     };
     let until_ns = oldest_ns.saturating_add(STEP_NS);
-    let rows =
-        MANY_A_SECOND.delete(connection, until_ns).await? + ONE_A_SECOND.delete(connection, until_ns).await?;
-    Ok(Trim::Deleted(Trimmed { rows, until_ns }))
+    let rows = MANY_A_SECOND.delete(connection, until_ns).await?
+        + ONE_A_SECOND_AT_MOST.delete(connection, until_ns).await?;
+    Ok(deleted(Gone::Samples, rows, until_ns))
+}
+
+const fn deleted(what: Gone, rows: u64, until_ns: i64) -> Trim {
+    Trim::Deleted(Trimmed { what, rows, until_ns })
 }
 
 /// Writes the log into the database and empties it, as far as no reader needs it. Readers are hardly waited for: records
@@ -202,7 +240,7 @@ fn size_bytes(file: &Path) -> u64 {
     std::fs::metadata(file).map_or(0, |data| data.len())
 }
 
-fn before(now_ns: i64, age: Duration) -> i64 {
+pub(crate) fn before(now_ns: i64, age: Duration) -> i64 {
     now_ns.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX))
 }
 

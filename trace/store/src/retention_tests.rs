@@ -150,7 +150,7 @@ async fn history_is_kept_longer_and_the_unsettled_always() {
             "INSERT INTO _decision VALUES ({id}, NULL, 'e', 'r', {at_ns}, 'act', 'apply', '{outcome}', 's', 1, 1, '', NULL);
              INSERT INTO _config_change VALUES ({id}, {id}, 'p', {at_ns}, '', '', '', 'kept');
              INSERT INTO _event VALUES ({id}, NULL, NULL, {at_ns}, 'xid', '', NULL);
-             INSERT INTO _loss VALUES ({id}, 's', 'r', {at_ns}, 1)"
+             INSERT INTO _loss VALUES ({id}, 's', 'r', {at_ns}, 1, NULL)"
         ))
         .await;
     }
@@ -325,6 +325,7 @@ async fn traced_work_is_forgotten_piece_by_piece_and_its_totals_stay() {
         "_copy_window (start_ns, run_id, device_id, direction, pid, end_ns, count, bytes, total_ns)",
         "_allocation (at_ns, device_id, pid, operation, kind, address)",
         "_allocator_raw (at_ns, pid, device_id, level, source)",
+        "_kernel_minute (start_ns, kernel_id, pid, first_ns, end_ns, count, total_ns, min_ns, max_ns)",
     ] {
         let values = ", 1".repeat(table.matches(',').count());
         for second in [1, 2_000] {
@@ -355,4 +356,59 @@ async fn traced_work_is_forgotten_piece_by_piece_and_its_totals_stay() {
             "{table}"
         );
     }
+}
+
+#[tokio::test]
+async fn single_kernels_go_before_weeks_of_other_samples_and_totals_in_between() {
+    let mut bench = Bench::new().await;
+    let path = bench.folder.path().join("t.db");
+    bench.samples(0..1_000).await;
+    // An hour later, and many.
+    bench
+        .run(
+            "INSERT INTO _run VALUES (1, 'n', NULL, 'h', NULL, NULL, NULL, 1, 2, 0, 'ok', NULL, 'graph'),
+                 (2, 'n', NULL, 'h', NULL, NULL, NULL, 1, NULL, NULL, 'running', NULL, 'graph');
+             INSERT INTO _kernel_name VALUES (1, 'k', 'k');
+             INSERT INTO _kernel VALUES (1, 1, 1, 1, 9, 9, 1, 1), (2, 2, 1, 1, 9, 9, 1, 1);
+             WITH RECURSIVE t(s) AS (SELECT 0 UNION ALL SELECT s + 1 FROM t WHERE s + 1 < 20000)
+             INSERT INTO _kernel_window SELECT (4600 + s / 50) * 1000000000, 2, s % 50, 1, 1, 1, 1, 1 FROM t;
+             PRAGMA wal_checkpoint(TRUNCATE)",
+        )
+        .await;
+    let keep = Keep {
+        max_size_bytes: size_bytes(&path) - 400_000,
+        ..KEEP
+    };
+    let mut gone = Vec::new();
+    let mut to = async |bench: &mut Bench, keep: &Keep| {
+        for _ in 0..1_000 {
+            match trim(&mut bench.connection, &path, keep).await.expect("trimmed") {
+                Trim::Done => return,
+                Trim::Shrunk => {}
+                Trim::Deleted(trimmed) => gone.push(trimmed.what),
+            }
+        }
+        panic!("it never ends");
+    };
+    to(&mut bench, &keep).await;
+    assert_eq!(bench.left().await, (0, 1_000), "no other sample had to go");
+    let windows = bench.number("SELECT count(*) FROM kernel_windows").await;
+    assert!((1..20_000).contains(&windows), "{windows}");
+
+    to(
+        &mut bench,
+        &Keep {
+            max_size_bytes: 1,
+            ..KEEP
+        },
+    )
+    .await;
+    gone.dedup();
+    // The run ended within the first minute of samples.
+    assert_eq!(gone, [Gone::Traced, Gone::Samples, Gone::Totals, Gone::Samples]);
+    assert_eq!(
+        bench.number("SELECT sum(run_id) FROM _kernel").await,
+        2,
+        "the run that goes on"
+    );
 }

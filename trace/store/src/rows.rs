@@ -206,11 +206,12 @@ pub(crate) fn event(script: &mut Script, at_ns: i64, device: Option<i64>, event:
 
 pub(crate) fn loss(script: &mut Script, at_ns: i64, loss: &Loss) {
     script
-        .rare("INSERT INTO _loss (source, reason, at_ns, count) VALUES (?, ?, ?, ?)")
+        .rare("INSERT INTO _loss (source, reason, at_ns, count, run_id) VALUES (?, ?, ?, ?, ?)")
         .bind(&*loss.source)
         .bind(&*loss.reason)
         .bind(at_ns)
-        .bind(i64::try_from(loss.count).unwrap_or(i64::MAX));
+        .bind(i64::try_from(loss.count).unwrap_or(i64::MAX))
+        .bind(loss.run.map(|run| run.0));
 }
 
 /// A run that is started twice keeps its first start.

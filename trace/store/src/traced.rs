@@ -13,6 +13,8 @@ use crate::demangle::demangled;
 use crate::rows::{Blocks, number};
 use crate::script::{self, Script};
 
+/// How long a row of `_kernel_minute` is.
+const MINUTE_NS: i64 = 60_000_000_000;
 /// Kernels and their names that are remembered; more than the programs of a host have.
 const KERNELS: usize = 65_536;
 
@@ -25,13 +27,16 @@ static ALLOCATION: LazyLock<Blocks> = LazyLock::new(|| {
         8,
     )
 });
-static ALLOCATOR: LazyLock<Blocks> = LazyLock::new(|| Blocks::new("_allocator_raw", 13));
+static ALLOCATOR: LazyLock<Blocks> = LazyLock::new(|| Blocks::new("_allocator_raw", 15));
 
+// Totals end at 2^56 (of ns, two years of one kernel) and buckets at 2^48: beyond 64 bits SQLite's sums are errors, and one
+// row like that would make every query over all runs fail.
 static KERNEL: LazyLock<Blocks> = LazyLock::new(|| {
     Blocks::adding(
         "_kernel (id, run_id, device_id, name_id, count, total_ns, min_ns, max_ns)",
         8,
-        " ON CONFLICT DO UPDATE SET count = count + excluded.count, total_ns = total_ns + excluded.total_ns,
+        " ON CONFLICT DO UPDATE SET count = min(count + excluded.count, 72057594037927936),
+              total_ns = min(total_ns + excluded.total_ns, 72057594037927936),
               min_ns = min(coalesce(min_ns, excluded.min_ns), excluded.min_ns),
               max_ns = max(coalesce(max_ns, excluded.max_ns), excluded.max_ns)",
     )
@@ -40,12 +45,23 @@ static BUCKET: LazyLock<Blocks> = LazyLock::new(|| {
     Blocks::adding(
         "_kernel_bucket",
         3,
-        " ON CONFLICT DO UPDATE SET count = count + excluded.count",
+        " ON CONFLICT DO UPDATE SET count = min(count + excluded.count, 281474976710656)",
+    )
+});
+static MINUTE: LazyLock<Blocks> = LazyLock::new(|| {
+    Blocks::adding(
+        "_kernel_minute",
+        9,
+        " ON CONFLICT DO UPDATE SET first_ns = min(first_ns, excluded.first_ns), end_ns = max(end_ns, excluded.end_ns),
+              count = min(count + excluded.count, 72057594037927936),
+              total_ns = min(total_ns + excluded.total_ns, 72057594037927936),
+              min_ns = min(min_ns, excluded.min_ns), max_ns = max(max_ns, excluded.max_ns)",
     )
 });
 const ADD_COPIES: &str = "INSERT INTO _copy VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET count = count + excluded.count, bytes = bytes + excluded.bytes,
-        total_ns = total_ns + excluded.total_ns";
+    ON CONFLICT DO UPDATE SET count = min(count + excluded.count, 72057594037927936),
+        bytes = min(bytes + excluded.bytes, 72057594037927936),
+        total_ns = min(total_ns + excluded.total_ns, 72057594037927936)";
 
 /// Numbers that the database gave to kernels and their names, as far as they are committed.
 #[derive(Default)]
@@ -60,27 +76,23 @@ type Key = [i64; 3];
 /// What is to be stored with one commit.
 #[derive(Default)]
 pub(crate) struct Rows<'a> {
-    kernels: BTreeMap<i64, Total>,
+    kernels: BTreeMap<i64, (Key, Sums)>,
     buckets: BTreeMap<(i64, u8), i64>,
     copies: BTreeMap<(i64, i64, &'static str), [i64; 3]>,
     /// By start, kernel and process: names that were cut may have become one.
-    windows: BTreeMap<[i64; 3], Window>,
+    windows: BTreeMap<[i64; 3], Sums>,
+    /// The same by minute, kernel and process.
+    minutes: BTreeMap<[i64; 3], Sums>,
     spans: Vec<[i64; 5]>,
     copy_windows: Vec<Owned<&'a CopyWindow>>,
     allocations: Vec<Owned<&'a Allocation>>,
     allocators: Vec<(i64, Owned<&'a AllocatorSample>)>,
 }
 
-struct Total {
-    key: Key,
-    count: i64,
-    total_ns: i64,
-    min_ns: i64,
-    max_ns: i64,
-}
-
-/// One kernel in one period of one process.
-struct Window {
+/// Windows of one kernel taken together.
+#[derive(Clone, Copy)]
+struct Sums {
+    first_ns: i64,
     end_ns: i64,
     count: i64,
     total_ns: i64,
@@ -191,7 +203,10 @@ impl<'a> Rows<'a> {
                 self.copy_windows.push(owned(traced, device, window));
             }
             (Work::Allocation(allocation), _) => self.allocations.push(owned(traced, device, allocation)),
-            (Work::Allocator(sample), _) => self.allocators.push((at_ns, owned(traced, device, sample))),
+            (Work::Allocator(sample), _) => {
+                let at_ns = sample.at_ns.unwrap_or(at_ns);
+                self.allocators.push((at_ns, owned(traced, device, sample)));
+            }
             // A signal is stored with the engine's.
             (Work::Kernels(_) | Work::Span(_) | Work::Copies(_), None) | (Work::Signal { .. }, _) => {}
         }
@@ -199,36 +214,25 @@ impl<'a> Rows<'a> {
     }
 
     fn window(&mut self, (kernel, key): (i64, Key), pid: u32, window: &KernelWindow) {
-        let (count, total_ns) = (signed(window.count), signed(window.total_ns));
-        let (min_ns, max_ns) = (signed(window.min_ns), signed(window.max_ns));
-        let total = self.kernels.entry(kernel).or_insert(Total {
-            key,
-            count: 0,
-            total_ns: 0,
-            min_ns,
-            max_ns,
-        });
-        total.count = total.count.saturating_add(count);
-        total.total_ns = total.total_ns.saturating_add(total_ns);
-        total.min_ns = total.min_ns.min(min_ns);
-        total.max_ns = total.max_ns.max(max_ns);
+        let sums = Sums::of(window);
         for (bucket, more) in &window.buckets {
             let sum = self.buckets.entry((kernel, *bucket)).or_default();
             *sum = sum.saturating_add(signed(*more));
         }
-        let key = [window.start_ns, kernel, pid.into()];
-        let sum = self.windows.entry(key).or_insert(Window {
-            end_ns: window.end_ns,
-            count: 0,
-            total_ns: 0,
-            min_ns,
-            max_ns,
-        });
-        sum.end_ns = sum.end_ns.max(window.end_ns);
-        sum.count = sum.count.saturating_add(count);
-        sum.total_ns = sum.total_ns.saturating_add(total_ns);
-        sum.min_ns = sum.min_ns.min(min_ns);
-        sum.max_ns = sum.max_ns.max(max_ns);
+        let total = self.kernels.entry(kernel);
+        total
+            .and_modify(|(_, total)| total.add(&sums))
+            .or_insert((key, sums));
+        let minute_ns = window
+            .start_ns
+            .saturating_sub(window.start_ns.rem_euclid(MINUTE_NS));
+        for (parts, start_ns) in [
+            (&mut self.windows, window.start_ns),
+            (&mut self.minutes, minute_ns),
+        ] {
+            let part = parts.entry([start_ns, kernel, pid.into()]);
+            part.and_modify(|part| part.add(&sums)).or_insert(sums);
+        }
     }
 
     fn span(&mut self, kernel: i64, pid: u32, span: &KernelSpan) {
@@ -237,21 +241,21 @@ impl<'a> Rows<'a> {
     }
 
     pub(crate) fn store(self, script: &mut Script) {
-        let kernels: Vec<[i64; 8]> = self.kernels.iter().map(|(id, total)| total.row(*id)).collect();
+        let kernel = |(&id, (key, sums)): (&i64, &(Key, Sums))| sums.of_kernel(id, *key);
+        let kernels: Vec<[i64; 8]> = self.kernels.iter().map(kernel).collect();
         KERNEL.store(script, &kernels, numbers);
-        let bucket = |(&(kernel, bucket), &count): (&(i64, u8), &i64)| [kernel, bucket.into(), count];
+        let bucket =
+            |(&(kernel, bucket), &count): (&(i64, u8), &i64)| [kernel, bucket.into(), count.min(1 << 48)];
         let buckets: Vec<[i64; 3]> = self.buckets.iter().map(bucket).collect();
         BUCKET.store(script, &buckets, numbers);
         for ((run, device, direction), sums) in &self.copies {
             script.usual(ADD_COPIES).bind(*run).bind(*device).bind(*direction);
             numbers(script, sums);
         }
-        let windows: Vec<[i64; 8]> = self
-            .windows
-            .iter()
-            .map(|(key, window)| window.row(*key))
-            .collect();
-        WINDOW.store(script, &windows, numbers);
+        let windows = self.windows.iter().map(|(key, sums)| sums.of_window(*key));
+        WINDOW.store(script, &windows.collect::<Vec<_>>(), numbers);
+        let minutes = self.minutes.iter().map(|(key, sums)| sums.of_minute(*key));
+        MINUTE.store(script, &minutes.collect::<Vec<_>>(), numbers);
         SPAN.store(script, &self.spans, numbers);
         COPY_WINDOW.store(script, &self.copy_windows, copy_window);
         ALLOCATION.store(script, &self.allocations, allocation);
@@ -259,33 +263,43 @@ impl<'a> Rows<'a> {
     }
 }
 
-impl Total {
-    const fn row(&self, id: i64) -> [i64; 8] {
-        let [run, device, name] = self.key;
-        [
-            id,
-            run,
-            device,
-            name,
-            self.count,
-            self.total_ns,
-            self.min_ns,
-            self.max_ns,
-        ]
+impl Sums {
+    fn of(window: &KernelWindow) -> Self {
+        Self {
+            first_ns: window.start_ns,
+            end_ns: window.end_ns,
+            count: signed(window.count),
+            total_ns: signed(window.total_ns),
+            min_ns: signed(window.min_ns),
+            max_ns: signed(window.max_ns),
+        }
     }
-}
 
-impl Window {
-    const fn row(&self, [start_ns, kernel, pid]: [i64; 3]) -> [i64; 8] {
+    fn add(&mut self, more: &Self) {
+        self.first_ns = self.first_ns.min(more.first_ns);
+        self.end_ns = self.end_ns.max(more.end_ns);
+        self.count = self.count.saturating_add(more.count);
+        self.total_ns = self.total_ns.saturating_add(more.total_ns);
+        self.min_ns = self.min_ns.min(more.min_ns);
+        self.max_ns = self.max_ns.max(more.max_ns);
+    }
+
+    const fn of_kernel(&self, id: i64, [run, device, name]: Key) -> [i64; 8] {
+        let (count, total_ns) = (self.count, self.total_ns);
+        [id, run, device, name, count, total_ns, self.min_ns, self.max_ns]
+    }
+
+    const fn of_window(&self, [start_ns, kernel, pid]: [i64; 3]) -> [i64; 8] {
+        let (count, total_ns) = (self.count, self.total_ns);
+        let (end_ns, min_ns, max_ns) = (self.end_ns, self.min_ns, self.max_ns);
+        [start_ns, kernel, pid, end_ns, count, total_ns, min_ns, max_ns]
+    }
+
+    const fn of_minute(&self, [start_ns, kernel, pid]: [i64; 3]) -> [i64; 9] {
+        let (first_ns, end_ns) = (self.first_ns, self.end_ns);
+        let (count, total_ns, min_ns, max_ns) = (self.count, self.total_ns, self.min_ns, self.max_ns);
         [
-            start_ns,
-            kernel,
-            pid,
-            self.end_ns,
-            self.count,
-            self.total_ns,
-            self.min_ns,
-            self.max_ns,
+            start_ns, kernel, pid, first_ns, end_ns, count, total_ns, min_ns, max_ns,
         ]
     }
 }
@@ -347,10 +361,13 @@ fn allocator(script: &mut Script, (at_ns, row): &(i64, Owned<&AllocatorSample>))
         .bind(number(sample.requested_bytes))
         .bind(number(sample.segments))
         .bind(number(sample.largest_free_bytes))
-        .bind(sample.source);
+        .bind(sample.source)
+        .bind(number(sample.rounding_bytes))
+        .bind(number(sample.free_blocks_bytes));
 }
 
 /// A count as SQLite holds it; collectors refuse what is beyond anything that can be meant.
 fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
+    const MOST: i64 = 1 << 56;
+    i64::try_from(value).map_or(MOST, |value| value.min(MOST))
 }

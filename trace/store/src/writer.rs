@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,8 +22,8 @@ use crate::{
     ledger::Ledger,
     lock::Lock,
     queue::{CAPACITY, Item, Queue},
-    retention::{self, Keep, Trim, Trimmed},
-    schema,
+    retention::{self, Gone, Keep, Trim, Trimmed},
+    schema, totals,
 };
 
 /// Where a store is and what it keeps.
@@ -35,9 +35,10 @@ pub struct StoreOptions {
     pub keep_raw: Duration,
     /// How long samples of the host and of engines are kept: they come once a second at most.
     pub keep_seconds: Duration,
-    /// How long events, losses and settled decisions are kept. Runs are kept for ever.
+    /// How long events, losses, settled decisions and totals of kernels are kept. Runs are kept for ever.
     pub keep_minutes: Duration,
-    /// The most that database and write-ahead log may take, bytes; beyond it the oldest samples go.
+    /// The most that database and write-ahead log may take, bytes; beyond it the oldest samples go, those of single
+    /// kernels, copies and allocations first.
     pub max_size_bytes: u64,
     /// How often samples reach the disk; what happened or was decided reaches it at once.
     pub commit_every: Duration,
@@ -76,6 +77,8 @@ struct Shared {
     queue: Queue,
     /// The last commit failed: what is taken in now may be lost.
     failing: AtomicBool,
+    /// So many of the batches that were appended are stored, or counted as lost.
+    stored: AtomicU64,
     runs: AtomicI64,
     decisions: AtomicI64,
     changes: AtomicI64,
@@ -95,6 +98,7 @@ impl Store {
         let writer = Writer(Arc::new(Shared {
             queue: Queue::new(CAPACITY),
             failing: AtomicBool::new(false),
+            stored: AtomicU64::new(0),
             runs: last_id(&mut connection, "SELECT coalesce(max(id), 0) FROM _run").await?,
             decisions: last_id(&mut connection, "SELECT coalesce(max(id), 0) FROM _decision").await?,
             changes: last_id(&mut connection, "SELECT coalesce(max(id), 0) FROM _config_change").await?,
@@ -190,6 +194,18 @@ impl Writer {
         }
     }
 
+    /// How many batches were appended so far.
+    #[must_use]
+    pub fn appended(&self) -> u64 {
+        self.0.queue.appended()
+    }
+
+    /// How many of them, from the first on, are durable or counted as lost.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        self.0.stored.load(Ordering::Acquire)
+    }
+
     /// A number for a new run. Records may refer to it before its start is stored.
     #[must_use]
     pub fn next_run_id(&self) -> RunId {
@@ -253,6 +269,9 @@ async fn write(
         }
         failing = result.is_err();
         shared.failing.store(failing, Ordering::Relaxed);
+        if !failing {
+            shared.stored.store(taken.appended, Ordering::Release);
+        }
         for ack in taken.acks {
             // Whoever waited may have given up.
             drop(ack.send(result.clone()));
@@ -274,6 +293,8 @@ struct Keeper {
     keep: Keep,
     due: Instant,
     analyze: Instant,
+    /// Totals of kernels are being looked through, a step at a time.
+    is_at_totals: bool,
     told: Option<Instant>,
 }
 
@@ -306,6 +327,7 @@ impl Keeper {
             due: now + Self::EVERY,
             // The first time soon: a new store had nothing to analyze when it was opened.
             analyze: now + Self::TELL_EVERY,
+            is_at_totals: false,
             told: None,
         }
     }
@@ -349,13 +371,26 @@ impl Keeper {
         now: Instant,
         now_ns: i64,
     ) -> Result<Step, sqlx::Error> {
-        let more = retention::prune(connection, now_ns, &self.keep).await?;
+        let mut more = retention::prune(connection, now_ns, &self.keep).await?;
         let trim = retention::trim(connection, &self.path, &self.keep).await?;
-        let mut names_went = false;
+        let mut names_went = matches!(
+            trim,
+            Trim::Deleted(Trimmed {
+                what: Gone::Totals,
+                ..
+            })
+        );
         if now >= self.analyze {
             self.analyze = now + Self::ANALYZE_EVERY;
-            names_went = retention::prune_names(connection).await?;
+            names_went |= retention::prune_names(connection).await?;
             schema::analyze(connection).await?;
+            self.is_at_totals = true;
+        }
+        // What is too old goes first: it refers to kernels that are taken together here.
+        if self.is_at_totals && !more {
+            self.is_at_totals = totals::prune(connection, now_ns, &self.keep).await?;
+            more = self.is_at_totals;
+            names_went = true;
         }
         Ok(Step {
             more,
@@ -385,9 +420,14 @@ impl Keeper {
 
 fn full(path: &Path, keep: &Keep, trimmed: Trimmed) -> Event {
     let message = format!(
-        "{} reached its limit of {}: the oldest samples are deleted before their time",
+        "{} reached its limit of {}: {} are deleted before their time",
         path.display(),
-        show_bytes(keep.max_size_bytes)
+        show_bytes(keep.max_size_bytes),
+        match trimmed.what {
+            Gone::Traced => "the oldest windows of kernels and copies, single kernels and allocations",
+            Gone::Totals => "totals of kernels of the oldest runs",
+            Gone::Samples => "the oldest samples",
+        }
     );
     Event::new(EventKind::SamplingGap, message).with_detail(serde_json::json!({
         "deleted_until_ns": trimmed.until_ns,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use cupti_sys::constant::kind;
 use cupti_sys::{Functions, Library};
 use plimsoll_sim_cuda::{Cuda, library_path};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::floor::Floor;
 
@@ -74,12 +75,14 @@ pub(crate) fn main(words: &[String]) {
     let threads = std::fs::read_dir("/proc/self/task").unwrap().count();
     // The latencies are the program's own memory.
     let resident = resident_without(latencies.capacity() * 4).saturating_sub(before);
+    let counted = FLOOR.lock().unwrap().as_ref().map_or(0, Floor::count);
     println!(
-        "{} {} {injection_us} {} {} {threads} {resident}",
+        "{} {} {injection_us} {} {} {threads} {resident} {} {counted}",
         launches.into_inner(),
         elapsed.as_micros(),
         at(500),
-        at(990)
+        at(990),
+        SPENT.load(Ordering::Relaxed)
     );
     // Until whoever measures is done with looking at it.
     std::io::stdin().read_exact(&mut [0]).ok();
@@ -101,6 +104,8 @@ fn resident_without(bytes: usize) -> usize {
 
 static FUNCTIONS: Mutex<Option<Functions>> = Mutex::new(None);
 static FLOOR: Mutex<Option<Floor>> = Mutex::new(None);
+/// What adding up cost, ns.
+static SPENT: AtomicU64 = AtomicU64::new(0);
 static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 const BUFFER: usize = 1 << 20;
 
@@ -138,11 +143,19 @@ extern "C" fn request(buffer: *mut *mut u8, size: *mut usize, max_records: *mut 
     }
 }
 
+fn thread_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec)
+}
+
 extern "C" fn complete(_: *mut c_void, _: u32, buffer: *mut u8, _: usize, valid: usize) {
+    let began = thread_ns();
     if let (Some(functions), Some(floor)) = (&*FUNCTIONS.lock().unwrap(), &mut *FLOOR.lock().unwrap()) {
         floor.read(functions, buffer, valid);
     }
     // SAFETY: the buffer is this consumer's own again.
     unsafe { std::ptr::write_bytes(buffer, 0, valid) };
+    SPENT.fetch_add(thread_ns() - began, Ordering::Relaxed);
     FREE.lock().unwrap().push(buffer.expose_provenance());
 }

@@ -1,5 +1,6 @@
 //! The agent's thread: it brings records in, counts them, tells the daemon, and keeps the cost below the budget.
 
+mod finish;
 mod steer;
 mod tell;
 
@@ -13,7 +14,7 @@ use cupti_sys::{Functions, Library};
 use plimsoll_trace::TraceTier;
 use plimsoll_trace::wire::{Frame, Levels, LossReason, Process, State};
 
-use self::steer::Marks;
+use self::steer::{EARLY_LOOK_NS, Marks};
 use crate::clock;
 use crate::control::{Control, Desired};
 use crate::devices::Devices;
@@ -28,6 +29,10 @@ use crate::socket::Connection;
 
 /// Above this share of times that cannot be right, and so many of them, kernels are not recorded any more.
 const MOST_BAD: (u64, u64) = (100, 1_000);
+/// After so many kernels what was seen of them counts half.
+const LOOKED_AT: u64 = 1_000_000;
+/// CUPTI's clock and ours may differ by so much over a process's life.
+const CLOCKS_DIFFER_NS: u64 = 3_600_000_000_000;
 /// After so many flushes pages that a burst needed are given back.
 const TRIM_EVERY: u32 = 10;
 
@@ -47,8 +52,8 @@ pub(crate) struct Cycle {
     connection: Connection,
     process: (Frame, bool),
     state: (Frame, bool),
-    /// What of the environment has no meaning.
-    ignored: Vec<String>,
+    /// What else is to be said: what of the environment has no meaning, and what was left to others.
+    notes: Vec<String>,
     tracing: Result<Tracing, String>,
     consumer: Consumer,
     devices: Devices,
@@ -57,13 +62,18 @@ pub(crate) struct Cycle {
     presence: Presence,
     desired: Option<Desired>,
     has_yielded: bool,
-    /// Allocations were not seen for a while: what is live is not known any more.
+    began_ns: u64,
+    /// Some allocations were not seen: what is live is not known any more.
     has_memory_gap: bool,
     /// A window of single kernels is open until then, CLOCK_MONOTONIC.
     window_until: Option<u64>,
+    /// The open window was asked for: kernels are wanted whatever the tier.
+    is_asked_window: bool,
     next_window_ns: u64,
     /// CUPTI's clock less CLOCK_MONOTONIC.
     clock_offset: i64,
+    /// Telling made no room: that is not tried again with each buffer.
+    stays_crowded: bool,
     levels: BTreeMap<u32, Levels>,
     levels_told_ns: u64,
     buffers: u64,
@@ -79,7 +89,7 @@ impl Cycle {
         connection: Connection,
         process: Process,
         tracing: Result<Tracing, String>,
-        ignored: Vec<String>,
+        notes: Vec<String>,
     ) -> Self {
         let governor = Governor::new(options.budget, options.tier);
         let verdict = Verdict {
@@ -91,7 +101,7 @@ impl Cycle {
             connection,
             process: (Frame::Process(process), false),
             state: (tell::state(State::Off, ""), true),
-            ignored,
+            notes,
             consumer: Consumer::new(),
             devices: Devices::of(tracing.as_ref().ok().map(|tracing| &tracing.library)),
             tracing,
@@ -100,10 +110,13 @@ impl Cycle {
             presence: Presence::default(),
             desired: None,
             has_yielded: false,
+            began_ns: clock::monotonic(),
             has_memory_gap: false,
             window_until: None,
+            is_asked_window: false,
             next_window_ns: 0,
             clock_offset: 0,
+            stays_crowded: false,
             levels: BTreeMap::new(),
             levels_told_ns: 0,
             buffers: 0,
@@ -112,14 +125,13 @@ impl Cycle {
             told: Marks::default(),
             options,
         };
-        let began = clock::monotonic();
-        cycle.judged.at_ns = began;
-        cycle.told.at_ns = began;
+        cycle.judged.at_ns = cycle.began_ns;
+        cycle.told.at_ns = cycle.began_ns;
         cycle.read_clocks();
         cycle.consumer.kernels.begin(cycle.cupti_now());
         // The program launches before this thread has started.
         if cycle.options.tier == TraceTier::Kernels {
-            cycle.open_window();
+            cycle.open_window(cycle.options.window);
         }
         cycle
     }
@@ -148,12 +160,11 @@ impl Cycle {
         let mut next_flush = began.saturating_add(flush);
         loop {
             self.wait(next_flush);
-            let ends = exit::is_ending();
-            self.drain(next_flush);
-            let now = clock::monotonic();
-            if ends {
+            if exit::is_ending() {
                 return self.finish();
             }
+            self.drain(next_flush);
+            let now = clock::monotonic();
             self.judge(false);
             if now >= next_flush {
                 self.tend_connection(false);
@@ -177,6 +188,13 @@ impl Cycle {
 
     /// Sleeps until something is due, or until full buffers pile up, or the process ends.
     fn wait(&self, next_flush: u64) {
+        if self
+            .tracing
+            .as_ref()
+            .is_ok_and(|tracing| tracing.hooked.is_piled_up())
+        {
+            return;
+        }
         let next_window = Some(self.next_window_ns).filter(|_| self.may_open_window());
         let due = [Some(next_flush), self.window_until, next_window];
         let due = due.into_iter().flatten().min().unwrap_or(next_flush);
@@ -186,16 +204,35 @@ impl Cycle {
         }
     }
 
-    /// Counts what full buffers hold, but does not put off what is due: the ring is filled while there is time for it.
+    /// How many full buffers wait to be counted.
+    fn waiting(&self) -> usize {
+        let tracing = self.tracing.as_ref();
+        tracing.map_or(0, |tracing| tracing.hooked.buffers.waiting())
+    }
+
+    /// Counts what full buffers hold, but does not put off what is due: the ring is filled while there is time for it. Nor
+    /// the look at the budget: a program that fills buffers as fast as they are counted would never be left alone.
     fn drain(&mut self, due_ns: u64) {
         let Ok(Tracing { hooked, .. }) = &self.tracing else {
             return;
         };
+        let hooked = *hooked;
+        let was_ending = exit::is_ending();
+        let began = clock::thread();
+        let lived_ns = clock::monotonic().saturating_sub(self.began_ns);
+        self.consumer.longest_ns = lived_ns.saturating_add(CLOCKS_DIFFER_NS);
+        self.take_calls();
         while let Some(completed) = hooked.buffers.next_completed() {
             self.buffers += 1;
             self.consumer.read(&hooked.functions, &hooked.losses, &completed);
             hooked.buffers.give_back(completed);
-            if clock::monotonic() >= due_ns || exit::is_ending() {
+            self.take_calls();
+            if self.consumer.is_crowded() && !self.stays_crowded {
+                self.ship_out();
+                self.stays_crowded = self.consumer.is_crowded();
+            }
+            let is_looked_at = clock::thread() - began >= EARLY_LOOK_NS;
+            if is_looked_at || clock::monotonic() >= due_ns || exit::is_ending() != was_ending {
                 return;
             }
         }
@@ -203,27 +240,8 @@ impl Cycle {
 
     /// Counts what is there now; what comes meanwhile is for the next time.
     fn drain_waiting(&mut self) {
-        let waiting = self
-            .tracing
-            .as_ref()
-            .map_or(0, |tracing| tracing.hooked.buffers.waiting());
-        for _ in 0..waiting {
+        for _ in 0..self.waiting() {
             self.drain(0);
-        }
-    }
-
-    /// Counts what is left when the process ends. Each part is told at once: nobody knows how long the end will wait, and
-    /// how long CUPTI will take.
-    fn finish(mut self) {
-        self.tend_connection(true);
-        self.ship_out();
-        self.flush(true);
-        self.ship_out();
-        while let Ok(tracing) = &self.tracing
-            && tracing.hooked.buffers.waiting() > 0
-        {
-            self.drain(0);
-            self.ship_out();
         }
     }
 
@@ -232,8 +250,10 @@ impl Cycle {
         let Ok(Tracing { hooked, control, .. }) = &self.tracing else {
             return;
         };
-        let (hooked, records_kernels) = (*hooked, control.is_enabled(kind::CONCURRENT_KERNEL));
-        if control.records_anything() || forced {
+        let hooked = *hooked;
+        let has_rival = self.presence.wants_watch() && control.has_rival();
+        let records_anything = control.records_anything();
+        if records_anything || forced {
             // What it answers changes nothing: without records there is nothing to count.
             hooked
                 .functions
@@ -244,6 +264,9 @@ impl Cycle {
             // At the end it is counted part by part.
             self.drain_waiting();
         }
+        if exit::is_over() {
+            return;
+        }
         // SAFETY: no context is named.
         if let Ok(dropped) = unsafe { hooked.functions.dropped_records(std::ptr::null_mut(), 0) } {
             hooked.losses.add(LossReason::DroppedByCupti, dropped);
@@ -251,9 +274,10 @@ impl Cycle {
         let flushed = Flushed {
             buffers: std::mem::take(&mut self.buffers),
             foreign: hooked.foreign.swap(0, Relaxed),
-            launches: hooked.launches.swap(0, Relaxed),
+            has_rival,
+            calls: hooked.watched.swap(0, Relaxed),
         };
-        if records_kernels {
+        if records_anything {
             hooked
                 .losses
                 .add(LossReason::Displaced, self.presence.flushed(flushed));
@@ -263,6 +287,7 @@ impl Cycle {
         if !forced {
             self.check_times();
         }
+        self.stays_crowded = false;
         self.flushes = self.flushes.wrapping_add(1);
         if self.flushes.is_multiple_of(TRIM_EVERY)
             && hooked.buffers.take_requests() < 10 * TRIM_EVERY as usize
@@ -273,11 +298,11 @@ impl Cycle {
 
     /// CUPTI has modes in which the times of kernels are wrong from some record on.
     fn check_times(&mut self) {
-        let (good, bad) = (
-            std::mem::take(&mut self.consumer.good),
-            std::mem::take(&mut self.consumer.bad),
-        );
+        let (good, bad) = (self.consumer.good, self.consumer.bad);
         let (share, least) = MOST_BAD;
+        if good + bad >= LOOKED_AT {
+            (self.consumer.good, self.consumer.bad) = (good / 2, bad / 2);
+        }
         if bad >= least
             && bad * share > good + bad
             && let Ok(tracing) = &mut self.tracing
@@ -286,6 +311,7 @@ impl Cycle {
                 .control
                 .give_up([kind::GRAPH_TRACE, kind::CONCURRENT_KERNEL]);
             self.desired = None;
+            (self.consumer.good, self.consumer.bad) = (0, 0);
         }
     }
 }
@@ -297,6 +323,7 @@ pub(crate) fn go_quiet(functions: &Functions) {
         kind::CONCURRENT_KERNEL,
         kind::MEMCPY,
         kind::MEMCPY2,
+        kind::MEMSET,
         kind::OVERHEAD,
         kind::MEMORY2,
         kind::MEMORY_POOL,

@@ -1,16 +1,17 @@
 //! What CUPTI is to do now: by the tier, the budget, open windows and what the daemon asks for.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use cupti_sys::constant::kind;
 use plimsoll_trace::TraceTier;
 
 use super::{Cycle, Tracing};
-use crate::clock;
-use crate::control::Desired;
+use crate::control::{Desired, Watched};
+use crate::{clock, exit};
 
 /// Between two flushes the account is looked at when so much processor time was spent.
-const EARLY_LOOK_NS: u64 = 5_000_000;
+pub(super) const EARLY_LOOK_NS: u64 = 5_000_000;
 
 /// Where the figures of cost stood at an instant.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,9 +60,16 @@ impl Cycle {
         verdict.tier == TraceTier::Kernels && verdict.kernels && !self.has_yielded && self.tracing.is_ok()
     }
 
+    /// Opens a window of single kernels because the daemon says so. Someone waits for it, so it is opened in any tier, and
+    /// also when the budget is spent.
+    pub(super) fn open_asked_window(&mut self, length: Duration) {
+        self.open_window(length);
+        self.is_asked_window = true;
+    }
+
     /// Opens a window of single kernels.
-    pub(super) fn open_window(&mut self) {
-        let length = u64::try_from(self.options.window.as_nanos()).unwrap_or(0);
+    pub(super) fn open_window(&mut self, length: Duration) {
+        let length = u64::try_from(length.as_nanos()).unwrap_or(0);
         let now = clock::monotonic();
         let cupti_now = self.cupti_now();
         self.consumer
@@ -77,18 +85,32 @@ impl Cycle {
         let now = clock::monotonic();
         self.window_until = self.window_until.filter(|until| *until > now);
         if self.may_open_window() && now >= self.next_window_ns {
-            self.open_window();
+            self.open_window(self.options.window);
         }
+        self.is_asked_window &= self.window_until.is_some();
         let Ok(tracing) = &mut self.tracing else { return };
-        let tier = self.verdict.tier;
+        if exit::is_over() {
+            return;
+        }
+        let tier = if self.is_asked_window {
+            self.verdict.tier.max(TraceTier::Graph)
+        } else {
+            self.verdict.tier
+        };
         let is_open = self.window_until.is_some();
+        let kernels = is_open || (tier == TraceTier::Graph && self.verdict.kernels);
         let desired = Desired {
             tier,
-            kernels: is_open || (tier == TraceTier::Graph && self.verdict.kernels),
-            virtual_memory: self.options.virtual_memory && tier != TraceTier::Off,
-            launches: self.presence.wants_watch() && tracing.control.is_subscribed(),
+            kernels,
+            virtual_memory: self.options.observes_virtual_memory() && tier != TraceTier::Off,
+            watched: Some(if kernels {
+                Watched::Launches
+            } else {
+                Watched::Allocations
+            })
+            .filter(|_| self.presence.wants_watch() && tracing.control.is_subscribed()),
         };
-        self.has_memory_gap |= self.has_yielded || tier == TraceTier::Off || self.presence.is_displaced();
+        self.has_memory_gap |= self.has_yielded || tier == TraceTier::Off;
         let desired = if self.has_yielded {
             Desired::NOTHING
         } else {
@@ -103,6 +125,9 @@ impl Cycle {
             tracing.control.make(desired);
         }
         let before = self.desired.replace(desired).is_some_and(|before| before.kernels);
+        if desired.kernels != before {
+            self.presence.excuse();
+        }
         if desired.kernels && !before {
             self.consumer.kernels.begin(self.cupti_now());
         } else if before && !desired.kernels {

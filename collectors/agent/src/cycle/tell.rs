@@ -1,13 +1,16 @@
 //! What the daemon is told, and when.
 
+use std::time::Duration;
+
 use cupti_sys::constant::kind;
-use plimsoll_trace::wire::{Clock, Cost, Frame, LossReason, State, Tell};
+use plimsoll_trace::wire::{Clock, Cost, Frame, Levels, LossReason, State, Tell};
 
 use super::{Cycle, Tracing};
-use crate::clock;
 use crate::control::Control;
 use crate::kernels::Silence;
 use crate::presence::Presence;
+use crate::ship::Ship;
+use crate::{clock, exit};
 
 /// Figures that do not change are told nevertheless after so long.
 const REPEAT_NS: u64 = 60_000_000_000;
@@ -43,20 +46,32 @@ impl Cycle {
             Ok(_) => Silence::Quiet,
             Err(_) => Silence::Unrecorded,
         };
+        let names = &mut consumer.names;
+        let mut tell_named = |ship: &mut Ship, frame: &Frame| {
+            let is_told = ship.tell(frame);
+            if is_told {
+                names.mentioned(frame, ship.written());
+            }
+            is_told
+        };
         consumer
             .kernels
-            .tell(cupti_now, silence, |frame| ship.tell(frame));
+            .tell(cupti_now, silence, |frame| tell_named(ship, frame));
         consumer.copies.tell(cupti_now, |frame| ship.tell(frame));
         consumer.memory.tell(|frame| ship.tell(frame));
-        // The second half of the ring is for what may not be missed.
+        // The second half of the ring is for what may not be missed: all else is kept until there is room.
         consumer
             .window
-            .tell(|frame| ship.fill_ratio() < 0.5 && ship.tell(frame));
+            .tell(|frame| ship.fill_ratio() < 0.5 && tell_named(ship, frame));
+        consumer.make_room(|position| ship.is_read(position));
         self.tell_levels(now);
         if let Ok(Tracing { hooked, .. }) = &self.tracing {
             hooked
                 .losses
                 .add(LossReason::OverBudget, self.consumer.window.take_skipped());
+            hooked
+                .losses
+                .add(LossReason::RingFull, self.consumer.window.take_refused());
             hooked
                 .losses
                 .add(LossReason::QueueFull, self.consumer.memory.take_lost());
@@ -83,26 +98,47 @@ impl Cycle {
             match told {
                 Tell::Yield => self.has_yielded = true,
                 Tell::Resume => {
+                    // Time with kernels recorded counts up to here: from here on it looks as if none were.
+                    self.judge(true);
                     self.has_yielded = false;
+                    // It comes back by this alone where another had taken CUPTI over.
+                    self.has_memory_gap |= self.presence.is_displaced();
                     if let Ok(tracing) = &mut self.tracing {
                         tracing.control.start_over();
                     }
-                    self.presence = Presence::default();
+                    self.presence = Presence::resumed();
                     self.desired = None;
                 }
-                Tell::Window => self.open_window(),
+                Tell::Window => self.open_asked_window(self.options.window),
+                Tell::WindowOf(quarters) => {
+                    self.open_asked_window(Duration::from_millis(250 * u64::from(quarters)));
+                }
             }
         }
     }
 
     pub(super) fn count_memory(&mut self) {
+        self.take_calls();
         let Ok(Tracing { hooked, control, .. }) = &self.tracing else {
             return;
         };
         let memory = &mut self.consumer.memory;
         memory.observe(control.is_enabled(kind::MEMORY_POOL), control.observes_memory());
+        memory.settle();
+        self.has_memory_gap |= memory.is_incomplete() || hooked.losses.may_be_memory();
+    }
+
+    /// Counts the calls of virtual memory that wait now.
+    pub(super) fn take_calls(&mut self) {
+        let Ok(Tracing { hooked, .. }) = &self.tracing else {
+            return;
+        };
+        let memory = &mut self.consumer.memory;
         let mut events = Vec::new();
-        while let Some((at_ns, call)) = hooked.next_call() {
+        for _ in 0..hooked.calls.waiting() {
+            let Some((at_ns, call)) = hooked.next_call() else {
+                break;
+            };
             let at_ns = at_ns.saturating_add_signed(self.clock_offset);
             memory
                 .virtual_memory
@@ -112,7 +148,6 @@ impl Cycle {
             self.consumer.devices |= 1_u64.checked_shl(event.device).unwrap_or(0);
             memory.event(event);
         }
-        memory.settle();
     }
 
     pub(super) fn tell_levels(&mut self, now: u64) {
@@ -120,12 +155,13 @@ impl Cycle {
         if is_due {
             self.levels_told_ns = now;
         }
-        if self.has_memory_gap {
+        if self.has_memory_gap || self.presence.is_displaced() {
             return;
         }
+        let at_ns = Some(self.cupti_now());
         for levels in self.consumer.memory.levels() {
             if (is_due || self.levels.get(&levels.device) != Some(&levels))
-                && self.ship.tell(&Frame::Levels(levels))
+                && self.ship.tell(&Frame::Levels(Levels { at_ns, ..levels }))
             {
                 self.levels.insert(levels.device, levels);
             }
@@ -137,9 +173,9 @@ impl Cycle {
         let control = self.tracing.as_ref().ok().map(|tracing| &tracing.control);
         let cost = Cost {
             wall_ns: now.at_ns.saturating_sub(self.told.at_ns),
-            thread_ns: now.thread_ns - self.told.thread_ns,
+            thread_ns: now.thread_ns.saturating_sub(self.told.thread_ns),
             hooks_ns: now.hooks_ns.saturating_sub(self.told.hooks_ns),
-            traced_ns: now.traced_ns - self.told.traced_ns,
+            traced_ns: now.traced_ns.saturating_sub(self.told.traced_ns),
             device_bytes: control.and_then(Control::device_bytes),
             tier: self.verdict.tier,
         };
@@ -151,9 +187,12 @@ impl Cycle {
     pub(super) fn read_clocks(&mut self) {
         let monotonic = clock::monotonic();
         let cupti = match &self.tracing {
-            Ok(tracing) => tracing.library.functions().timestamp().ok(),
-            Err(_) => None,
+            Ok(tracing) if !exit::is_over() => tracing.library.functions().timestamp().ok(),
+            _ => None,
         };
+        if cupti.is_none() && exit::is_over() {
+            return;
+        }
         // Where CUPTI does not say, it is the clock that it takes on Linux.
         let cupti = cupti.unwrap_or_else(clock::realtime);
         let offset = cupti.wrapping_sub(monotonic).cast_signed();
@@ -189,11 +228,14 @@ impl Cycle {
         if self.presence.is_displaced() {
             return state(
                 State::Displaced,
-                "another profiler registered its own buffers with CUPTI; kernels and allocations are not seen until it ends",
+                "another profiler registered its own buffers with CUPTI; kernels and allocations are not seen until the engine \
+                 is restarted, or `plimsoll trace RUN --resume` takes CUPTI back",
             );
         }
         let explain = |answer| tracing.library.explain(answer);
-        let mut says = tracing.control.shortfalls(explain, self.options.virtual_memory);
+        let mut says = tracing
+            .control
+            .shortfalls(explain, self.options.observes_virtual_memory());
         if self.verdict.tier != self.options.tier {
             let (now, asked) = (self.verdict.tier, self.options.tier);
             says.push(format!(
@@ -201,10 +243,10 @@ impl Cycle {
             ));
         }
         if self.has_memory_gap {
-            says.push("allocations were not seen for a while, so what is live is unknown".to_owned());
+            says.push("some allocations were not seen, so what is live is unknown".to_owned());
         }
         let is_degraded = !says.is_empty();
-        says.extend(self.ignored.iter().cloned());
+        says.extend(self.notes.iter().cloned());
         let kind = match (tracing.control.records_anything(), is_degraded) {
             (false, _) => State::Off,
             (_, true) => State::Degraded,

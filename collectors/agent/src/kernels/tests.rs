@@ -50,6 +50,36 @@ fn an_address_with_another_text_is_another_kernel_from_the_next_buffer_on() {
 }
 
 #[test]
+fn what_is_refused_for_very_long_is_told_whole() {
+    let (mut names, mut counts) = (Names::default(), Counts::new());
+    let most = u64::from(u32::MAX);
+    let mut kernel = |counts: &mut Counts| counts.kernel(&mut names, (0x5000, 0), 7, || b"a").unwrap();
+    kernel(&mut counts);
+    let entry = &mut counts.entries[0];
+    entry.count = most;
+    entry.buckets[usize::from(bucket(7))] = u32::MAX;
+    kernel(&mut counts);
+    counts.next_buffer();
+    kernel(&mut counts);
+    let stat = &told(&mut counts, 100)[0].stats[0];
+    assert_eq!(stat.count, most + 2);
+    assert_eq!(stat.buckets, [(bucket(7), most + 2)]);
+
+    let mut graph = |counts: &mut Counts| counts.other(&mut names, Other::Memset, 0, 7).unwrap();
+    graph(&mut counts);
+    for entry in counts.entries.iter_mut().filter(|entry| entry.count == 1) {
+        entry.count = most;
+        entry.buckets[usize::from(bucket(7))] = u32::MAX;
+    }
+    graph(&mut counts);
+    let stat = &told(&mut counts, 200)[0].stats[0];
+    assert_eq!(
+        (stat.count, &stat.buckets[..]),
+        (most + 1, &[(bucket(7), most + 1)][..])
+    );
+}
+
+#[test]
 fn what_is_refused_is_told_later_and_whole() {
     let (mut names, mut counts) = (Names::default(), Counts::new());
     counts.begin(50);
@@ -99,11 +129,12 @@ fn no_more_than_so_many_names() {
 }
 
 #[test]
-fn a_table_that_is_full_of_old_addresses_begins_anew() {
+fn a_table_that_is_crowded_with_old_addresses_begins_anew() {
     let (mut names, mut counts) = (Names::default(), Counts::new());
     let mut count =
         |counts: &mut Counts, address: u64| counts.kernel(&mut names, (address, 0), 1, || b"same");
     for address in 0..MOST as u64 {
+        assert_eq!(counts.is_crowded(), address > CROWDED as u64);
         assert!(count(&mut counts, 4096 + address).is_ok());
     }
     assert_eq!(count(&mut counts, 1), Err(Full));
@@ -112,16 +143,29 @@ fn a_table_that_is_full_of_old_addresses_begins_anew() {
         (frames[0].stats.len(), frames[0].stats[0].count),
         (1, MOST as u64)
     );
-    assert!(count(&mut counts, 1).is_ok());
+    assert!(count(&mut counts, 1).is_ok() && !counts.is_crowded());
+}
+
+#[test]
+fn a_graph_whose_name_was_forgotten_gets_another() {
+    let (mut names, mut counts) = (Names::default(), Counts::new());
+    let first = counts.other(&mut names, Other::Graph(5), 0, 1).unwrap();
+    assert_eq!(counts.names_in_use(), HashSet::from([first]));
+    told(&mut counts, 1);
+    assert_eq!(counts.names_in_use(), HashSet::new());
+    counts.forget(&HashSet::from([first]));
+    let other = names.number(b"another").unwrap();
+    let again = counts.other(&mut names, Other::Graph(5), 0, 1).unwrap();
+    assert!(names.is(again, b"CUDA graph 5") && again != other);
 }
 
 #[test]
 fn graphs_beyond_a_number_share_a_name() {
     let (mut names, mut counts) = (Names::default(), Counts::new());
     for graph in 0..u32::try_from(MOST_GRAPHS).unwrap() + 100 {
-        counts.graph(&mut names, graph, 0, 1).unwrap();
+        counts.other(&mut names, Other::Graph(graph), 0, 1).unwrap();
     }
-    counts.graph(&mut names, 7, 0, 1).unwrap();
+    counts.other(&mut names, Other::Graph(7), 0, 1).unwrap();
     let frames = told(&mut counts, 1);
     let stats: Vec<_> = frames.iter().flat_map(|frame| &frame.stats).collect();
     assert_eq!(stats.len(), MOST_GRAPHS + 1);

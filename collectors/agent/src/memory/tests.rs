@@ -106,6 +106,46 @@ fn pools_are_unknown_until_they_are_observed() {
 }
 
 #[test]
+fn the_newest_record_of_a_pool_counts_whenever_it_comes() {
+    let mut memory = Memory::default();
+    memory.observe(true, false);
+    let mut tell = |operation, timestamp, size, used| {
+        memory.pool(&MemoryPool {
+            timestamp,
+            ..pool_record(operation, size, used)
+        });
+        let levels = memory.levels();
+        levels
+            .first()
+            .map(|levels| (levels.pool_bytes, levels.pool_used_bytes))
+    };
+    let known = |size, used| Some((Some(size), Some(used)));
+    assert_eq!(tell(pool_operation::TRIMMED, 20, 32, 8), known(32, 8));
+    assert_eq!(tell(pool_operation::CREATED, 10, 64, 16), known(32, 8));
+    assert_eq!(tell(pool_operation::DESTROYED, 40, 0, 0), None);
+    assert_eq!(tell(pool_operation::TRIMMED, 30, 32, 8), None);
+    assert_eq!(tell(pool_operation::CREATED, 50, 16, 0), known(16, 0));
+}
+
+#[test]
+fn there_is_an_end_to_pools_and_what_is_left_out_makes_the_rest_unknown() {
+    let mut memory = Memory::default();
+    let mut tell = |operation, address| {
+        memory.pool(&MemoryPool {
+            address,
+            ..pool_record(operation, 64, 16)
+        });
+        memory.is_incomplete()
+    };
+    let most = MOST_POOLS as u64;
+    assert!((0..3 * most).all(|address| !tell(pool_operation::DESTROYED, address)));
+    assert!((0..most).all(|address| !tell(pool_operation::CREATED, address)));
+    assert!(tell(pool_operation::CREATED, most));
+    assert_eq!(memory.take_lost(), 1);
+    assert!(memory.is_incomplete());
+}
+
+#[test]
 fn events_that_are_refused_wait_and_beyond_the_bound_are_counted() {
     let mut memory = Memory::default();
     for number in 0..MOST as u64 + 5 {

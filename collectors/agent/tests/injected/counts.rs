@@ -1,10 +1,11 @@
 //! Counts and times are exact, whichever release of CUPTI, however many threads.
 
+use plimsoll_sim_cuda::{Cuda, library_path};
 use plimsoll_trace::TraceTier;
-use plimsoll_trace::wire::{Direction, Frame, State};
+use plimsoll_trace::wire::{Direction, Frame, LossReason, State};
 
 use crate::daemon::{Agent, Daemon};
-use crate::program::{KERNELS, Program};
+use crate::program::{KERNELS, MEMSET_BYTES, Program};
 
 /// Four threads launch so often each. What was told when the program had ended.
 fn launched(release: &str, launches: u64) -> Agent {
@@ -55,6 +56,33 @@ fn a_million_launches_over_four_processes_are_all_counted_within_the_budget() {
 }
 
 #[test]
+fn a_program_that_goes_on_making_names_is_counted_by_name() {
+    let (steps, each) = (16, 2_500);
+    let daemon = Daemon::listen();
+    let mut program = Program::new(&format!("names {steps} {each}"), &daemon.socket()).start();
+    let mut agent = daemon.accept();
+    for step in 1..=steps {
+        program.says("launched");
+        agent.read_until("the launches", |agent| agent.launches() == 3 * step * each);
+        program.go_on();
+    }
+    agent.read_to_end();
+    program.ends();
+    let kernels = agent.kernels();
+    for name in 0..steps * each {
+        let total = 2 * (100 + name / each);
+        assert_eq!(kernels.get(&format!("made_{name}")), Some(&(2, total)), "{name}");
+    }
+    assert_eq!(kernels["stays"], (steps * each, steps * each * 10));
+    assert_eq!(agent.lost(LossReason::NamesFull), 0);
+    let most = agent.names().keys().copied().max();
+    assert!(
+        most.is_some_and(|most| u64::from(most) < steps * each / 2),
+        "numbers are used again: {most:?}"
+    );
+}
+
+#[test]
 fn who_is_speaking_and_on_which_device_is_told_first() {
     let agent = launched("12.6", 10);
     let Some(Frame::Process(process)) = agent.frames.first() else {
@@ -96,6 +124,38 @@ fn copies_are_told_by_direction() {
             (Direction::DeviceToHost, 1, 4096)
         ]
     );
+}
+
+#[test]
+fn memsets_are_gpu_time_of_their_own_name_in_every_layout() {
+    // As long as a copy within the device.
+    let ns = Cuda::load(&library_path().unwrap())
+        .unwrap()
+        .copy_duration_ns(plimsoll_sim_cuda::Direction::DeviceToDevice, MEMSET_BYTES);
+    for (release, tier) in [("11.8", "graph"), ("13.3", "graph"), ("13.4", "kernels")] {
+        let daemon = Daemon::listen();
+        let mut program = Program::new("memsets 50", &daemon.socket())
+            .env("PLIMSOLL_SIM_CUPTI", release)
+            .env("PLIMSOLL_TRACE", tier)
+            .env("PLIMSOLL_WINDOW", "60s")
+            .env("PLIMSOLL_WINDOW_EVERY", "60s")
+            .start();
+        let mut agent = daemon.accept();
+        agent.read_to_end();
+        program.ends();
+        let kernels: Vec<_> = agent.kernels().into_iter().collect();
+        assert_eq!(
+            kernels,
+            [("[CUDA memset]".to_owned(), (100, 100 * ns))],
+            "{release}"
+        );
+        let spans = agent.each(|frame| match frame {
+            Frame::Spans(spans) => Some(spans.spans.len()),
+            _ => None,
+        });
+        let in_window = if tier == "kernels" { 100 } else { 0 };
+        assert_eq!(spans.sum::<usize>(), in_window, "{release}");
+    }
 }
 
 #[test]

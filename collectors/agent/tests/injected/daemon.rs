@@ -146,34 +146,37 @@ impl Agent {
     }
 
     pub(crate) fn names(&self) -> BTreeMap<u32, String> {
-        self.each(|frame| match frame {
-            Frame::Name { id, name } => Some((*id, String::from_utf8_lossy(name).into_owned())),
-            _ => None,
-        })
-        .collect()
+        self.each(named).collect()
     }
 
-    /// Kernels by name.
+    /// Kernels by name. A number stands for the name that was told last; what was said before any, for the first.
     pub(crate) fn kernels(&self) -> BTreeMap<String, Sum> {
-        let names = self.names();
+        let mut names = self.names();
+        for frame in self.frames.iter().rev() {
+            names.extend(named(frame));
+        }
         let mut sums = BTreeMap::<String, Sum>::new();
-        let stats = self.each(|frame| match frame {
-            Frame::Kernels(kernels) => Some(&kernels.stats),
-            _ => None,
-        });
-        for stat in stats.flatten() {
-            let sum = sums.entry(names[&stat.name].clone()).or_default();
-            *sum = (sum.0 + stat.count, sum.1 + stat.total_ns);
-            assert_eq!(
-                stat.buckets.iter().map(|(_, count)| count).sum::<u64>(),
-                stat.count
-            );
+        for frame in &self.frames {
+            names.extend(named(frame));
+            let Frame::Kernels(kernels) = frame else { continue };
+            for stat in &kernels.stats {
+                let sum = sums.entry(names[&stat.name].clone()).or_default();
+                *sum = (sum.0 + stat.count, sum.1 + stat.total_ns);
+                assert_eq!(
+                    stat.buckets.iter().map(|(_, count)| count).sum::<u64>(),
+                    stat.count
+                );
+            }
         }
         sums
     }
 
     pub(crate) fn launches(&self) -> u64 {
-        self.kernels().values().map(|(count, _)| count).sum()
+        let stats = self.each(|frame| match frame {
+            Frame::Kernels(kernels) => Some(&kernels.stats),
+            _ => None,
+        });
+        stats.flatten().map(|stat| stat.count).sum()
     }
 
     pub(crate) fn lost(&self, wanted: LossReason) -> u64 {
@@ -194,5 +197,12 @@ impl Agent {
 
     pub(crate) fn is(&self, state: State) -> bool {
         self.states().last().is_some_and(|(last, _)| *last == state)
+    }
+}
+
+fn named(frame: &Frame) -> Option<(u32, String)> {
+    match frame {
+        Frame::Name { id, name } => Some((*id, String::from_utf8_lossy(name).into_owned())),
+        _ => None,
     }
 }

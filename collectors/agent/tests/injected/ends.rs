@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use plimsoll_trace::wire::Frame;
+use plimsoll_trace::wire::{Frame, LossReason};
 
 use crate::daemon::Daemon;
 use crate::program::{KERNELS, Program};
@@ -33,6 +33,43 @@ fn a_program_that_ends_before_the_first_flush_is_told_whole() {
     agent.read_to_end();
     program.ends();
     assert_eq!(agent.launches(), 600);
+}
+
+#[test]
+fn what_the_end_does_not_wait_for_is_counted() {
+    let daemon = Daemon::listen();
+    let launches = 10_000;
+    let mut program = Program::new(&format!("late {launches}"), &daemon.socket())
+        .env("PLIMSOLL_FLUSH", "60s")
+        // The last flush begins while the end waits, and is over when it does not any more.
+        .env("PLIMSOLL_SIM_CUPTI_FAULT", "slow-flush:4000")
+        .env("PLIMSOLL_EXIT", "3s")
+        .start();
+    let mut agent = daemon.accept();
+    agent.read_until("the last word", |agent| agent.frames.contains(&Frame::Finished));
+    program.go_on();
+    agent.read_to_end();
+    program.ends();
+    let lost = agent.lost(LossReason::CutOff);
+    assert!(lost > 0);
+    // Besides launches there are two copies, and what flushing cost.
+    let missing = 4 * launches - agent.launches();
+    assert!((missing..missing + 16).contains(&lost), "{lost} for {missing}");
+    assert_eq!(agent.frames.last(), Some(&Frame::Finished));
+}
+
+#[test]
+fn the_last_word_is_said_at_an_end_that_waits_and_at_no_other() {
+    for (work, finishes) in [("launch 2 300", true), ("hard", false)] {
+        let daemon = Daemon::listen();
+        let mut program = Program::new(work, &daemon.socket()).start();
+        let mut agent = daemon.accept();
+        program.close_input();
+        agent.read_to_end();
+        program.ends();
+        assert_eq!(agent.frames.last() == Some(&Frame::Finished), finishes, "{work}");
+        assert_eq!(agent.lost(LossReason::CutOff), 0, "{work}");
+    }
 }
 
 #[test]

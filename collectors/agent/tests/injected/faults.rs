@@ -26,6 +26,14 @@ fn records_without_valid_times_are_losses_and_not_kernels() {
     let agent = with_fault("drops:5,zero-timestamps:7,inverted:11", "launch 1 300");
     assert_eq!(agent.launches(), 300 - 5 - 7 - 11);
     assert_eq!(agent.lost(LossReason::DroppedByCupti), 5);
+    // They may have been allocations.
+    let states = agent.states();
+    assert!(
+        states
+            .iter()
+            .any(|(_, says)| says.contains("some allocations were not seen")),
+        "{states:?}"
+    );
     assert_eq!(agent.lost(LossReason::ZeroTimestamp), 7);
     assert_eq!(agent.lost(LossReason::InvertedTimestamp), 11);
 }
@@ -53,6 +61,38 @@ fn kernels_are_given_up_when_their_times_are_wrong_too_often() {
     agent.read_to_end();
     program.ends();
     assert_eq!(agent.launches(), 0);
+}
+
+#[test]
+fn wrong_times_are_given_up_also_when_few_come_at_once() {
+    let daemon = Daemon::listen();
+    let mut program = Program::new("steps 400", &daemon.socket())
+        .env("PLIMSOLL_SIM_CUPTI_FAULT", "zero-timestamps:1000000")
+        .start();
+    let mut agent = daemon.accept();
+    let (mut launched, mut is_given_up) = (0, false);
+    while !is_given_up {
+        launched += 400;
+        assert!(launched <= 4_000, "{:?}", agent.states());
+        program.says("launched");
+        agent.read_until("the losses", |agent| {
+            is_given_up_by(agent) || agent.lost(LossReason::ZeroTimestamp) == launched
+        });
+        is_given_up = is_given_up_by(&agent);
+        program.go_on();
+    }
+}
+
+fn is_given_up_by(agent: &Agent) -> bool {
+    agent.states().iter().any(|(_, says)| says.contains("no kernels"))
+}
+
+#[test]
+fn an_end_that_nobody_lives_to_see_spoils_no_name() {
+    let agent = with_fault("endless:3", "launch 1 300");
+    assert_eq!(agent.launches(), 297);
+    assert_eq!(agent.lost(LossReason::InvertedTimestamp), 3);
+    assert!(agent.kernels().values().all(|(_, total)| *total < 1 << 40));
 }
 
 #[test]

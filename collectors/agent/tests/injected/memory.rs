@@ -1,6 +1,6 @@
 //! Allocations balance, and each figure is known or unknown for a reason.
 
-use plimsoll_trace::wire::{Frame, Levels, MemoryKind, MemoryOperation};
+use plimsoll_trace::wire::{Frame, Levels, LossReason, MemoryKind, MemoryOperation};
 
 use crate::daemon::{Agent, Daemon};
 use crate::program::Program;
@@ -72,6 +72,30 @@ fn what_is_taken_is_live_and_what_is_given_back_balances() {
             "{last:?}"
         );
     }
+}
+
+#[test]
+fn live_bytes_are_unknown_once_a_call_was_lost() {
+    // More than are kept, however fast the agent is.
+    let count = 70_000;
+    let daemon = Daemon::listen();
+    let mut program = Program::new(&format!("reservations {count}"), &daemon.socket()).start();
+    let mut agent = daemon.accept();
+    program.says("taken");
+    agent.read_until("that it is unknown", |agent| {
+        let says = agent.states().last().map_or("", |(_, says)| says);
+        agent.lost(LossReason::QueueFull) > 0 && says.contains("some allocations were not seen")
+    });
+    let lost = agent
+        .frames
+        .iter()
+        .position(|frame| matches!(frame, Frame::Loss { .. }))
+        .unwrap();
+    let told = agent.frames[lost..]
+        .iter()
+        .filter(|frame| matches!(frame, Frame::Levels(_)));
+    assert_eq!(told.count(), 0);
+    program.kill();
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn a_yield_leaves_cupti_to_others_and_a_resume_takes_it_up() {
     // What was allocated meanwhile nobody knows.
     agent.read_until("the resume", |agent| {
         agent.states().last().is_some_and(|(state, says)| {
-            *state == State::Degraded && says.contains("allocations were not seen for a while")
+            *state == State::Degraded && says.contains("some allocations were not seen")
         })
     });
     let before = costs(&agent);
@@ -54,6 +54,101 @@ fn another_profiler_that_takes_over_is_noticed() {
         assert!(began.elapsed().as_secs() < 60, "{:?}", agent.states());
     }
     agent.read_until("the loss", |agent| agent.lost(LossReason::Displaced) > 0);
+}
+
+#[test]
+fn one_that_takes_over_is_noticed_where_only_memory_is_recorded() {
+    let daemon = Daemon::listen();
+    let mut program = Program::new("pieces", &daemon.socket())
+        .env("PLIMSOLL_SIM_CUPTI_FAULT", "displaced:10")
+        .env("PLIMSOLL_TRACE", "memory")
+        .start();
+    let mut agent = daemon.accept();
+    let began = std::time::Instant::now();
+    while !agent.is(State::Displaced) {
+        program.says("taken");
+        program.go_on();
+        agent.read();
+        assert!(began.elapsed().as_secs() < 60, "{:?}", agent.states());
+    }
+    agent.read_until("the loss", |agent| agent.lost(LossReason::Displaced) > 0);
+    let told = agent.frames.len();
+    // It comes back when it is told to, and knows that it missed something.
+    agent.tell(Tell::Resume);
+    agent.read_until("the return", |agent| {
+        let (state, says) = agent.states().last().copied().unwrap();
+        state == State::Degraded && says.contains("some allocations were not seen")
+    });
+    while !events(&agent.frames[told..]) {
+        program.says("taken");
+        program.go_on();
+        agent.read();
+        assert!(began.elapsed().as_secs() < 60, "{:?}", agent.states());
+    }
+    assert!(!agent.is(State::Displaced));
+    let levels = agent.frames[told..]
+        .iter()
+        .filter(|frame| matches!(frame, Frame::Levels(_)));
+    assert_eq!(levels.count(), 0, "what is live is not known");
+}
+
+/// Whether there are allocations among these.
+fn events(frames: &[Frame]) -> bool {
+    frames.iter().any(|frame| matches!(frame, Frame::Memory(_)))
+}
+
+#[test]
+fn a_resume_of_what_was_never_left_changes_nothing() {
+    let daemon = Daemon::listen();
+    let mut program = Program::new("steps 100", &daemon.socket()).start();
+    let mut agent = daemon.accept();
+    for round in 1..=10 {
+        program.says("launched");
+        agent.tell(Tell::Resume);
+        agent.read_until("the launches", |agent| agent.launches() == 100 * round);
+        program.go_on();
+    }
+    assert!(
+        agent.states().iter().all(|(state, _)| *state == State::Tracing),
+        "{:?}",
+        agent.states()
+    );
+}
+
+#[test]
+fn a_framework_s_own_profiler_gets_the_subscription_and_is_noticed() {
+    const EXPANDABLE: (&str, &str) = ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True");
+    for (work, variable, answer) in [
+        ("framework 1", ("PLIMSOLL_VMM", "auto"), 0),
+        ("framework 1", ("PLIMSOLL_VMM", "on"), 39),
+        ("framework 1", EXPANDABLE, 39),
+        ("framework 0", ("PLIMSOLL_VMM", "auto"), 39),
+    ] {
+        let daemon = Daemon::listen();
+        let mut program = Program::new(work, &daemon.socket())
+            .env(variable.0, variable.1)
+            .start();
+        let mut agent = daemon.accept();
+        program.says("launched");
+        agent.read_until("the launch", |agent| agent.launches() == 1);
+        let is_left = agent
+            .states()
+            .iter()
+            .any(|(_, says)| says.contains("left to torch.profiler"));
+        assert_eq!(is_left, answer == 0, "{work} {variable:?}: {:?}", agent.states());
+        program.go_on();
+        assert_eq!(
+            program.says("answers"),
+            format!("{answer} 0"),
+            "{work} {variable:?}"
+        );
+        program.says("registered");
+        if answer == 0 {
+            agent.read_until("that it is displaced", |agent| agent.is(State::Displaced));
+        }
+        program.go_on();
+        program.ends();
+    }
 }
 
 #[test]
@@ -96,6 +191,13 @@ fn a_library_whose_place_was_taken_is_started_too() {
     let mut agents = [daemon.accept(), daemon.accept()];
     program.ends();
     agents.iter_mut().for_each(crate::daemon::Agent::read_to_end);
+    let leaves = |agent: &crate::daemon::Agent| {
+        let states = agent.states();
+        states
+            .iter()
+            .any(|(_, says)| says.contains("left to the library of PLIMSOLL_CHAIN"))
+    };
+    assert!(agents.iter().all(leaves));
     // CUPTI gives its records to the last one that asked.
     let launches: u64 = agents.iter().map(crate::daemon::Agent::launches).sum();
     assert_eq!(launches, 100);

@@ -1,5 +1,6 @@
 //! The program that CUDA injects the agent into: this test binary once more, doing one of these things.
 
+use std::ffi::{CStr, CString, c_void};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -125,15 +126,24 @@ fn program() {
         ("memory", []) => memory(&cuda),
         ("graphs", [launches]) => graphs(&cuda, *launches),
         ("steps", [launches]) => steps(&cuda, *launches),
+        ("pieces", []) => pieces(&cuda),
+        ("reservations", [count]) => reservations(&cuda, *count),
         ("fork", []) => fork(&cuda),
         ("close", []) => close(&cuda),
         ("hard", []) => hard(&cuda),
+        ("memsets", [count]) => memsets(&cuda, *count),
+        ("framework", [has_torch]) => framework(&cuda, *has_torch == 1),
+        ("names", [steps, each]) => names(&cuda, *steps, *each),
+        ("late", [launches]) => late(&cuda, *launches),
         _ => panic!("{work}"),
     }
 }
 
 /// The kernels that are launched in turn: name and duration, ns.
 pub(crate) const KERNELS: [(&str, u64); 3] = [("_Z4gemmPf", 700), ("softmax", 1_300), ("_Z4copyv", 5)];
+
+/// What one memset fills.
+pub(crate) const MEMSET_BYTES: u64 = 1 << 20;
 
 /// Launches from several threads, each on a stream of its own.
 fn launch(cuda: &Cuda, threads: u64, launches: u64) {
@@ -171,6 +181,34 @@ fn steps(cuda: &Cuda, launches: u64) {
     }
 }
 
+/// Memsets of both kinds, each of as many bytes as the others.
+fn memsets(cuda: &Cuda, count: u64) {
+    cuda.init().unwrap();
+    for _ in 0..count {
+        cuda.fill(7, MEMSET_BYTES, Stream::DEFAULT).unwrap();
+        cuda.fill_words(7, MEMSET_BYTES / 4, Stream::DEFAULT).unwrap();
+    }
+    cuda.synchronize().unwrap();
+}
+
+/// Makes new kernels in each step, as programs that compile while they run do, and launches each of them twice, and one
+/// that stays.
+fn names(cuda: &Cuda, steps: u64, each: u64) {
+    cuda.init().unwrap();
+    let stays = cuda.function("stays", Some(10)).unwrap();
+    for step in 0..steps {
+        for number in 0..each {
+            let name = format!("made_{}", step * each + number);
+            let kernel = cuda.function(&name, Some(100 + step)).unwrap();
+            cuda.launch(kernel, Stream::DEFAULT).unwrap();
+            cuda.launch(stays, Stream::DEFAULT).unwrap();
+            cuda.launch(kernel, Stream::DEFAULT).unwrap();
+        }
+        cuda.synchronize().unwrap();
+        says("launched");
+    }
+}
+
 fn graphs(cuda: &Cuda, launches: u64) {
     cuda.init().unwrap();
     let kernels = KERNELS.map(|(name, ns)| cuda.function(name, Some(ns)).unwrap());
@@ -202,6 +240,29 @@ fn memory(cuda: &Cuda) {
     cuda.synchronize().unwrap();
 }
 
+/// Takes memory and gives it back, until there is nothing to read any more.
+fn pieces(cuda: &Cuda) {
+    cuda.init().unwrap();
+    loop {
+        let piece = cuda.alloc(1 << 20).unwrap();
+        println!("taken");
+        let mut line = String::new();
+        if std::io::stdin().read_line(&mut line).unwrap() == 0 {
+            return;
+        }
+        cuda.free(piece).unwrap();
+    }
+}
+
+/// Reserves addresses, piece by piece, and keeps all of them.
+fn reservations(cuda: &Cuda, count: u64) {
+    cuda.init().unwrap();
+    for _ in 0..count {
+        cuda.reserve(2 << 20).unwrap();
+    }
+    says("taken");
+}
+
 /// Open files of this process that are the agent's.
 fn agents_files() -> usize {
     let folder = std::fs::read_dir("/proc/self/fd").unwrap();
@@ -226,6 +287,57 @@ fn fork(cuda: &Cuda) {
     println!("child {:?}", ended.unwrap());
     cuda.launch(kernel, Stream::DEFAULT).unwrap();
     cuda.synchronize().unwrap();
+}
+
+/// A program with a profiler of its own, as PyTorch has: it asks for CUPTI's subscription once, and takes the buffers over.
+#[expect(unsafe_code, reason = "calls CUPTI as another client does")]
+fn framework(cuda: &Cuda, has_torch: bool) {
+    extern "C" fn on_call(_: *mut c_void, _: u32, _: u32, _: *const c_void) {}
+    extern "C" fn request(buffer: *mut *mut u8, size: *mut usize, most: *mut usize) {
+        let memory: &'static mut [u64] = Box::leak(vec![0; 8 << 10].into_boxed_slice());
+        // SAFETY: CUPTI passes three places to write to.
+        unsafe {
+            *buffer = memory.as_mut_ptr().cast();
+            *size = size_of_val(memory);
+            *most = 0;
+        }
+    }
+    extern "C" fn complete(_: *mut c_void, _: u32, _: *mut u8, _: usize, _: usize) {}
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libtorch_cpu.so");
+    std::fs::write(&path, [0; 4096]).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    if has_torch {
+        let (read, private) = (rustix::mm::ProtFlags::READ, rustix::mm::MapFlags::PRIVATE);
+        // SAFETY: a new mapping, which nobody reads.
+        unsafe { rustix::mm::mmap(std::ptr::null_mut(), 4096, read, private, &file, 0) }.unwrap();
+    }
+    cuda.init().unwrap();
+    let kernel = cuda.function("before", Some(100)).unwrap();
+    cuda.launch(kernel, Stream::DEFAULT).unwrap();
+    cuda.synchronize().unwrap();
+    says("launched");
+    let library = CString::new(library_path().unwrap().into_os_string().into_encoded_bytes()).unwrap();
+    let mut subscriber = 0_usize;
+    // SAFETY: functions of this name have these signatures; the library is loaded and stays so.
+    let (subscribed, registered) = unsafe {
+        let handle = libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD);
+        let find = |name: &CStr| libc::dlsym(handle, name.as_ptr());
+        type OnCall = extern "C" fn(*mut c_void, u32, u32, *const c_void);
+        type Request = extern "C" fn(*mut *mut u8, *mut usize, *mut usize);
+        type Complete = extern "C" fn(*mut c_void, u32, *mut u8, usize, usize);
+        let subscribe = std::mem::transmute::<
+            *mut c_void,
+            extern "C" fn(*mut usize, OnCall, *mut c_void) -> u32,
+        >(find(c"cuptiSubscribe"));
+        let register = std::mem::transmute::<*mut c_void, extern "C" fn(Request, Complete) -> u32>(find(
+            c"cuptiActivityRegisterCallbacks",
+        ));
+        let subscribed = subscribe(&raw mut subscriber, on_call, std::ptr::null_mut());
+        (subscribed, register(request, complete))
+    };
+    println!("answers {subscribed} {registered}");
+    says("registered");
 }
 
 /// Closes all that is open, as programs that become services do, and opens something else.
@@ -254,6 +366,21 @@ fn close(cuda: &Cuda) {
 fn close_all_but_standard() {
     // SAFETY: not at all, which is what this is about; the harness keeps nothing open that it needs from here on.
     unsafe { libc::close_range(3, 63, 0) };
+}
+
+/// Launches and ends, but is there until it is told to go on: what the agent says after the exiting thread's patience is
+/// over can still be read.
+#[expect(unsafe_code, reason = "registers an exit handler that waits")]
+fn late(cuda: &Cuda, launches: u64) {
+    extern "C" fn wait() {
+        let mut byte = 0_u8;
+        // SAFETY: one byte into a local.
+        unsafe { libc::read(0, (&raw mut byte).cast(), 1) };
+    }
+    // Handlers run in reverse: this one after the agent's, which comes with CUDA.
+    // SAFETY: a function of this program.
+    unsafe { libc::atexit(wait) };
+    launch(cuda, 4, launches);
 }
 
 /// Ends without exit handlers.

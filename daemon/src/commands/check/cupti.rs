@@ -1,48 +1,20 @@
-//! Whether kernels can be timed here. CUPTI is tried out in a child process, because releases of it crash where there is no
-//! driver; the child tells each thing before it tries the next, so that one that dies has said how far it came.
+//! Whether kernels can be timed here: what a child process that tried CUPTI out has told, in words.
 
-use std::io::{Read, Write};
-use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cupti_sys::{Answer, Finding as Found};
+use cupti_sys::Answer;
 
-use super::super::Outcome;
+use super::super::probe::{REMEDY, Told};
 use super::Finding;
 
 /// CUPTI starts the driver, which may take seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The variable that names a CUPTI, here and for the agent.
-const NAMED: &str = "PLIMSOLL_CUPTI_LIBRARY";
-
 const SUBJECT: &str = "kernel timing";
-
-/// What the child does: tells each finding as a line, at once.
-pub(in crate::commands) fn probe() -> Outcome {
-    let named = std::env::var_os(NAMED)
-        .filter(|name| !name.is_empty())
-        .map(PathBuf::from);
-    cupti_sys::probe(named.as_deref(), |finding| {
-        let line = match finding {
-            Found::Loaded { path, .. } => format!("loaded {}", path.display()),
-            Found::NotLoaded(why) => format!("not-loaded {}", why.replace('\n', " ")),
-            Found::Missing(symbol) => format!("missing {symbol}"),
-            Found::Trying(call) => format!("trying {call}"),
-            Found::Answered(call, answer) => format!("answered {} {call}", answer.0),
-            Found::Version(version) => format!("version {version}"),
-        };
-        let mut stdout = std::io::stdout().lock();
-        // Without the parent there is nobody to tell.
-        let _told = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-    });
-    Ok(ExitCode::SUCCESS)
-}
 
 /// What came of it, for people.
 pub(super) fn findings() -> Vec<Finding> {
-    match tell_of_child() {
+    match Told::by_child(PATIENCE) {
         Ok(told) => judge(&told),
         Err(error) => vec![Finding::note(
             SUBJECT,
@@ -51,51 +23,7 @@ pub(super) fn findings() -> Vec<Finding> {
     }
 }
 
-/// What the child told.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
-    lines: String,
-    /// How it ended, unless well.
-    ending: Option<String>,
-}
-
-fn tell_of_child() -> std::io::Result<Told> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .arg("probe-cupti")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        // It is CUPTI that is tried, not another tool's library or our own agent.
-        .env_remove("CUDA_INJECTION64_PATH")
-        .spawn()?;
-    let stdout = child.stdout.take();
-    let reader = std::thread::spawn(move || {
-        let mut lines = Vec::new();
-        let read = stdout.map(|stdout| stdout.take(1 << 20).read_to_end(&mut lines));
-        drop(read);
-        String::from_utf8_lossy(&lines).into_owned()
-    });
-    let began = Instant::now();
-    let ending = loop {
-        if let Some(status) = child.try_wait()? {
-            break (!status.success()).then(|| status.to_string());
-        }
-        if began.elapsed() > PATIENCE {
-            child.kill()?;
-            child.wait()?;
-            break Some("it did not end within 30 s".to_owned());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    let lines = reader.join().unwrap_or_default();
-    Ok(Told { lines, ending })
-}
-
 fn judge(told: &Told) -> Vec<Finding> {
-    let rest = |word: &str| {
-        let found = told.lines.lines().filter_map(move |line| line.strip_prefix(word));
-        found.map(str::trim).next_back()
-    };
     let answer = |call: &str| {
         let number = told.lines.lines().find_map(|line| {
             let (number, name) = line.strip_prefix("answered ")?.split_once(' ')?;
@@ -103,29 +31,37 @@ fn judge(told: &Told) -> Vec<Finding> {
         });
         number.and_then(|number| number.parse().ok()).map(Answer)
     };
-    if let Some(why) = rest("not-loaded ") {
+    if let Some(why) = told.last("not-loaded") {
         return vec![
             Finding::note(SUBJECT, why)
                 .why("engines that bring their own CUPTI, as those with PyTorch do, are traced all the same"),
         ];
     }
-    let path = rest("loaded ").unwrap_or("CUPTI");
-    if let Some(ending) = &told.ending {
-        let call = rest("trying ").unwrap_or("it is loaded");
+    if let Some(harm) = told.harm() {
         return vec![
-            Finding::note(SUBJECT, format!("{path} ends the process that uses it ({ending}) at: {call}"))
-                .why("the agent would take an engine with it, so do not trace with this release; 13.2 is known to crash where there is no driver")
-                .remedy("name another libcupti in PLIMSOLL_CUPTI_LIBRARY"),
+            Finding::note(SUBJECT, harm)
+                .why("the agent might take an engine with it, so `plimsoll run` does not trace with this release; 13.2 is known to crash where there is no driver")
+                .remedy(REMEDY),
         ];
     }
+    let path = told.last("loaded").unwrap_or("CUPTI");
     let refused = |call: &str| answer(call).filter(|answer| *answer != Answer::SUCCESS);
     let mut found = Vec::new();
+    if let Some((_, newer)) = told.last("passed-over").and_then(|rest| rest.split_once(' ')) {
+        found.push(
+            Finding::note(
+                SUBJECT,
+                format!("{newer} is passed over: the driver is older than it"),
+            )
+            .why("a CUPTI of another release was found behind it"),
+        );
+    }
     if let Some(answer) = refused("register callbacks").or_else(|| refused("enable CONCURRENT_KERNEL")) {
         let (why, to_do) = meaning(answer);
         let what = format!("{path} refuses records of kernels: {}", word(answer));
         return vec![Finding::note(SUBJECT, what).why(why).remedy(to_do)];
     }
-    let version = version(rest("version "));
+    let version = version(told.last("version"));
     found.push(Finding::ok(
         SUBJECT,
         format!("{path}{version} takes records of kernels"),
@@ -219,7 +155,7 @@ mod tests {
             Some("signal: 11 (SIGSEGV)"),
         );
         assert!(
-            crashed[0].contains("ends the process") && crashed[0].contains("at: version"),
+            crashed[0].contains("failed in a process of its own") && crashed[0].contains("at: version"),
             "{crashed:?}"
         );
         let old = judged("loaded /x\nanswered 15 register callbacks\n", None);
@@ -231,6 +167,16 @@ mod tests {
         assert!(
             absent[0].starts_with("note") && absent[0].contains("no such file"),
             "{absent:?}"
+        );
+        let older = judged(
+            "loaded /new/libcupti.so.13\npassed-over 999 /new/libcupti.so.13\nloaded /old/libcupti.so.12\n\
+             answered 0 register callbacks\nanswered 0 enable CONCURRENT_KERNEL\n",
+            None,
+        );
+        assert!(
+            older[0].contains("/new/libcupti.so.13 is passed over")
+                && older[1].contains("/old/libcupti.so.12 takes"),
+            "{older:?}"
         );
         let busy = judged(
             "loaded /x\nanswered 0 enable CONCURRENT_KERNEL\nanswered 39 subscribe\n",

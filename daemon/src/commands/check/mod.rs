@@ -2,6 +2,7 @@
 
 mod cupti;
 mod findings;
+mod unit;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,11 +11,12 @@ use std::time::Duration;
 use plimsoll_collectors::{Driver, Match, look};
 use serde_json::json;
 
-pub(super) use cupti::probe;
 pub(super) use findings::{Finding, Grade};
 
+use self::unit::{Door, Unit};
+use super::drop_in::DropIn;
 use super::{Outcome, injection, print, print_json};
-use crate::config::{Config, socket_path};
+use crate::config::{Config, fits_socket, socket_path};
 use crate::failure::{Failure, chain};
 
 /// The contract's statuses of this command.
@@ -31,15 +33,17 @@ pub(super) fn run(named: Option<&Path>, as_json: bool) -> Outcome {
     found.extend(driver_findings(&driver));
     found.extend(agent_findings(&config));
     found.extend(cupti::findings());
+    let (about_units, drop_ins) = services(&config);
+    found.extend(about_units);
     if as_json {
         let list: Vec<_> = found.iter().map(Finding::to_json).collect();
-        print_json(&json!({ "version": 1, "findings": list }))?;
+        let texts: Vec<_> = drop_ins.iter().map(DropIn::to_json).collect();
+        print_json(&json!({ "version": 1, "findings": list, "drop_ins": texts }))?;
     } else {
         let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
         print(&lines.concat())?;
-        if let Some(text) = drop_in(&config) {
-            print(&text)?;
-        }
+        let texts: Vec<String> = drop_ins.iter().map(|text| format!("\n{text}")).collect();
+        print(&texts.concat())?;
     }
     let is_problem = |finding: &Finding| finding.grade == Grade::Problem;
     Ok(match driver {
@@ -55,11 +59,11 @@ fn configuration(named: Option<&Path>, found: &mut Vec<Finding>) -> Result<Confi
             let what = config.file.as_ref().map_or_else(
                 || "no configuration file; the defaults hold".to_owned(),
                 |file| {
-                    format!(
-                        "{} is valid, with {} engines",
-                        file.display(),
-                        config.engines.len()
-                    )
+                    let engines = match config.engines.len() {
+                        1 => "1 engine".to_owned(),
+                        count => format!("{count} engines"),
+                    };
+                    format!("{} is valid, with {engines}", file.display())
                 },
             );
             found.push(Finding::ok("configuration", what));
@@ -129,7 +133,9 @@ fn agent_findings(config: &Config) -> Vec<Finding> {
             .why("kernels, allocations and fragmentation are recorded by it alone; all else works without"),
     };
     let socket = socket_path(&config.store_path());
-    let daemon = if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+    let daemon = if let Err(error) = fits_socket(&socket) {
+        Finding::problem("daemon", error).why("it does not start, and no agent could tell it anything")
+    } else if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
         Finding::ok("daemon", format!("one answers at {}", socket.display()))
     } else {
         Finding::note("daemon", format!("none answers at {}", socket.display()))
@@ -138,30 +144,30 @@ fn agent_findings(config: &Config) -> Vec<Finding> {
     vec![agent, daemon]
 }
 
-/// What makes a service's process load the agent. Plimsoll writes it nowhere: a unit is its owner's.
-fn drop_in(config: &Config) -> Option<String> {
-    let agent = injection::agent().ok()?;
+/// What is to be said of the engines' services, and what makes them load the agent; without any, what would make one.
+fn services(config: &Config) -> (Vec<Finding>, Vec<DropIn>) {
     let socket = socket_path(&config.store_path());
-    let socket = std::path::absolute(&socket).unwrap_or(socket);
-    let units = config
-        .engines
-        .iter()
-        .filter_map(|(engine, _)| match &engine.matcher {
-            Some(Match::Unit(unit)) => Some((engine.spec.name.as_str(), unit)),
-            _ => None,
-        });
-    let text = |(engine, unit): (&str, &String)| {
-        format!(
-            "\nTo trace {engine}, put this into /etc/systemd/system/{unit}.d/plimsoll.conf, then run \
-             `systemctl daemon-reload` and restart {unit}:\n\
-             [Service]\n\
-             Environment=CUDA_INJECTION64_PATH={}\n\
-             Environment=PLIMSOLL_SOCKET={}\n\
-             Environment=PLIMSOLL_TRACE=graph\n",
-            agent.display(),
-            socket.display()
-        )
+    let door = Door {
+        socket: &socket,
+        group: config.agent_group,
     };
-    let texts: Vec<String> = units.map(text).collect();
-    (!texts.is_empty()).then(|| texts.concat())
+    let mut found = Vec::new();
+    let mut drop_ins = Vec::new();
+    for (engine, _) in &config.engines {
+        let Some(Match::Unit(name)) = &engine.matcher else {
+            continue;
+        };
+        let unit = Unit::ask(name).unwrap_or_default();
+        found.extend(unit.findings(name, &door));
+        drop_ins.extend(DropIn::new(
+            Some(&engine.spec.name),
+            name,
+            &socket,
+            unit.injection,
+        ));
+    }
+    if drop_ins.is_empty() {
+        drop_ins.extend(DropIn::new(None, DropIn::ANY, &socket, None));
+    }
+    (found, drop_ins)
 }

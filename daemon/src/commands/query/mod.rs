@@ -8,8 +8,8 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
-use plimsoll_reports::{ReportError, find_run, kernels, runs, show, why};
-use plimsoll_store::Reader;
+use plimsoll_reports::{ReportError, allocators, find_run, kernels, runs, show, why};
+use plimsoll_store::{Reader, Value as Cell};
 use plimsoll_trace::Stamp;
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ use super::{Outcome, print, runtime};
 use crate::cli::Source;
 use crate::config;
 use crate::failure::{Failure, Status};
+use crate::screen::say;
 
 pub(super) use export::export;
 pub(super) use report::{draw, report};
@@ -44,6 +45,49 @@ pub(super) fn show(run: &str, source: &Source, json: bool) -> Outcome {
         show::json(&shown)
     } else {
         show::text(&shown, &TimeZone::system(), now_ns())
+    })
+}
+
+/// What a run's allocators hold: measured now, where the run goes on and a daemon answers.
+pub(super) fn allocators(run: &str, source: &Source, json: bool) -> Outcome {
+    let shown = runtime()?.block_on(async {
+        let reader = open(source).await?;
+        let run = find_run(&reader, run).await.map_err(failed)?;
+        if runs::one(&reader, run).await.map_err(failed)?.ended_ns.is_none()
+            && let Err(failure) = super::control::measure_allocators(run, source)
+        {
+            say(format_args!(
+                "not measured now, only what was told last: {failure}"
+            ));
+        }
+        allocators::load(&reader, run, now_ns()).await.map_err(failed)
+    })?;
+    print(&if json {
+        allocators::json(&shown)
+    } else {
+        allocators::text(&shown, now_ns())
+    })
+}
+
+/// The number of the run that somebody names.
+pub(super) fn find(run: &str, source: &Source) -> Result<i64, Failure> {
+    runtime()?.block_on(async {
+        let reader = open(source).await?;
+        find_run(&reader, run).await.map_err(failed)
+    })
+}
+
+/// How many single kernels of a run are kept that began since then.
+pub(super) fn spans_since(run: i64, since_ns: i64, source: &Source) -> Result<i64, Failure> {
+    let sql = "SELECT count(*) FROM kernel_spans WHERE start_ns >= ?1 AND run_id = ?2";
+    runtime()?.block_on(async {
+        let reader = open(source).await?;
+        let counted = reader.query(sql, &[since_ns, run].map(Cell::Integer)).await;
+        let counted = counted.map_err(|error| Failure::new(Status::Failed, error))?;
+        Ok(match counted.rows.first().and_then(|row| row.first()) {
+            Some(Cell::Integer(count)) => *count,
+            _ => 0,
+        })
     })
 }
 

@@ -6,9 +6,11 @@
 //! | `enable-fails:KIND:CODE` | `cuptiActivityEnable(KIND)` answers CODE |
 //! | `subscribe-busy` | `cuptiSubscribe` answers 39 |
 //! | `not-initialized`, `fails:CODE` | every function of CUPTI answers 15, or CODE |
+//! | `too-new:NAME` | every function of CUPTI in a library file of this name answers 999, as one newer than the driver |
 //! | `crash-on-version` | `cuptiGetVersion` is a segmentation fault |
 //! | `zero-timestamps:N` | the first N kernels have neither start nor end |
 //! | `inverted:N` | the next N kernels end before they start |
+//! | `endless:N` | the N kernels after those end decades later |
 //! | `drops:N` | the N kernels before those leave no record and are counted as dropped |
 //! | `huge-names` | kernel names are filled up to 64 kB |
 //! | `non-utf8-names` | kernel names have a byte that is no UTF-8 |
@@ -22,6 +24,8 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+
+use crate::beside;
 
 /// What goes wrong.
 #[derive(Debug, Default)]
@@ -50,6 +54,7 @@ pub(crate) struct KernelFaults {
     drops: AtomicU64,
     zero_timestamps: AtomicU64,
     inverted: AtomicU64,
+    endless: AtomicU64,
 }
 
 /// What goes wrong with one kernel.
@@ -58,6 +63,7 @@ pub(crate) enum KernelFault {
     Dropped,
     ZeroTimestamps,
     Inverted,
+    Endless,
 }
 
 impl KernelFaults {
@@ -70,13 +76,16 @@ impl KernelFaults {
             Some(KernelFault::Dropped)
         } else if take(&self.zero_timestamps) {
             Some(KernelFault::ZeroTimestamps)
+        } else if take(&self.inverted) {
+            Some(KernelFault::Inverted)
         } else {
-            take(&self.inverted).then_some(KernelFault::Inverted)
+            take(&self.endless).then_some(KernelFault::Endless)
         }
     }
 }
 
 const NOT_INITIALIZED: u32 = 15;
+const UNKNOWN: u32 = 999;
 
 impl Faults {
     /// Reads the list.
@@ -102,6 +111,11 @@ impl Faults {
             "subscribe-busy" => self.subscribe_busy = true,
             "not-initialized" => self.fails = Some(NOT_INITIALIZED),
             "fails" => self.fails = Some(code(first)?),
+            "too-new" => {
+                if beside::is_named(first?) {
+                    self.fails = Some(UNKNOWN);
+                }
+            }
             "crash-on-version" => self.crash_on_version = true,
             "huge-names" => self.huge_names = true,
             "non-utf8-names" => self.non_utf8_names = true,
@@ -114,11 +128,12 @@ impl Faults {
                 self.clock_step = Some((number(first)?, by_ms.checked_mul(1_000_000)?));
             }
             "slow-flush" => self.slow_flush = Duration::from_millis(number(first.or(Some("2000")))?),
-            "drops" | "zero-timestamps" | "inverted" => {
+            "drops" | "zero-timestamps" | "inverted" | "endless" => {
                 let kernels = self.of_kernels.get_or_insert_default();
                 let left = match name {
                     "drops" => &kernels.drops,
                     "inverted" => &kernels.inverted,
+                    "endless" => &kernels.endless,
                     _ => &kernels.zero_timestamps,
                 };
                 left.store(number(first)?, Relaxed);
@@ -157,10 +172,10 @@ mod tests {
 
     #[test]
     fn kernels_meet_one_fault_after_the_other() {
-        let faults = Faults::parse("inverted:1,zero-timestamps:1,drops:2").unwrap();
+        let faults = Faults::parse("inverted:1,endless:1,zero-timestamps:1,drops:2").unwrap();
         let kernels = faults.of_kernels.unwrap();
         let met: Vec<_> = std::iter::from_fn(|| kernels.next()).collect();
-        use KernelFault::{Dropped, Inverted, ZeroTimestamps};
-        assert_eq!(met, [Dropped, Dropped, ZeroTimestamps, Inverted]);
+        use KernelFault::{Dropped, Endless, Inverted, ZeroTimestamps};
+        assert_eq!(met, [Dropped, Dropped, ZeroTimestamps, Inverted, Endless]);
     }
 }

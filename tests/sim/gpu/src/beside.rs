@@ -11,7 +11,7 @@ pub fn state_file_beside(code: usize) -> Option<PathBuf> {
 }
 
 /// The file of the mapping that an address lies in (proc_pid_maps(5)).
-fn file_of(code: usize) -> Option<PathBuf> {
+pub fn file_of(code: usize) -> Option<PathBuf> {
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let line = maps
         .lines()

@@ -33,7 +33,7 @@ mod layout;
 mod process;
 mod spec;
 
-pub use beside::state_file_beside;
+pub use beside::{file_of, state_file_beside};
 pub use calls::Function;
 pub use device::DeviceState;
 pub use driver::DriverState;

@@ -111,7 +111,7 @@ async fn nothing_but_reading_is_allowed() {
         "DROP VIEW runs",
         "DROP TABLE _run",
         "INSERT INTO _run (id) VALUES (1)",
-        "WITH x AS (SELECT 1) INSERT INTO _loss SELECT * FROM x, x, x, x, x",
+        "WITH x AS (SELECT 1) INSERT INTO _loss SELECT * FROM x, x, x, x, x, x",
         "REPLACE INTO _engine_memo VALUES ('a', 'b')",
         "UPDATE _run SET name = ''",
         "DELETE FROM _run",

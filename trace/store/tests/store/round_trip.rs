@@ -275,7 +275,7 @@ async fn runs_events_and_losses() {
             vec![
                 Record::RunEnd(end),
                 Record::Event(event),
-                Record::Loss(Loss::new("nvml", "device_hung", 3)),
+                Record::Loss(Loss::new("nvml", "device_hung", 3).in_run(Some(first))),
             ],
         )
         .await;
@@ -314,7 +314,8 @@ async fn runs_events_and_losses() {
             text("nvml"),
             text("device_hung"),
             Value::Integer(2 * SECOND),
-            Value::Integer(3)
+            Value::Integer(3),
+            Value::Integer(1)
         ]
     );
     let open = reader.open_runs().await.expect("readable");

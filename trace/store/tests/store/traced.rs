@@ -5,8 +5,8 @@ use std::sync::Arc;
 use plimsoll_store::Value;
 use plimsoll_trace::wire::{Direction, MemoryKind, MemoryOperation};
 use plimsoll_trace::{
-    Allocation, AllocatorSample, CopyWindow, KernelSpan, KernelWindow, Level, Record, RunId, Traced, Work,
-    sketch,
+    Allocation, AllocatorSample, CopyWindow, DeviceSample, KernelSpan, KernelWindow, Level, Record, RunId,
+    Traced, Work, sketch,
 };
 
 use crate::{Bench, rows};
@@ -126,6 +126,39 @@ async fn names_that_became_one_are_added_up_in_their_window_too() {
     assert_eq!(windows, [[number(4), number(200), number(40), number(60)]]);
 }
 
+#[tokio::test]
+async fn minutes_are_exact_however_late_a_window_comes() {
+    let bench = Bench::new().await;
+    let minute = 60_000_000_000;
+    // Within a minute, at its edges, in the next one, and then something that comes late, even from another process.
+    for (commit, windows) in [
+        [(1, 5, 1), (1, 0, 2), (1, minute - 1, 3)],
+        [(1, minute, 4), (2, minute, 5), (1, 2 * minute, 6)],
+        [(1, 7, 7), (1, 5, 8), (2, -1, 9)],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let windows = windows
+            .map(|(pid, start_ns, each_ns)| traced(1, pid, Some("GPU-1"), window("k", start_ns, 2, each_ns)));
+        bench
+            .commit(i64::try_from(commit).expect("small"), windows.to_vec())
+            .await;
+    }
+    let sql = "SELECT start_ns, pid, first_ns, end_ns, count, total_ns, min_ns, max_ns FROM kernel_minutes
+               WHERE run_id = 1 AND device = 'GPU-1' AND name = 'k' ORDER BY start_ns, pid";
+    let expected = [
+        [-minute, 2, -1, 999, 2, 18, 9, 9],
+        // Of two windows with the same start the second counts, as in the windows; in the minute both do.
+        [0, 1, 0, minute + 999, 10, 42, 1, 8],
+        [minute, 1, minute, minute + 1_000, 2, 8, 4, 4],
+        [minute, 2, minute, minute + 1_000, 2, 10, 5, 5],
+        [2 * minute, 1, 2 * minute, 2 * minute + 1_000, 2, 12, 6, 6],
+    ];
+    let found = rows(&bench.reader().await, sql).await;
+    assert_eq!(found, expected.map(|row| row.map(Value::Integer).to_vec()));
+}
+
 /// The view's arithmetic is that of `sketch`.
 #[tokio::test]
 async fn quantiles_are_those_of_the_sketch() {
@@ -201,6 +234,11 @@ async fn copies_spans_allocations_allocators_and_signals() {
         value: 0.004,
     };
     let gpu = Some("GPU-1");
+    let mut driver = AllocatorSample::unknown(Level::Driver, "cupti");
+    driver.rounding_bytes = Some(7);
+    // What waited in a ring has a time of its own.
+    let mut earlier = driver.clone();
+    earlier.at_ns = Some(1);
     bench
         .commit(
             1,
@@ -213,12 +251,8 @@ async fn copies_spans_allocations_allocators_and_signals() {
                 traced(1, 7, gpu, allocation(MemoryOperation::Free, None)),
                 traced(1, 7, gpu, allocation(MemoryOperation::Alloc, Some(4_096))),
                 traced(1, 7, gpu, Work::Allocator(pytorch)),
-                traced(
-                    1,
-                    7,
-                    None,
-                    Work::Allocator(AllocatorSample::unknown(Level::Driver, "cupti")),
-                ),
+                traced(1, 7, None, Work::Allocator(driver)),
+                traced(1, 7, None, Work::Allocator(earlier)),
                 traced(1, 7, None, signal),
             ],
         )
@@ -246,10 +280,118 @@ async fn copies_spans_allocations_allocators_and_signals() {
     assert_eq!(
         shown("SELECT device, level, slack_ratio, stuck_ratio, segments, source FROM allocator_samples ORDER BY level")
             .await,
-        r#"[[Null, Text("driver"), Null, Null, Null, Text("cupti")], [Text("GPU-1"), Text("pytorch"), Real(0.25), Real(0.1), Integer(4), Text("pytorch")]]"#
+        r#"[[Null, Text("driver"), Null, Null, Null, Text("cupti")], [Null, Text("driver"), Null, Null, Null, Text("cupti")], [Text("GPU-1"), Text("pytorch"), Real(0.25), Real(0.1), Integer(4), Text("pytorch")]]"#
+    );
+    assert_eq!(
+        shown("SELECT rounding_bytes, largest_free_bytes, external_fragmentation_ratio FROM allocator_samples ORDER BY level").await,
+        "[[Integer(7), Null, Null], [Integer(7), Null, Null], [Null, Null, Null]]"
+    );
+    assert_eq!(
+        shown("SELECT at_ns FROM allocator_samples WHERE level = 'driver' ORDER BY at_ns").await,
+        "[[Integer(1)], [Integer(1000000000)]]"
     );
     assert_eq!(
         shown("SELECT run_id, signal, value FROM engine_samples").await,
         r#"[[Integer(1), Text("agent.cost_ratio"), Real(0.004)]]"#
+    );
+}
+
+#[tokio::test]
+async fn sums_of_what_nobody_can_mean_stay_numbers() {
+    let bench = Bench::new().await;
+    let full = |name: &str, start_ns| {
+        Work::Kernels(KernelWindow {
+            name: name.into(),
+            start_ns,
+            end_ns: start_ns + 1_000,
+            count: 1 << 40,
+            total_ns: u64::MAX,
+            min_ns: 1,
+            max_ns: 1 << 54,
+            buckets: (0..168).map(|bucket| (bucket, u64::MAX)).collect(),
+        })
+    };
+    let copies = |start_ns| {
+        Work::Copies(CopyWindow {
+            direction: Direction::HostToDevice,
+            start_ns,
+            end_ns: start_ns + 1,
+            count: u64::MAX,
+            bytes: u64::MAX,
+            total_ns: u64::MAX,
+        })
+    };
+    bench
+        .commit(0, vec![traced(1, 1, None, window("good", 0, 1, 9))])
+        .await;
+    for commit in 0..2_i64 {
+        let mut records: Vec<Record> = (0..200)
+            .map(|at| traced(2, 2, None, full("bad", commit * 200 + at)))
+            .collect();
+        records.extend((0..200).map(|at| traced(3 + commit, 2, None, full("once", at))));
+        records.push(traced(2, 2, None, copies(commit)));
+        bench.commit(commit, records).await;
+    }
+    let reader = bench.reader().await;
+    for (sql, expected) in [
+        (
+            "SELECT name, typeof(count), typeof(total_ns), p50_ns > 0 FROM kernels WHERE run_id < 3 ORDER BY name",
+            r#"[[Text("bad"), Text("integer"), Text("integer"), Integer(1)], [Text("good"), Text("integer"), Text("integer"), Integer(1)]]"#,
+        ),
+        (
+            "SELECT sum(total_ns) > 0, sum(count) > 0, sum(p99_ns) > 0 FROM kernels",
+            "[[Integer(1), Integer(1), Integer(1)]]",
+        ),
+        (
+            "SELECT typeof(count), typeof(bytes), typeof(total_ns) FROM copies",
+            r#"[[Text("integer"), Text("integer"), Text("integer")]]"#,
+        ),
+    ] {
+        let rows = reader.query(sql, &[]).await.expect(sql).rows;
+        assert_eq!(format!("{rows:?}"), expected, "{sql}");
+    }
+}
+
+/// What is told on demand, and what follows from it: unknown where a part of it is.
+#[tokio::test]
+async fn the_largest_block_and_what_follows_from_it() {
+    let bench = Bench::new().await;
+    let told = |device, free_blocks_bytes, largest_free_bytes| {
+        let sample = AllocatorSample {
+            allocated_bytes: Some(60),
+            requested_bytes: Some(50),
+            active_bytes: Some(64),
+            inactive_split_bytes: Some(16),
+            reserved_bytes: Some(100),
+            free_blocks_bytes,
+            largest_free_bytes,
+            ..AllocatorSample::unknown(Level::PyTorch, "pytorch")
+        };
+        traced(1, 7, device, Work::Allocator(sample))
+    };
+    let mut card = DeviceSample::unknown("GPU-1".into());
+    card.free_bytes = Some(25);
+    bench.commit(1, vec![Record::Device(card)]).await;
+    bench
+        .commit(
+            2,
+            vec![
+                told(Some("GPU-1"), Some(40), Some(10)),
+                told(Some("GPU-2"), Some(40), Some(10)),
+                told(None, None, None),
+            ],
+        )
+        .await;
+    let reader = bench.reader().await;
+    let found = rows(
+        &reader,
+        "SELECT device, rounding_bytes, reclaimable_bytes, external_fragmentation_ratio, largest_new_block_bytes
+         FROM allocator_samples ORDER BY device",
+    )
+    .await;
+    // Of the second device it is not known what is free on it; the third was not asked.
+    assert_eq!(
+        format!("{found:?}"),
+        r#"[[Null, Integer(10), Integer(20), Null, Null], [Text("GPU-1"), Integer(10), Integer(20), Real(0.75), Integer(25)], [Text("GPU-2"), Integer(10), Integer(20), Real(0.75), Null]]"#
     );
 }

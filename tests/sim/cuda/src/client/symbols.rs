@@ -55,6 +55,7 @@ symbols! {
     cuMemcpyDtoHAsync_v2: fn(usize, u64, usize, usize) -> u32;
     cuMemcpyDtoDAsync_v2: fn(u64, u64, usize, usize) -> u32;
     cuMemsetD8Async: fn(u64, u8, usize, usize) -> u32;
+    cuMemsetD32Async: fn(u64, c_uint, usize, usize) -> u32;
     cuLaunchKernel: fn(usize, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, usize, *mut c_void, *mut c_void) -> u32;
     cuGraphLaunch: fn(usize, usize) -> u32;
     plimsoll_sim_function: fn(*const c_char, u64) -> usize;

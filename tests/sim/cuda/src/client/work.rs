@@ -155,4 +155,12 @@ impl Cuda {
     pub fn fill(&self, value: u8, bytes: u64, stream: Stream) -> Result<(), CudaError> {
         ask!(self.cuMemsetD8Async(0, value, size(bytes), stream.0))
     }
+
+    /// Fills memory with a word of 32 bits, so many times.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn fill_words(&self, value: u32, words: u64, stream: Stream) -> Result<(), CudaError> {
+        ask!(self.cuMemsetD32Async(0, value, size(words), stream.0))
+    }
 }

@@ -154,6 +154,11 @@ extern "C" fn cuMemcpyPeer(
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn cuMemsetD32Async(_to: u64, value: c_uint, words: usize, stream: usize) -> u32 {
+    plain(|correlation| copy::fill(value, 4 * words as u64, stream, correlation))
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn cuMemsetD8Async(_to: u64, value: u8, bytes: usize, stream: usize) -> u32 {
     plain(|correlation| copy::fill(value.into(), bytes as u64, stream, correlation))
 }

@@ -114,6 +114,7 @@ fn write_faulty(ran: Ran, record: impl FnOnce(Ran) -> Record) {
             return;
         }
         Some(KernelFault::ZeroTimestamps) => (ran.start, ran.end) = (0, 0),
+        Some(KernelFault::Endless) => ran.end = ran.start + (1 << 60),
         Some(KernelFault::Inverted) => (ran.start, ran.end) = (ran.end + 1, ran.start),
         None => {}
     }

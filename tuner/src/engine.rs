@@ -264,6 +264,7 @@ impl Engine {
             Ended::Interrupted | Ended::Unresolved => Outcome::Interrupted,
         };
         self.memo.ladder.on_outcome(&report.rule, outcome, now);
+        self.memo.ladder.was_away(report.away);
         if report.ended == Ended::Kept {
             // The file was rendered without them.
             self.memo.ladder.forget_absent(&self.ladder);

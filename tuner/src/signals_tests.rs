@@ -259,3 +259,42 @@ fn throttled_is_heat_or_power_only() {
         assert_eq!(value(&signals, "gpu.throttled", reasons as i64), Some(expected));
     }
 }
+
+#[test]
+fn what_others_hold_is_known_only_with_the_runs_own() {
+    let mut signals = Signals::new(Duration::from_secs(1));
+    feed(
+        &mut signals,
+        1,
+        vec![
+            sample("a", Some(60)),
+            sample("b", Some(30)),
+            process("a", 1, Some(25)),
+            process("b", 2, Some(30)),
+        ],
+    );
+    assert_eq!(value(&signals, "vram.others_bytes", 1), Some(35.0));
+    // The driver does not say what one of the processes holds.
+    feed(
+        &mut signals,
+        2,
+        vec![
+            sample("a", Some(60)),
+            sample("b", Some(30)),
+            process("a", 1, None),
+            process("b", 2, Some(30)),
+        ],
+    );
+    assert_eq!(value(&signals, "vram.others_bytes", 2), None);
+    // The other device is none of the run's.
+    feed(
+        &mut signals,
+        3,
+        vec![
+            sample("a", Some(60)),
+            sample("b", Some(30)),
+            process("a", 1, Some(60)),
+        ],
+    );
+    assert_eq!(value(&signals, "vram.others_bytes", 3), Some(0.0));
+}

@@ -39,15 +39,30 @@ pub(crate) struct EngineSection {
     quality: Option<Quality>,
 }
 
-/// `limits`, checked so that a file written today is right when they are enforced.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "read for its checks only: no version enforces them yet")]
+/// `limits`: what the rules may cost the engine.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct Limits {
     restarts_per_hour: Option<u32>,
+    restarts_per_day: Option<u32>,
     downtime_per_hour: Option<Period>,
+    /// Checked so that a file written today is right when it is enforced.
     latency_max: Option<Ratio>,
     quality_loss_max: Option<Ratio>,
+}
+
+impl Limits {
+    fn resolve(&self) -> plimsoll_tuner::Limits {
+        let default = plimsoll_tuner::Limits::default();
+        let downtime = self.downtime_per_hour.map(|Period(duration)| duration);
+        let quality = self.quality_loss_max.map(|Ratio(loss)| loss);
+        plimsoll_tuner::Limits {
+            restarts_per_hour: self.restarts_per_hour.unwrap_or(default.restarts_per_hour),
+            restarts_per_day: self.restarts_per_day.unwrap_or(default.restarts_per_day),
+            downtime_per_hour: downtime.unwrap_or(default.downtime_per_hour),
+            quality_loss_max: quality.unwrap_or(default.quality_loss_max),
+        }
+    }
 }
 
 /// `quality`, checked likewise.
@@ -135,6 +150,10 @@ pub(super) fn assemble(
                 .map_or(0, |(index, _)| *index);
             wrong(index, &error)
         })?;
+        let ladder = match &section.limits {
+            Some(limits) => ladder.within(limits.resolve()),
+            None => ladder,
+        };
         for rule in &ladder.rules {
             let probes = rule.when.clauses().iter().map(|clause| &clause.probe.signal);
             if section.matcher.is_none()
@@ -258,7 +277,13 @@ fn resolve(
     };
     for (key, present) in [
         ("metrics", section.metrics.is_some()),
-        ("limits", section.limits.is_some()),
+        (
+            "limits.latency_max",
+            section
+                .limits
+                .as_ref()
+                .is_some_and(|limits| limits.latency_max.is_some()),
+        ),
         ("quality", section.quality.is_some()),
     ] {
         if present {
@@ -296,8 +321,13 @@ fn check_acting(
                 reload: Reload::Signal(_),
                 ..
             } if section.matcher.is_none() => "its engine has no `match`, so there is no process to signal",
-            _ if section.limits.is_some() || section.quality.is_some() => {
-                "its engine has `limits` or `quality`, which this version does not enforce yet"
+            _ if section
+                .limits
+                .as_ref()
+                .is_some_and(|limits| limits.latency_max.is_some())
+                || section.quality.is_some() =>
+            {
+                "its engine has `latency_max` or `quality`, which this version does not enforce yet"
             }
             _ => continue,
         };

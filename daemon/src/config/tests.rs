@@ -49,7 +49,7 @@ fn the_documented_example_is_valid() {
     [http] listen = "127.0.0.1:9690": this version serves no HTTP yet; use `plimsoll status`
     [engine.chat] profile = "vllm" is taken as "custom": this version has no profiles of its own
     [engine.chat] metrics is not used by this version yet
-    [engine.chat] limits is not used by this version yet
+    [engine.chat] limits.latency_max is not used by this version yet
     [engine.chat] quality is not used by this version yet
     rule 'kv-fp8' of [engine.chat]: nothing feeds engine.kv_used_ratio in this version, so it stays unknown
     rule 'kv-fp8' of [engine.chat]: nothing feeds engine.requests_waiting in this version, so it stays unknown
@@ -169,13 +169,13 @@ fn acting_has_preconditions() {
         ("match = { port = 8000 }\n", "", "no `match`"),
         (
             "match",
-            "limits = { restarts_per_hour = 2 }\nmatch",
-            "`limits` or `quality`",
+            "limits = { latency_max = \"+20%\" }\nmatch",
+            "`latency_max` or `quality`",
         ),
         (
             "match",
             "quality = { command = [\"true\"] }\nmatch",
-            "`limits` or `quality`",
+            "`latency_max` or `quality`",
         ),
     ] {
         let text = ACTING.replacen(without, instead, 1);

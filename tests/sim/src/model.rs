@@ -345,7 +345,7 @@ impl Engine {
             0 => u32::MAX,
             limit => limit,
         };
-        let longest = longest.min(pool as u32);
+        let longest = longest.min(whole_tokens(pool));
         let too_long = request.input_tokens >= self.config.context_length.min(longest);
         if too_long || self.phase == Phase::Unloaded || self.waiting.len() >= QUEUE_LIMIT {
             return Some(request);
@@ -514,6 +514,15 @@ impl Engine {
         memory.stuck_bytes = self.allocator.stuck_bytes(memory.allocated_bytes());
         Ok(memory)
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "tokens, never negative; what is beyond 2^32 is as good as 2^32"
+)]
+const fn whole_tokens(tokens: f64) -> u32 {
+    tokens as u32
 }
 
 fn finished(running: &Running, now_secs: f64) -> Finished {

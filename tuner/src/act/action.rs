@@ -26,6 +26,8 @@ pub(super) struct Action {
     pub(super) resumed: bool,
     /// What this action wrote is not kept, but could not be taken out of the file.
     pub(super) ours_left: bool,
+    /// How long the engine did not serve because of it.
+    pub(super) away: Duration,
 }
 
 impl Action {
@@ -65,6 +67,7 @@ impl Action {
             events: Vec::new(),
             resumed: false,
             ours_left: false,
+            away: Duration::ZERO,
         }
     }
 
@@ -91,6 +94,7 @@ impl Action {
             events: Vec::new(),
             resumed: true,
             ours_left: false,
+            away: Duration::ZERO,
         }
     }
 
@@ -133,6 +137,7 @@ impl Action {
             rule: self.order.decision.rule.clone(),
             ended,
             effect_bytes,
+            away: self.away,
             base: base.filter(|base| base.text != base.written),
             left,
             records,

@@ -70,6 +70,7 @@ impl Action {
             Ok(()) => ready::wait_until_ready(&engine, &plan.wanted, started),
             Err(error) => Readiness::NotReady(chain(&error)),
         };
+        self.away = started.elapsed();
         match ready {
             Readiness::Ready { read_back, after } => self.verify(&read_back, after, before, live, journal),
             Readiness::NotChecked => {

@@ -1,6 +1,7 @@
 //! What an action is told, and what it answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_trace::{Decision, Record};
 
@@ -58,6 +59,8 @@ pub struct Report {
     pub ended: Ended,
     /// Device memory freed, bytes; negative when use grew; `None` when it could not be seen.
     pub effect_bytes: Option<f64>,
+    /// How long the engine did not serve because of this action.
+    pub away: Duration,
     /// The base to remember; `None` when the file holds nothing of ours.
     pub base: Option<Base>,
     /// What this action left in the file, whatever a person made of it since; `None` when it wrote nothing.

@@ -98,6 +98,7 @@ impl Action {
             rule: self.order.decision.rule.clone(),
             ended: Ended::Unresolved,
             effect_bytes: None,
+            away: self.away,
             base: None,
             left: None,
             records: self.rows(),

@@ -52,7 +52,7 @@ impl Action {
         // Of a text that cannot be read, nothing is expected.
         let wanted = format.and_then(|format| plan::values(text, format, &self.order.keys).ok());
         let wanted = wanted.unwrap_or_default();
-        let restored = Stamp::now();
+        let (restored, began) = (Stamp::now(), Instant::now());
         let deadline = Instant::now() + self.within();
         // A call or a signal that failed may be repeated; a command may have done half of its work.
         let repeatable = matches!(engine.reload, Reload::Signal(_) | Reload::Http(_));
@@ -84,6 +84,7 @@ impl Action {
         let ready = reloaded.map_or_else(Readiness::NotReady, |()| {
             ready::wait_until_ready(&engine, &wanted, Instant::now())
         });
+        self.away += began.elapsed();
         let rule = &self.order.decision.rule;
         let run = self.order.decision.run;
         if !self.resumed {

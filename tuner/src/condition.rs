@@ -9,31 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rule::Problem;
 use crate::signals::{LONGEST_WINDOW, Probe};
-
-/// What a clause looks at: the newest value, or a figure over a window that ends now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stat {
-    /// The newest value.
-    #[default]
-    Last,
-    /// The mean over the window, each value weighted by how long it stood.
-    Mean,
-    /// The largest value in the window.
-    Max,
-}
-
-impl Stat {
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Last => "last",
-            Self::Mean => "mean",
-            Self::Max => "max",
-        }
-    }
-}
+pub use crate::stat::Stat;
 
 /// A clause as the configuration writes it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -366,7 +342,7 @@ mod tests {
             ),
             (
                 r#"{"signal":"vram.used_ratio","enter":0.8,"window":"5s"}"#,
-                "when.window: only `stat = \"mean\"` and `stat = \"max\"` look at a window",
+                "when.window: only `stat = \"mean\"`, `\"max\"` and percentiles such as `\"p95\"` look at a window",
             ),
             (
                 r#"{"signal":"vram.used_ratio","enter":0.8,"stat":"max"}"#,

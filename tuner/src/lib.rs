@@ -18,6 +18,7 @@ mod series;
 mod setting;
 pub mod signals;
 mod spec;
+mod stat;
 mod state;
 mod timer;
 mod transition;

@@ -190,7 +190,7 @@ pub enum Problem {
     #[error("write one clause {{ signal, enter, exit }}, or {{ all = [clauses] }}, or {{ any = [clauses] }}")]
     WhenForm,
     /// A window, and nothing that looks at it.
-    #[error("only `stat = \"mean\"` and `stat = \"max\"` look at a window")]
+    #[error("only `stat = \"mean\"`, `\"max\"` and percentiles such as `\"p95\"` look at a window")]
     WindowWithoutStat,
     /// A stat that looks at a window, and none.
     #[error("`stat` needs a window here, such as \"30s\"")]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use plimsoll_trace::Stamp;
 
-use crate::condition::Stat;
 use crate::signals::Reading;
+use crate::stat::Stat;
 
 /// More values than this are never kept: ten minutes at the fastest sampling are 6,000.
 const MOST_POINTS: usize = 16_384;
@@ -57,10 +57,11 @@ impl Series {
         }
         let value = match stat {
             Stat::Last => last,
-            Stat::Mean | Stat::Max => {
+            Stat::Mean | Stat::Max | Stat::Percentile(_) => {
                 let mut covered_secs = 0.0;
                 let mut sum = 0.0;
                 let mut max = last;
+                let mut stood_for: Vec<(f64, f64)> = Vec::new();
                 for (position, &(from, value)) in self.points.iter().enumerate() {
                     let until = self.points.get(position + 1).map_or(now, |(next, _)| *next);
                     let stood = until.since(from).min(max_age);
@@ -73,20 +74,36 @@ impl Series {
                         covered_secs += inside;
                         sum += value * inside;
                         max = max.max(value);
+                        if let Stat::Percentile(_) = stat {
+                            stood_for.push((value, inside));
+                        }
                     }
                 }
                 if covered_secs * 2.0 < window.as_secs_f64() {
                     return None;
                 }
-                if stat == Stat::Max {
-                    max
-                } else {
-                    sum / covered_secs
+                match stat {
+                    Stat::Max => max,
+                    Stat::Percentile(hundredths) => {
+                        percentile(stood_for, covered_secs * f64::from(hundredths) / 100.0).unwrap_or(last)
+                    }
+                    Stat::Last | Stat::Mean => sum / covered_secs,
                 }
             }
         };
         Some(Reading { value, at })
     }
+}
+
+/// The smallest value such that it and those below it stood for `wanted_secs`.
+fn percentile(mut stood_for: Vec<(f64, f64)>, wanted_secs: f64) -> Option<f64> {
+    stood_for.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b));
+    let mut secs = 0.0;
+    let reaches = |(_, stood): &&(f64, f64)| {
+        secs += stood;
+        secs >= wanted_secs
+    };
+    stood_for.iter().find(reaches).map(|(value, _)| *value)
 }
 
 #[cfg(test)]
@@ -135,6 +152,19 @@ mod tests {
         points.extend((11..=20).map(|at| (at, Some(1.0))));
         assert_eq!(read(&series(&points), Stat::Mean, 20), Some(0.5));
         assert_eq!(read(&series(&points), Stat::Max, 20), Some(1.0));
+    }
+
+    #[test]
+    fn percentiles_weigh_by_time_too() {
+        // 18 of 20 s at 0, then 2 s at 1: a tenth of the time.
+        let mut points: Vec<_> = [(0, 0.0), (5, 0.0), (10, 0.0), (15, 0.0)]
+            .map(|(at, value)| (at, Some(value)))
+            .to_vec();
+        points.extend([(18, Some(1.0)), (19, Some(1.0))]);
+        for (hundredths, value) in [(1, 0.0), (90, 0.0), (91, 1.0), (99, 1.0)] {
+            let stat = Stat::Percentile(hundredths);
+            assert_eq!(read(&series(&points), stat, 20), Some(value), "{stat}");
+        }
     }
 
     #[test]

@@ -314,6 +314,9 @@ pub(crate) fn subject(clause: &Clause) -> String {
         Stat::Last => signal.to_string(),
         Stat::Mean => format!("the mean of {signal} over {}", over()),
         Stat::Max => format!("the highest {signal} within {}", over()),
+        Stat::Percentile(hundredths) => {
+            format!("the {hundredths}th percentile of {signal} over {}", over())
+        }
     }
 }
 

@@ -80,8 +80,9 @@ pub struct Arrival {
     pub command: Option<String>,
 }
 
-/// Where reports go. Called from the thread; it returns when the report has been taken in, and the thread waits for it.
-pub type DeliverAgents = Arc<dyn Fn(AgentReport) + Send + Sync>;
+/// Where reports go. Called from the thread, which waits until the report has been taken in. Says whether it was; after
+/// one that was not, no ring is read any more.
+pub type DeliverAgents = Arc<dyn Fn(AgentReport) -> bool + Send + Sync>;
 
 /// How many records may be delivered now.
 pub type Room = Arc<dyn Fn() -> usize + Send + Sync>;

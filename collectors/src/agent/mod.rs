@@ -4,6 +4,7 @@
 //! reads the rings about once a second. A ring is read only when it is known which run its process belongs to
 //! ([`AgentDesk::bind`]), and only as fast as the store takes records: until then the ring itself keeps them.
 
+mod accounts;
 mod clock;
 mod dictionary;
 mod figures;

@@ -1,14 +1,17 @@
 //! One agent: its ring, and how far it was read.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::Duration;
 
 use plimsoll_trace::wire::ring::{Next, Reader};
 use plimsoll_trace::wire::{Frame, LossReason, Malformed, Process, Tell};
 use plimsoll_trace::{DeviceId, Record, RunId, Stamp};
 
+use super::accounts::Accounts;
 use super::dictionary::{Dictionary, Learned, items};
 use super::figures::{Figures, Values};
 use super::holding::{Holding, Pool};
@@ -101,12 +104,16 @@ impl Session {
         peer: Peer,
         memory: Memory,
         pool: &Pool,
+        accounts: &mut Accounts,
         now: Stamp,
     ) -> Result<Self, super::refused::Refused> {
         Reader::open(memory.words())?;
-        let began = peer.pid.and_then(|pid| proc::began(pid, now));
+        let process = peer.pid.and_then(proc::identity);
         let unseen = i64::try_from(UNSEEN.as_nanos()).unwrap_or(0);
-        let account = Account::new(began.unwrap_or_else(|| now.before(unseen)));
+        let account = process.map_or_else(
+            || Rc::new(RefCell::new(Account::new(now.before(unseen)))),
+            |process| accounts.of(process, now),
+        );
         let mut translator = Translator::new(peer.pid.unwrap_or(0), account);
         let unconfirmed = Receipts::unconfirmed(memory.words());
         translator.lose(LossReason::Unconfirmed.as_str(), unconfirmed);

@@ -14,6 +14,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use serde_json::json;
 
+use super::accounts::Accounts;
 use super::figures::{self, BUSY_RATIO, SIGNALS, Values};
 use super::greeting::Greeting;
 use super::holding::Pool;
@@ -127,6 +128,7 @@ pub(super) struct Sessions {
     signals: [Arc<str>; SIGNALS.len()],
     flushes: Vec<Flush>,
     pool: Pool,
+    accounts: Accounts,
     /// Somebody takes in what is delivered. What nobody does stays in the rings, or counts as not confirmed.
     is_heard: bool,
     /// Nothing more will come: what was held back for a name goes without.
@@ -163,6 +165,7 @@ impl Sessions {
             signals: SIGNALS.map(Arc::from),
             flushes: Vec::new(),
             pool: Pool::default(),
+            accounts: Accounts::default(),
             losses_told: None,
             is_heard: true,
             last: false,
@@ -272,8 +275,10 @@ impl Sessions {
                 Ok(None) => self.greetings.push(greeting),
                 Ok(Some((hello, descriptor))) => {
                     let id = greeting.id;
-                    let session = Memory::map(&descriptor, hello)
-                        .and_then(|memory| Session::new(id, greeting.stream, peer, memory, &self.pool, now));
+                    let session = Memory::map(&descriptor, hello).and_then(|memory| {
+                        let (pool, accounts) = (&self.pool, &mut self.accounts);
+                        Session::new(id, greeting.stream, peer, memory, pool, accounts, now)
+                    });
                     match session {
                         Ok(session) => {
                             self.sessions.push(session);

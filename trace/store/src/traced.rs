@@ -15,6 +15,9 @@ use crate::script::{self, Script};
 
 /// How long a row of `_kernel_minute` is.
 const MINUTE_NS: i64 = 60_000_000_000;
+/// Totals end here, launches and ns; see [`KERNEL`].
+pub(crate) const MOST_IN_ALL: i64 = 1 << 56;
+pub(crate) const MOST_IN_A_BUCKET: i64 = 1 << 48;
 /// Kernels and their names that are remembered; more than the programs of a host have.
 const KERNELS: usize = 65_536;
 
@@ -244,8 +247,9 @@ impl<'a> Rows<'a> {
         let kernel = |(&id, (key, sums)): (&i64, &(Key, Sums))| sums.of_kernel(id, *key);
         let kernels: Vec<[i64; 8]> = self.kernels.iter().map(kernel).collect();
         KERNEL.store(script, &kernels, numbers);
-        let bucket =
-            |(&(kernel, bucket), &count): (&(i64, u8), &i64)| [kernel, bucket.into(), count.min(1 << 48)];
+        let bucket = |(&(kernel, bucket), &count): (&(i64, u8), &i64)| {
+            [kernel, bucket.into(), count.min(MOST_IN_A_BUCKET)]
+        };
         let buckets: Vec<[i64; 3]> = self.buckets.iter().map(bucket).collect();
         BUCKET.store(script, &buckets, numbers);
         for ((run, device, direction), sums) in &self.copies {
@@ -368,6 +372,5 @@ fn allocator(script: &mut Script, (at_ns, row): &(i64, Owned<&AllocatorSample>))
 
 /// A count as SQLite holds it; collectors refuse what is beyond anything that can be meant.
 fn signed(value: u64) -> i64 {
-    const MOST: i64 = 1 << 56;
-    i64::try_from(value).map_or(MOST, |value| value.min(MOST))
+    i64::try_from(value).map_or(MOST_IN_ALL, |value| value.min(MOST_IN_ALL))
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use sqlx::SqliteConnection;
 
+use crate::kernels::OTHERS;
 use crate::retention::{Keep, before};
 use crate::traced::{MOST_IN_A_BUCKET, MOST_IN_ALL};
 
@@ -15,9 +16,6 @@ use crate::traced::{MOST_IN_A_BUCKET, MOST_IN_ALL};
 const KERNELS: i64 = 500;
 /// So many are taken together in one step, so that no commit waits long behind it.
 const STEP: i64 = 1_000;
-
-/// What is told in place of the names that are forgotten.
-const OTHERS: &str = "(other kernels)";
 
 /// One step; says whether there may be more to do.
 pub(crate) async fn prune(

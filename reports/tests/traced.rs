@@ -241,7 +241,11 @@ async fn what_is_deleted_for_want_of_room_is_not_drawn_as_idle() {
     let whole = sums().await;
     assert!(near(whole, (16 * 900 + 20 * 100, 40_000)), "{whole:?}");
     let half = (START + 20) * SECOND;
-    delete(&path, &format!("DELETE FROM _kernel_window WHERE start_ns < {half}")).await;
+    delete(
+        &path,
+        &format!("DELETE FROM _kernel_window WHERE start_ns < {half}"),
+    )
+    .await;
     let by_the_minute = sums().await;
     assert!(near(by_the_minute, whole), "{by_the_minute:?} of {whole:?}");
     delete(&path, "DELETE FROM _kernel_minute").await;

@@ -104,13 +104,12 @@ moment AS NOT MATERIALIZED (
          ORDER BY d.at_ns DESC LIMIT 1)
     FROM life
 ),
--- Processes that the driver lists then, by their last rows. One that is gone has a known row before that. What they
--- allocated is told again after a minute and a flush, and the longest flush is a minute too.
+-- Processes that the driver lists then, by their last rows. One that is gone has a known row before that.
 part AS NOT MATERIALIZED (
     SELECT DISTINCT m.run_id AS run_id, m.device_id AS device_id, m.moment AS moment, m.at_ns AS at_ns, p.pid AS pid,
         p.used_bytes AS used_bytes, p.process_id AS process_id, p.run_id AS owner_run_id,
         (SELECT a.allocated_bytes FROM _allocator_raw AS a
-         WHERE a.at_ns BETWEEN m.at_ns - 122000000000 AND m.at_ns AND a.pid = p.pid AND a.device_id = p.device_id
+         WHERE a.at_ns BETWEEN m.at_ns - 62000000000 AND m.at_ns AND a.pid = p.pid AND a.device_id = p.device_id
              AND a.level = 'driver'
          ORDER BY a.at_ns DESC LIMIT 1) AS allocated_bytes
     FROM moment AS m CROSS JOIN _process_raw AS p
@@ -157,4 +156,4 @@ INSERT INTO _column (view, position, "column", unit, meaning) VALUES
 ('process_ledger', 7, 'owner_run_id', 'id', 'The run that the process belongs to; NULL when it belongs to none.'),
 ('process_ledger', 8, 'used_bytes', 'bytes', 'What it holds, as the driver says.'),
 ('process_ledger', 9, 'allocated_bytes', 'bytes', 'What it allocated through the driver and did not give back; NULL when it was not traced.'),
-('process_ledger', 10, 'unattributed_bytes', 'bytes', 'used_bytes - allocated_bytes: its context, its modules, managed memory, what is free in the driver''s pools, and what CUPTI takes. Negative where more was allocated than the driver says that it holds.');
+('process_ledger', 10, 'unattributed_bytes', 'bytes', 'used_bytes - allocated_bytes: its context, its modules, and what CUPTI takes. Negative where more was allocated than the driver says that it holds.');

@@ -41,19 +41,50 @@ fn a_yield_leaves_cupti_to_others_and_a_resume_takes_it_up() {
 
 #[test]
 fn another_profiler_that_takes_over_is_noticed() {
+    // With the first flush: nothing has come before.
+    for fault in ["displaced:10", "displaced:1"] {
+        let daemon = Daemon::listen();
+        let mut program = Program::new("steps 100", &daemon.socket())
+            .env("PLIMSOLL_SIM_CUPTI_FAULT", fault)
+            .start();
+        let mut agent = daemon.accept();
+        let began = std::time::Instant::now();
+        while !agent.is(State::Displaced) {
+            program.says("launched");
+            program.go_on();
+            agent.read();
+            assert!(began.elapsed().as_secs() < 60, "{fault}: {:?}", agent.states());
+        }
+        agent.read_until("the loss", |agent| agent.lost(LossReason::Displaced) > 0);
+    }
+}
+
+#[test]
+fn launches_whose_records_cupti_refuses_are_no_other_profiler() {
+    // Graphs, kernels, and the overhead that each flush leaves a record of.
+    let refused = "enable-fails:51:27,enable-fails:10:27,enable-fails:17:27";
     let daemon = Daemon::listen();
     let mut program = Program::new("steps 100", &daemon.socket())
-        .env("PLIMSOLL_SIM_CUPTI_FAULT", "displaced:10")
+        .env("PLIMSOLL_SIM_CUPTI_FAULT", refused)
         .start();
     let mut agent = daemon.accept();
+    let flushes = |agent: &crate::daemon::Agent| {
+        agent
+            .each(|frame| matches!(frame, Frame::Cost(_)).then_some(()))
+            .count()
+    };
     let began = std::time::Instant::now();
-    while !agent.is(State::Displaced) {
+    while flushes(&agent) < 20 {
         program.says("launched");
         program.go_on();
         agent.read();
-        assert!(began.elapsed().as_secs() < 60, "{:?}", agent.states());
+        assert!(began.elapsed().as_secs() < 60);
     }
-    agent.read_until("the loss", |agent| agent.lost(LossReason::Displaced) > 0);
+    assert!(
+        agent.states().iter().all(|(state, _)| *state == State::Degraded),
+        "{:?}",
+        agent.states()
+    );
 }
 
 #[test]
@@ -149,6 +180,32 @@ fn a_framework_s_own_profiler_gets_the_subscription_and_is_noticed() {
         program.go_on();
         program.ends();
     }
+}
+
+#[test]
+fn who_keeps_the_subscription_after_a_resume_has_not_come_again() {
+    let daemon = Daemon::listen();
+    let mut program = Program::new("framework 1", &daemon.socket())
+        // So that the resume comes before five flushes brought nothing; one that comes later finds the same.
+        .env("PLIMSOLL_FLUSH", "100ms")
+        .start();
+    let mut agent = daemon.accept();
+    program.says("launched");
+    agent.read_until("the launch", |agent| agent.launches() == 1);
+    program.go_on();
+    program.says("registered");
+    agent.tell(Tell::Resume);
+    // What the other was told of, nobody counted.
+    agent.read_until("the resume", |agent| {
+        let (state, says) = agent.states().last().copied().unwrap();
+        state == State::Degraded && says.contains("some allocations were not seen")
+    });
+    let told = agent.frames.len();
+    agent.read_until("a dozen flushes", |agent| {
+        let costs = agent.frames[told..].iter();
+        costs.filter(|frame| matches!(frame, Frame::Cost(_))).count() > 12
+    });
+    assert!(!agent.is(State::Displaced), "{:?}", agent.states());
 }
 
 #[test]

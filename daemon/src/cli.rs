@@ -281,7 +281,7 @@ pub(crate) struct TraceWhat {
     /// Stop recording and let another profiler have CUPTI; the agent stays connected
     #[arg(long = "yield")]
     pub(crate) yields: bool,
-    /// Record again after `--yield`
+    /// Record again, after `--yield` or after another profiler took CUPTI over
     #[arg(long)]
     pub(crate) resume: bool,
 }

@@ -18,8 +18,9 @@ struct Memory {
     read: u64,
     /// How far the writer says that it is ahead.
     ahead: u64,
-    refused: u64,
-    told: u64,
+    /// How many records it says were taken, and confirmed, by readers before.
+    taken: u64,
+    confirmed: u64,
     /// What lies where the reader begins.
     words: Vec<Word>,
 }
@@ -40,8 +41,8 @@ impl Memory {
         words[2] = data as u64;
         words[8] = self.read.wrapping_add(self.ahead);
         words[16] = self.read;
-        words[17] = self.refused;
-        words[24] = self.told;
+        words[17] = self.taken;
+        words[18] = self.confirmed;
         for (at, word) in (0_u64..).zip(&self.words) {
             let place = self.read.wrapping_add(at) & (data as u64 - 1);
             words[HEADER_WORDS + place as usize] = match *word {
@@ -56,6 +57,8 @@ impl Memory {
 fuzz_target!(|memory: Memory| {
     let words = memory.words();
     let mut reader = Reader::open(&words).expect("the header is one of a ring");
+    assert!(reader.take_unconfirmed() <= memory.taken);
+    assert_eq!(reader.take_unconfirmed(), 0, "told twice");
     let mut buffer = Vec::new();
     let mut frames = 0;
     loop {
@@ -66,10 +69,12 @@ fuzz_target!(|memory: Memory| {
                 assert!(buffer.len() <= MOST_BYTES);
                 // What it says is the other target's matter; that it comes through here is this one's.
                 drop(Frame::decode(kind, &buffer));
+                reader.took(1);
             }
         }
         frames += 1;
         assert!(frames <= words.len(), "it never ends");
     }
-    reader.take_refused();
+    reader.confirm(1);
+    reader.take_unconfirmed();
 });

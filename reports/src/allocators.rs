@@ -13,8 +13,9 @@ use crate::row::{Row, rows};
 use crate::runs::{self, Run};
 use crate::versioned;
 
-/// Levels are told when they change and once a minute; what is older than this holds no longer.
-const HOLDS_NS: i64 = 62_000_000_000;
+/// Levels are told when they change, and again after a minute and a flush, which may last a minute too; what is older than
+/// this holds no longer.
+const HOLDS_NS: i64 = 122_000_000_000;
 
 /// The allocators of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]

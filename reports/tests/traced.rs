@@ -15,6 +15,8 @@ use plimsoll_trace::{
     AllocatorSample, Batch, CopyWindow, DeviceInfo, DeviceSample, Event, EventKind, KernelSpan, KernelWindow,
     Level, MemoryVersion, ProcessSample, Record, RunId, RunStart, Stamp, TraceTier, Traced, Work,
 };
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
 
 const GIB: u64 = 1 << 30;
 const MS: u64 = 1_000_000;
@@ -208,6 +210,58 @@ async fn traced_kernels_become_shares_of_time() {
         picture.contains("kernels not recorded: 37.5 % of the time"),
         "{picture}"
     );
+}
+
+#[tokio::test]
+async fn what_is_deleted_for_want_of_room_is_not_drawn_as_idle() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("traces.db");
+    story(&path, |second| match second {
+        // It loads for a while before it launches anything.
+        0..=4 => vec![duty(1.0)],
+        5..=20 => vec![kernels(second, "ampere_sgemm_128x64", 900), duty(1.0)],
+        _ => vec![kernels(second, "ampere_sgemm_128x64", 100), duty(1.0)],
+    })
+    .await;
+    let sums = async || {
+        let reader = Reader::open(&path).await.expect("a reader");
+        let timeline = timeline(&reader).await;
+        let times = timeline.devices[0].gpu_time.iter();
+        times.fold((0, 0), |(gemm, recorded), time| {
+            let ms = |ns: u64| (ns + MS / 2) / MS;
+            (
+                gemm + ms(time.family_ns[Family::Gemm as usize]),
+                recorded + ms(time.recorded_ns),
+            )
+        })
+    };
+    let near = |(gemm, recorded): (u64, u64), wanted: (u64, u64)| {
+        gemm.abs_diff(wanted.0) < 200 && recorded.abs_diff(wanted.1) < 200
+    };
+    let whole = sums().await;
+    assert!(near(whole, (16 * 900 + 20 * 100, 40_000)), "{whole:?}");
+    let half = (START + 20) * SECOND;
+    delete(
+        &path,
+        &format!("DELETE FROM _kernel_window WHERE start_ns < {half}"),
+    )
+    .await;
+    let by_the_minute = sums().await;
+    assert!(near(by_the_minute, whole), "{by_the_minute:?} of {whole:?}");
+    delete(&path, "DELETE FROM _kernel_minute").await;
+    let left = sums().await;
+    assert!(near(left, (20 * 100, 20_000)), "{left:?}");
+}
+
+/// As the store does it when it has no room.
+async fn delete(path: &Path, sql: &str) {
+    let options = SqliteConnectOptions::new().filename(path);
+    let mut connection = SqliteConnection::connect_with(&options).await.expect("open");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+        .execute(&mut connection)
+        .await
+        .expect("deleted");
+    connection.close().await.expect("closed");
 }
 
 #[tokio::test]

@@ -85,8 +85,10 @@ pub(crate) struct Control {
     is_registered: bool,
     subscriber: Option<Subscriber>,
     not_subscribed: Option<Answer>,
-    /// Nobody had the subscription at the start, and the agent does not want it.
+    /// The agent leaves the subscription to others, and nobody had it when the agent began, or took CUPTI back. Then one
+    /// who has it now came since.
     was_free: bool,
+    is_subscription_left: bool,
     observes_memory: bool,
     watched: Option<Watched>,
     device_bytes: Option<u64>,
@@ -103,6 +105,7 @@ impl Control {
             subscriber: None,
             not_subscribed: None,
             was_free: false,
+            is_subscription_left: false,
             observes_memory: false,
             watched: None,
             device_bytes: None,
@@ -111,7 +114,8 @@ impl Control {
 
     /// Settings that have to be made before there is a context. A version that does not know one goes without.
     pub(crate) fn prepare(&mut self, subscribes: bool) {
-        self.was_free = !subscribes && self.can_subscribe() == Ok(());
+        self.is_subscription_left = !subscribes;
+        self.was_free = self.is_subscription_left && self.can_subscribe() == Ok(());
         let functions = &self.functions;
         functions
             .set_attribute(attribute::ZEROED_OUT_ACTIVITY_BUFFER, 1_u8)
@@ -201,26 +205,37 @@ impl Control {
         }
     }
 
-    /// Whether the subscription could be had now. It is given back at once.
+    /// Whether the subscription could be had now. It is given back at once; who asks in between is refused, so this is not
+    /// to be asked often.
     fn can_subscribe(&self) -> Result<(), Answer> {
         let subscriber = self.functions.subscribe(hooks::on_call)?;
         self.functions.unsubscribe(subscriber)
     }
 
-    /// Whether somebody else has subscribed since the start. Where the agent has the subscription itself, nobody can.
-    pub(crate) fn has_rival(&self) -> bool {
-        self.was_free
-            && self.subscriber.is_none()
-            && self.can_subscribe() == Err(Answer::MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED)
+    /// Whether somebody else has subscribed since the agent began or started over. Where the agent has the subscription
+    /// itself, nobody can.
+    pub(crate) fn has_rival(&mut self) -> bool {
+        if !self.is_subscription_left || self.subscriber.is_some() {
+            return false;
+        }
+        let answer = self.can_subscribe();
+        let has_come = self.was_free && answer == Err(Answer::MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED);
+        // Who had it from the beginning is gone: the next one is another.
+        self.was_free |= answer.is_ok();
+        has_come
     }
 
     /// Another profiler registered its callbacks, and is done: ours are to be registered again, and what was refused is to
-    /// be tried again.
-    pub(crate) fn start_over(&mut self) {
+    /// be tried again. Who has the subscription now may keep it: that says nothing any more. Returns whether somebody had
+    /// come since.
+    pub(crate) fn start_over(&mut self) -> bool {
+        let has_come = self.has_rival();
+        self.was_free &= !has_come;
         self.is_registered = false;
         self.enabled.clear();
         self.refused.clear();
         self.not_subscribed = None;
+        has_come
     }
 
     /// Kinds are useless here: their times are wrong.

@@ -198,8 +198,11 @@ impl Memory {
             None if self.early.len() < MOST / 16 => {
                 self.early.insert(event.address, event.at_ns);
             }
-            // Too many: most of them were taken before anybody looked, and nothing will follow.
-            None => self.early.clear(),
+            // Too many whose allocation nobody saw. One that comes yet would count as live for ever.
+            None => {
+                self.early.clear();
+                self.is_incomplete = true;
+            }
         }
         event
     }

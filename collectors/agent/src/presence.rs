@@ -4,10 +4,13 @@
 //! Calls that must leave records are watched where none come any more: launches while kernels are recorded, otherwise calls
 //! that take memory. A kernel that runs for longer than two flushes, with others behind it, looks the same until it ends.
 
-/// So many flushes without a buffer are suspicious where there were some before.
+/// So many flushes without a buffer are suspicious.
 const SILENT: u32 = 5;
 /// While nothing comes, calls are watched in two of so many flushes.
 const ROUND: u32 = 10;
+/// While nothing comes, each look at the subscription is as far from the last as that was from the beginning, but no
+/// farther than so many flushes.
+const LOOK_ROUND: u32 = SILENT << 6;
 
 /// What one flush brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +28,6 @@ pub(crate) struct Flushed {
 /// What is known about it.
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
-    was_active: bool,
     silent: u32,
     calls: u64,
     is_displaced: bool,
@@ -48,10 +50,7 @@ impl Presence {
         if flushed.foreign > 0 && !self.expects_foreign {
             self.is_displaced = true;
         } else if flushed.buffers > 0 {
-            *self = Self {
-                was_active: true,
-                ..Self::default()
-            };
+            *self = Self::default();
             return 0;
         }
         self.is_displaced |= flushed.has_rival;
@@ -74,9 +73,19 @@ impl Presence {
         self.calls = 0;
     }
 
-    /// Whether calls should be watched until the next flush.
+    /// Whether calls should be watched until the next flush, also where nothing has come yet: another profiler may have
+    /// been first.
     pub(crate) const fn wants_watch(&self) -> bool {
-        (self.was_active || self.is_displaced) && self.silent >= SILENT && (self.silent - SILENT) % ROUND < 2
+        self.silent >= SILENT && (self.silent - SILENT) % ROUND < 2
+    }
+
+    /// Whether it should be looked at who has the subscription. That takes it for a moment, in which another profiler would
+    /// be refused: seldom while nothing happens, and not to learn what is known.
+    pub(crate) const fn wants_look(&self) -> bool {
+        let rounds = self.silent / SILENT;
+        !self.is_displaced
+            && self.silent.is_multiple_of(SILENT)
+            && (rounds.is_power_of_two() || (rounds > 0 && self.silent.is_multiple_of(LOOK_ROUND)))
     }
 
     /// Whether another profiler has taken over.
@@ -164,11 +173,37 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_watched_where_nothing_ever_came() {
+    fn launches_are_watched_where_nothing_ever_came() {
         let mut presence = Presence::default();
-        for _ in 0..100 {
-            flush(&mut presence, 0, 1);
-            assert!(!presence.wants_watch());
+        let missed: u64 = (0..8).map(|_| flush(&mut presence, 0, 100)).sum();
+        assert!(presence.is_displaced());
+        assert!(missed >= 200, "{missed}");
+        // A program that has not begun is none.
+        let mut presence = Presence::default();
+        for _ in 0..1_000 {
+            flush(&mut presence, 0, 0);
         }
+        assert!(!presence.is_displaced());
+    }
+
+    #[test]
+    fn a_quiet_program_s_subscription_is_seldom_looked_at() {
+        let mut presence = Presence::default();
+        let looked: Vec<_> = (1..=1_000)
+            .filter(|_| {
+                flush(&mut presence, 0, 0);
+                presence.wants_look()
+            })
+            .collect();
+        assert_eq!(looked, [5, 10, 20, 40, 80, 160, 320, 640, 960]);
+        // Nor where it is known that another has taken over.
+        presence.flushed(Flushed {
+            has_rival: true,
+            ..Flushed::default()
+        });
+        assert!((0..1_000).all(|_| {
+            flush(&mut presence, 0, 0);
+            !presence.wants_look()
+        }));
     }
 }

@@ -101,8 +101,12 @@ impl Library {
                     }
                     first = first.or(Some(library));
                 }
-                Err(LoadError::NotFound { last }) => failed = LoadError::NotFound { last },
-                Err(error) if first.is_none() => return Err(error),
+                Err(error @ LoadError::Named { .. }) => return Err(error),
+                Err(error @ LoadError::Symbol { .. }) if matches!(place, Place::Loaded | Place::Named) => {
+                    return Err(error);
+                }
+                // A file that is there and is no CUPTI says more than one that is not.
+                Err(error) if matches!(failed, LoadError::NotFound { .. }) => failed = error,
                 Err(_) => {}
             }
         }

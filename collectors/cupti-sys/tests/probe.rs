@@ -172,6 +172,42 @@ fn a_copy_that_is_newer_than_the_driver_is_passed_over_if_another_is_there() {
 }
 
 #[test]
+fn a_file_that_is_no_cupti_is_passed_over() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("extras/CUPTI/lib64");
+    std::fs::create_dir_all(&folder).unwrap();
+    // A library of this process that has none of CUPTI's functions.
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let other = maps.lines().find_map(|line| {
+        let path = &line[line.find('/')?..];
+        path.contains("/libgcc_s.so").then_some(path)
+    });
+    std::fs::copy(other.unwrap(), folder.join("libcupti.so.13")).unwrap();
+    let search = || {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "searching_child", "--nocapture"])
+            .env(IS_CHILD, "driver")
+            .env("CUDA_HOME", home.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines()
+            .find_map(|line| line.strip_prefix("found "))
+            .unwrap()
+            .to_owned()
+    };
+    // It alone: what it misses is said, not that there was nothing.
+    let found = search();
+    assert!(found.contains("has no function cupti"), "{found}");
+    std::fs::copy(library_path().unwrap(), folder.join("libcupti.so.12")).unwrap();
+    let found = search();
+    assert!(
+        found.starts_with("Loaded") && found.contains("libcupti.so.12"),
+        "{found}"
+    );
+}
+
+#[test]
 fn a_copy_that_is_loaded_is_never_loaded_twice() {
     // Under CUPTI's own name, as torch has it.
     let folder = tempfile::tempdir().unwrap();

@@ -27,13 +27,17 @@ impl Holding {
 
     /// Whether there is room for so much more; then it is taken.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
-        let all = self.pool.0.get();
-        if bytes > self.most - self.bytes || bytes > MOST_OF_ALL.saturating_sub(all) {
-            return false;
+        let fits = self.fits(bytes);
+        if fits {
+            self.bytes += bytes;
+            self.pool.0.set(self.pool.0.get() + bytes);
         }
-        self.bytes += bytes;
-        self.pool.0.set(all + bytes);
-        true
+        fits
+    }
+
+    /// Whether there is room for so much more.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        bytes <= self.most - self.bytes && bytes <= MOST_OF_ALL.saturating_sub(self.pool.0.get())
     }
 
     pub(super) fn give_back(&mut self, bytes: usize) {

@@ -4,6 +4,7 @@
 //! reads the rings about once a second. A ring is read only when it is known which run its process belongs to
 //! ([`AgentDesk::bind`]), and only as fast as the store takes records: until then the ring itself keeps them.
 
+mod accounts;
 mod clock;
 mod dictionary;
 mod figures;
@@ -80,8 +81,9 @@ pub struct Arrival {
     pub command: Option<String>,
 }
 
-/// Where reports go. Called from the thread; it returns when the report has been taken in, and the thread waits for it.
-pub type DeliverAgents = Arc<dyn Fn(AgentReport) + Send + Sync>;
+/// Where reports go. Called from the thread, which waits until the report has been taken in. Says whether it was; after
+/// one that was not, no ring is read any more.
+pub type DeliverAgents = Arc<dyn Fn(AgentReport) -> bool + Send + Sync>;
 
 /// How many records may be delivered now.
 pub type Room = Arc<dyn Fn() -> usize + Send + Sync>;

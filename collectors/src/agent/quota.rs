@@ -65,6 +65,7 @@ pub(super) struct Account {
     launches: u64,
     busy_ns: u64,
     copied_bytes: u64,
+    allocated_bytes: u64,
 }
 
 impl Account {
@@ -75,7 +76,18 @@ impl Account {
             launches: 0,
             busy_ns: 0,
             copied_bytes: 0,
+            allocated_bytes: 0,
         }
+    }
+
+    /// Takes in an allocation or release of so much, if it can be.
+    pub(super) const fn admit_memory(&mut self, bytes: u64) -> bool {
+        let sum = self.allocated_bytes.saturating_add(bytes);
+        let can_be = sum <= MOST;
+        if can_be {
+            self.allocated_bytes = sum;
+        }
+        can_be
     }
 
     /// Takes in work of so much, if it can be.
@@ -129,5 +141,6 @@ mod tests {
         assert!(!account.admit(start, 0, 0, u64::MAX));
         assert!(!account.admit(start, 0, 60 * BUSY_NS, 0));
         assert!(account.admit(start.plus(Duration::from_secs(1)), 0, 60 * BUSY_NS, 0));
+        assert!(account.admit_memory(MOST - 1) && !account.admit_memory(2) && account.admit_memory(1));
     }
 }

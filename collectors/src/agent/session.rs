@@ -1,14 +1,17 @@
 //! One agent: its ring, and how far it was read.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::Duration;
 
 use plimsoll_trace::wire::ring::{Next, Reader};
 use plimsoll_trace::wire::{Frame, LossReason, Malformed, Process, Tell};
 use plimsoll_trace::{DeviceId, Record, RunId, Stamp};
 
+use super::accounts::Accounts;
 use super::dictionary::{Dictionary, Learned, items};
 use super::figures::{Figures, Values};
 use super::holding::{Holding, Pool};
@@ -54,6 +57,8 @@ pub(super) struct Session {
     held: VecDeque<(u16, Box<[u8]>)>,
     holding: Holding,
     held_since: Option<Stamp>,
+    /// What was read last, and waits until records of held frames have been delivered.
+    postponed: Option<Frame>,
     /// Something was learned since the held frames were last looked at.
     learned: bool,
     translator: Translator,
@@ -99,12 +104,16 @@ impl Session {
         peer: Peer,
         memory: Memory,
         pool: &Pool,
+        accounts: &mut Accounts,
         now: Stamp,
     ) -> Result<Self, super::refused::Refused> {
         Reader::open(memory.words())?;
-        let began = peer.pid.and_then(|pid| proc::began(pid, now));
+        let process = peer.pid.and_then(proc::identity);
         let unseen = i64::try_from(UNSEEN.as_nanos()).unwrap_or(0);
-        let account = Account::new(began.unwrap_or_else(|| now.before(unseen)));
+        let account = process.map_or_else(
+            || Rc::new(RefCell::new(Account::new(now.before(unseen)))),
+            |process| accounts.of(process, now),
+        );
         let mut translator = Translator::new(peer.pid.unwrap_or(0), account);
         let unconfirmed = Receipts::unconfirmed(memory.words());
         translator.lose(LossReason::Unconfirmed.as_str(), unconfirmed);
@@ -127,6 +136,7 @@ impl Session {
             held: VecDeque::new(),
             holding: Holding::new(pool.clone(), MOST_HELD),
             held_since: None,
+            postponed: None,
             learned: false,
             translator,
             receipts: Receipts::default(),
@@ -172,6 +182,10 @@ impl Session {
             if room == 0 {
                 return Left::More;
             }
+            if let Some(frame) = self.postponed.take() {
+                self.understand(frame, now);
+                continue;
+            }
             match self.next_frame(&mut units) {
                 Found::Frame(frame) => self.take(frame, now),
                 Found::Spent if !self.translator.ready.is_empty() => {}
@@ -204,7 +218,7 @@ impl Session {
 
     /// Whether nothing waits of what was read.
     pub(super) fn is_delivered(&self) -> bool {
-        self.translator.ready.is_empty()
+        self.translator.ready.is_empty() && self.postponed.is_none()
     }
 
     /// How far it must be read until all is that has been written by now.
@@ -215,7 +229,7 @@ impl Session {
 
     /// What was read is with the store, but for what waits here.
     pub(super) fn delivered(&mut self, progress: Progress) {
-        if self.held.is_empty() {
+        if self.held.is_empty() && self.postponed.is_none() {
             self.receipts.deliver(self.translator.ready.len(), progress);
         }
     }
@@ -299,9 +313,22 @@ impl Session {
 
     fn take(&mut self, frame: Frame, now: Now) {
         self.receipts.take(self.memory.words(), &frame);
-        if self.words.renames(&frame) {
-            // What is held was said with the old meaning.
-            while self.release(now, true) {}
+        self.understand(frame, now);
+    }
+
+    /// Takes in the frame that was read last, or postpones it.
+    fn understand(&mut self, frame: Frame, now: Now) {
+        // What is held was said with the old meaning of a name, or must make room.
+        while self.words.renames(&frame)
+            || !(self.words.knows(&frame) || self.holding.fits(self.buffer.len()))
+        {
+            if self.translator.ready.len() >= MOST_READY {
+                self.postponed = Some(frame);
+                return;
+            }
+            if !self.release(now, true) {
+                break;
+            }
         }
         match self.words.learn(&frame) {
             Learned::Nothing => {}
@@ -329,12 +356,10 @@ impl Session {
         if self.words.knows(&frame) {
             return self.translator.translate(frame, &self.words, now);
         }
-        self.held_since.get_or_insert(now.at);
-        while !self.holding.take(self.buffer.len()) {
-            if !self.release(now, true) {
-                return self.translator.translate(frame, &self.words, now);
-            }
+        if !self.holding.take(self.buffer.len()) {
+            return self.translator.translate(frame, &self.words, now);
         }
+        self.held_since.get_or_insert(now.at);
         self.held.push_back((self.kind, self.buffer.as_slice().into()));
     }
 

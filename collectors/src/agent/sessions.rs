@@ -14,6 +14,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use serde_json::json;
 
+use super::accounts::Accounts;
 use super::figures::{self, BUSY_RATIO, SIGNALS, Values};
 use super::greeting::Greeting;
 use super::holding::Pool;
@@ -127,6 +128,9 @@ pub(super) struct Sessions {
     signals: [Arc<str>; SIGNALS.len()],
     flushes: Vec<Flush>,
     pool: Pool,
+    accounts: Accounts,
+    /// Somebody takes in what is delivered. What nobody does stays in the rings, or counts as not confirmed.
+    is_heard: bool,
     /// Nothing more will come: what was held back for a name goes without.
     last: bool,
 }
@@ -161,7 +165,9 @@ impl Sessions {
             signals: SIGNALS.map(Arc::from),
             flushes: Vec::new(),
             pool: Pool::default(),
+            accounts: Accounts::default(),
             losses_told: None,
+            is_heard: true,
             last: false,
         }
     }
@@ -269,12 +275,14 @@ impl Sessions {
                 Ok(None) => self.greetings.push(greeting),
                 Ok(Some((hello, descriptor))) => {
                     let id = greeting.id;
-                    let session = Memory::map(&descriptor, hello)
-                        .and_then(|memory| Session::new(id, greeting.stream, peer, memory, &self.pool, now));
+                    let session = Memory::map(&descriptor, hello).and_then(|memory| {
+                        let (pool, accounts) = (&self.pool, &mut self.accounts);
+                        Session::new(id, greeting.stream, peer, memory, pool, accounts, now)
+                    });
                     match session {
                         Ok(session) => {
                             self.sessions.push(session);
-                            (self.deliver)(AgentReport::Arrived(arrival(id, peer)));
+                            self.deliver(AgentReport::Arrived(arrival(id, peer)));
                         }
                         Err(why) => self.refuse(peer, &why),
                     }
@@ -298,6 +306,12 @@ impl Sessions {
         }
     }
 
+    /// Says whether it was taken in.
+    fn deliver(&mut self, report: AgentReport) -> bool {
+        self.is_heard = (self.deliver)(report) && self.is_heard;
+        self.is_heard
+    }
+
     /// Tells rings what of them is stored.
     fn confirm(&mut self) {
         let progress = (self.stored)();
@@ -309,11 +323,17 @@ impl Sessions {
     /// Reads every ring once, as far as there is room. Says whether nothing is left that may be read soon.
     fn pass(&mut self, at: Stamp) -> bool {
         self.confirm();
+        if !self.is_heard {
+            // Nothing more will come, so nobody need wait for it.
+            self.flushes.drain(..).for_each(|flush| (flush.done)());
+            return true;
+        }
         let room = (self.room)();
         let mut batch = Batch::new(at);
         let mut is_empty = true;
         let mut left = Vec::new();
         let mut standings = Vec::new();
+        let mut introduced = Vec::new();
         for session in self.sessions.iter_mut().filter(|session| session.run.is_some()) {
             let room = room.saturating_sub(batch.records.len()).min(MOST_AT_ONCE);
             let rest = session.drain(at, room, self.last, &mut batch.records);
@@ -323,7 +343,7 @@ impl Sessions {
                 *sum = sum.saturating_add(count);
             }
             if let (Some(run), Some(process)) = (session.run, session.process.take()) {
-                (self.deliver)(AgentReport::Introduced { run, process });
+                introduced.push(AgentReport::Introduced { run, process });
             }
             standings.extend(session.take_standing().map(|standing| (session.id, standing)));
             if rest == Left::Nothing && session.ended {
@@ -332,6 +352,9 @@ impl Sessions {
             for flush in &mut self.flushes {
                 flush.read(session, rest);
             }
+        }
+        for report in introduced {
+            self.deliver(report);
         }
         // Whoever was served first is last the next time.
         if !self.sessions.is_empty() {
@@ -344,18 +367,20 @@ impl Sessions {
             self.tell_losses(&mut batch);
         }
         if !batch.records.is_empty() {
-            (self.deliver)(AgentReport::Work(batch));
+            if !self.deliver(AgentReport::Work(batch)) {
+                return true;
+            }
             let progress = (self.stored)();
             self.sessions
                 .iter_mut()
                 .for_each(|session| session.delivered(progress));
         }
         if !standings.is_empty() {
-            (self.deliver)(AgentReport::Standings(standings));
+            self.deliver(AgentReport::Standings(standings));
         }
         self.sessions.retain(|session| !left.contains(&session.id));
         for agent in left {
-            (self.deliver)(AgentReport::Left(agent));
+            self.deliver(AgentReport::Left(agent));
         }
         self.end_flushes();
         is_empty

@@ -11,8 +11,8 @@ use plimsoll_trace::{
 };
 use serde_json::json;
 
+use super::accounts::SharedAccount;
 use super::dictionary::Dictionary;
-use super::quota::Account;
 
 /// Beyond anything that can be meant: sums of such numbers still fit into 64 bits.
 const MOST_COUNT: u64 = 1 << 40;
@@ -36,7 +36,8 @@ pub(super) struct Translator {
     introduced: bool,
     flush_ms: Option<u32>,
     events: u32,
-    account: Account,
+    /// Of all connections of its process.
+    account: SharedAccount,
     /// What was counted as lost so far, by reason.
     lost: Losses,
 }
@@ -49,7 +50,7 @@ pub(super) struct Now {
 }
 
 impl Translator {
-    pub(super) const fn new(pid: u32, account: Account) -> Self {
+    pub(super) const fn new(pid: u32, account: SharedAccount) -> Self {
         Self {
             pid,
             ready: VecDeque::new(),
@@ -81,7 +82,10 @@ impl Translator {
                 for stats in kernels.stats {
                     match window(stats, start_ns, end_ns, words) {
                         Some((device, window))
-                            if self.account.admit(now.at, window.count, window.total_ns, 0) =>
+                            if self
+                                .account
+                                .borrow_mut()
+                                .admit(now.at, window.count, window.total_ns, 0) =>
                         {
                             self.work(now, device, Work::Kernels(window));
                         }
@@ -94,9 +98,12 @@ impl Translator {
                 for stats in copies.stats {
                     match copy_window(stats, start_ns, end_ns) {
                         Some(window)
-                            if self
-                                .account
-                                .admit(now.at, window.count, window.total_ns, window.bytes) =>
+                            if self.account.borrow_mut().admit(
+                                now.at,
+                                window.count,
+                                window.total_ns,
+                                window.bytes,
+                            ) =>
                         {
                             self.work(now, words.device(stats.device), Work::Copies(window));
                         }
@@ -152,7 +159,9 @@ impl Translator {
             operation: event.operation,
             kind: event.kind,
             address: event.address,
-            bytes: event.bytes.filter(|bytes| *bytes <= MOST_BYTES),
+            bytes: event
+                .bytes
+                .filter(|bytes| *bytes <= MOST_BYTES && self.account.borrow_mut().admit_memory(*bytes)),
         };
         self.work(now, words.device(event.device), Work::Allocation(allocation));
     }

@@ -13,8 +13,6 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use plimsoll_trace::Stamp;
-
 use crate::processes::ProcessId;
 
 /// No file that is read here needs more; command lines can be megabytes long.
@@ -39,10 +37,10 @@ pub(crate) fn stat(pid: u32) -> Option<stat::Stat> {
     stat::parse(&read(pid, "stat").ok()?)
 }
 
-/// When the process began; `None` when it is gone or cannot be read.
-pub(crate) fn began(pid: u32, now: Stamp) -> Option<Stamp> {
+/// The process that has this number now; `None` when it is gone or cannot be read.
+pub(crate) fn identity(pid: u32) -> Option<ProcessId> {
     let started_ticks = stat(pid)?.started_ticks;
-    Some(ProcessId { pid, started_ticks }.began(now))
+    Some(ProcessId { pid, started_ticks })
 }
 
 /// The command line with spaces between its words; `None` when it is gone, cannot be read or has none.

@@ -369,3 +369,33 @@ fn figures_that_nobody_can_mean_are_losses() {
     assert_eq!(world.total("k"), (1, 1));
     assert_eq!(world.lost("malformed"), 10);
 }
+
+#[test]
+fn a_name_that_changes_waits_for_the_records_that_were_held_with_the_old_one() {
+    let world = World::new();
+    let mut agent = world.agent(1);
+    // Each frame is small, and its records are many; all are held, because nothing is known of the device.
+    agent.tell(&Frame::Name {
+        id: 0,
+        name: b"old".to_vec(),
+    });
+    let Frame::Kernels(mut frame) = kernels(0, 1, 1) else {
+        unreachable!()
+    };
+    frame.stats = vec![frame.stats[0].clone(); 1_000];
+    let frame = Frame::Kernels(frame);
+    for _ in 0..20 {
+        if !agent.tell(&frame) {
+            world.flush();
+            assert!(agent.tell(&frame));
+        }
+    }
+    world.flush();
+    // So few are taken at a time that the rest must wait.
+    world.room.store(100, Ordering::Relaxed);
+    agent.introduce(&["new"]);
+    agent.tell(&kernels(0, 1, 1));
+    world.flush();
+    let totals = ["old", "new"].map(|name| world.total(name).0);
+    assert_eq!(totals, [20_000, 1]);
+}

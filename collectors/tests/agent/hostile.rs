@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use plimsoll_trace::wire::ring::{HEADER_WORDS, Writer};
-use plimsoll_trace::wire::{Frame, Hello, KernelStats, Kernels, LossReason, VERSION};
+use plimsoll_trace::wire::{
+    AllocationEvent, Frame, Hello, KernelStats, Kernels, LossReason, MemoryKind, MemoryOperation, VERSION,
+};
+use plimsoll_trace::{Record, Stamp, Work};
 use rustix::fs::SealFlags;
 
 use crate::world::{RING_BYTES, Ring, World, connection, kernels, own, send};
@@ -348,4 +351,41 @@ fn losses_that_nobody_can_mean_are_not_added_up() {
         world.flush();
     }
     assert!(world.lost("ring_full") <= 1 << 40);
+}
+
+#[test]
+fn who_connects_again_goes_on_with_the_same_account() {
+    let world = World::new();
+    for run in 1..=8 {
+        let mut agent = world.agent(run);
+        agent.introduce(&["k"]);
+        // More than half of what a young process is believed to have launched.
+        agent.tell(&kernels(0, 4_000_000_000, 1));
+        let event = AllocationEvent {
+            at_ns: u64::try_from(Stamp::now().unix_ns).unwrap(),
+            device: 0,
+            operation: MemoryOperation::Alloc,
+            kind: MemoryKind::Device,
+            address: 1,
+            bytes: Some(1 << 54),
+        };
+        agent.tell(&Frame::Memory(vec![event; 512]));
+        world.flush();
+    }
+    let launched = world.total("k").0;
+    assert!((4_000_000_000..32_000_000_000).contains(&launched), "{launched}");
+    let bytes = world.records().into_iter().filter_map(|record| match record {
+        Record::Traced(traced) => match traced.work {
+            Work::Allocation(allocation) => Some(allocation.bytes),
+            _ => None,
+        },
+        _ => None,
+    });
+    let bytes: Vec<Option<u64>> = bytes.collect();
+    assert_eq!(bytes.len(), 8 * 512, "none is left out");
+    assert_eq!(
+        bytes.iter().flatten().sum::<u64>(),
+        1 << 58,
+        "sums fit into 64 bits"
+    );
 }

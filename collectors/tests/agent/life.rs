@@ -163,3 +163,29 @@ fn what_a_killed_daemon_took_and_did_not_store_is_counted_by_the_next() {
         );
     }
 }
+
+#[test]
+fn what_nobody_takes_in_is_not_confirmed_and_nothing_more_is_read() {
+    let first = World::new();
+    let mut agent = first.agent(1);
+    agent.introduce(&["k"]);
+    agent.tell(&kernels(0, 1, 1));
+    first.flush();
+    first.takes.store(false, Ordering::Relaxed);
+    // Read, and not taken in.
+    agent.tell(&kernels(0, 1, 1));
+    first.flush();
+    // Not read any more.
+    agent.tell(&kernels(0, 5, 1));
+    first.flush();
+    drop(first);
+
+    let next = World::new();
+    agent.reconnect(&next.desk());
+    let id = next.arrived(1)[0];
+    next.desk().bind(id, RunId(1));
+    agent.introduce(&["k"]);
+    next.flush();
+    let (read, lost) = (next.total("k").0, next.lost("unconfirmed"));
+    assert!(read >= 5 && read + lost == 6, "{read} are read, {lost} are lost");
+}

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ pub(crate) struct World {
     pub(crate) agents: Agents,
     reports: Arc<(Mutex<Vec<AgentReport>>, Condvar)>,
     pub(crate) room: Arc<AtomicUsize>,
+    /// Whether what is delivered is taken in; otherwise it is thrown away.
+    pub(crate) takes: Arc<AtomicBool>,
     /// How many deliveries are stored.
     pub(crate) stored: Arc<AtomicU64>,
 }
@@ -37,15 +39,20 @@ impl World {
         let reports = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let room = Arc::new(AtomicUsize::new(usize::MAX));
         let deliveries = Arc::new(AtomicU64::new(0));
+        let takes = Arc::new(AtomicBool::new(true));
         let stored = Arc::new(AtomicU64::new(u64::MAX));
         let agents = Agents::spawn(
             Arc::new({
                 let reports = Arc::clone(&reports);
-                let deliveries = Arc::clone(&deliveries);
+                let (deliveries, takes) = (Arc::clone(&deliveries), Arc::clone(&takes));
                 move |report| {
+                    if !takes.load(Ordering::Relaxed) {
+                        return false;
+                    }
                     deliveries.fetch_add(1, Ordering::Relaxed);
                     reports.0.lock().unwrap().push(report);
                     reports.1.notify_all();
+                    true
                 }
             }),
             Arc::new({
@@ -64,6 +71,7 @@ impl World {
             agents: agents.unwrap(),
             reports,
             room,
+            takes,
             stored,
         }
     }

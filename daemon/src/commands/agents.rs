@@ -14,7 +14,7 @@ pub(super) fn text(status: &Value) -> String {
 }
 
 fn of_run(agents: &[Value]) -> String {
-    let mut table = plain(&["pid", "tier", "state", "cost", "duty", "lost", "VRAM"]);
+    let mut table = plain(&["pid", "tier", "state", "cost", "duty", "lost", "VRAM limit"]);
     let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for agent in agents {
         table.add_row([

@@ -27,6 +27,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const STATUS: Duration = Duration::from_secs(3);
 /// How long it may take to read all rings to their end.
 const FLUSH: Duration = Duration::from_secs(10);
+/// So many programs are remembered whose run ended while they went on.
+const MOST_ENDED: usize = 256;
 
 /// The agents that are connected.
 #[derive(Default)]
@@ -39,6 +41,8 @@ pub(super) struct Attached {
     own: HashMap<RunId, Own>,
     /// Commands that ended a moment ago.
     ended: VecDeque<(Stamp, u32, RunId)>,
+    /// When runs of their own ended, by program: one that goes on may get another, and that begins no earlier.
+    own_ended: VecDeque<(ProcessId, Stamp)>,
 }
 
 /// A run of a program that nobody announced. It begins with the program and ends with it, or when no agent was left for
@@ -78,6 +82,25 @@ impl Attached {
     pub(super) fn command_ended(&mut self, pid: u32, run: RunId, now: Stamp) {
         self.ended.retain(|(then, ..)| now.since(*then) <= REMEMBER);
         self.ended.push_back((now, pid, run));
+    }
+
+    fn own_run_ended(&mut self, root: Option<ProcessId>, at: Stamp) {
+        let Some(root) = root else { return };
+        self.own_ended.retain(|(program, _)| *program != root);
+        self.own_ended.push_back((root, at));
+        if self.own_ended.len() > MOST_ENDED {
+            self.own_ended.pop_front();
+        }
+    }
+
+    /// When a run of this program began that begins now: with the program, or when its last run ended.
+    fn own_began(&self, root: ProcessId, now: Stamp) -> Stamp {
+        let began = root.began(now);
+        let ended = self.own_ended.iter().find(|(program, _)| *program == root);
+        match ended {
+            Some((_, ended)) if ended.mono_ns > began.mono_ns => *ended,
+            _ => began,
+        }
     }
 
     /// How an agent stands; nothing of one that is not connected.
@@ -200,8 +223,8 @@ impl Pipeline {
             .or_else(by_exclusion)
     }
 
-    /// A run for a program that nobody announced, named by its executable. It began when the program did; of one that is
-    /// gone that is not known, and it began when its agent connected.
+    /// A run for a program that nobody announced, named by its executable. It began when the program did, or when the
+    /// program's last run ended; of one that is gone that is not known, and it began when its agent connected.
     fn begin_own(&mut self, arrival: &Arrival, connected: Stamp) -> RunId {
         let known =
             |(run, own): (&RunId, &Own)| (own.root.is_some() && own.root == arrival.root).then_some(*run);
@@ -229,7 +252,9 @@ impl Pipeline {
             trace_tier: TraceTier::Off,
         };
         let record = self.runs.begin_command(start);
-        let began = arrival.root.map_or(connected, |root| root.began(connected));
+        let began = arrival
+            .root
+            .map_or(connected, |root| self.attached.own_began(root, connected));
         self.store_of(began, vec![record]);
         self.keep_own(
             arrival.root,
@@ -310,6 +335,7 @@ impl Pipeline {
             if let Some(own) = self.attached.own.remove(&run) {
                 let records = self.runs.end_command(run, &own.command.name, exit_code, at);
                 self.store_of(at, records);
+                self.attached.own_run_ended(own.root, at);
                 self.watch_processes();
             }
         }

@@ -46,7 +46,7 @@ pub(crate) enum Event {
     Report(act::Report),
     /// A watched file has another content.
     FileChanged(PathBuf),
-    /// Something of agents; whoever tells it waits until it is taken in and the sender gone.
+    /// Something of agents; whoever tells it waits until it is taken in.
     Agents(AgentReport, oneshot::Sender<()>),
     /// Somebody asks something.
     Control(Control),
@@ -220,7 +220,8 @@ impl Pipeline {
             Event::FileChanged(path) => self.take_edit(&path),
             Event::Agents(report, taken) => {
                 self.take_report_of_agents(report);
-                drop(taken);
+                // Whoever told it is gone only after a panic.
+                taken.send(()).ok();
             }
             Event::ToldDue(number) => self.told_due(number),
             Event::SnapshotDue(number) => self.snapshot_due(number),

@@ -133,7 +133,10 @@ async fn a_run_goes_on_while_its_program_does_and_ends_with_its_status() -> anyh
     pipeline.writer.commit(Batch::new(Stamp::now())).await?;
     let reader = Reader::open(&folder.path().join("plimsoll.db")).await?;
     let rows = reader
-        .query("SELECT outcome, exit_code, started_ns FROM runs ORDER BY id", &[])
+        .query(
+            "SELECT outcome, exit_code, started_ns, ended_ns FROM runs ORDER BY id",
+            &[],
+        )
         .await?
         .rows;
     let began = root.began(Stamp::now()).unix_ns;
@@ -141,11 +144,15 @@ async fn a_run_goes_on_while_its_program_does_and_ends_with_its_status() -> anyh
     for (row, (outcome, code)) in rows.iter().zip([("lost", None), ("failed", Some(3))]) {
         assert_eq!(row[0], Value::from(outcome));
         assert_eq!(row[1], code.map_or(Value::Null, Value::Integer));
-        let Value::Integer(started) = row[2] else {
-            panic!("{row:?}")
-        };
-        assert!((started - began).abs() < 500_000_000, "it began with its program");
     }
+    let Value::Integer(started) = rows[0][2] else {
+        panic!("{rows:?}")
+    };
+    assert!((started - began).abs() < 500_000_000, "it began with its program");
+    assert_eq!(
+        rows[1][2], rows[0][3],
+        "the second began when the first had ended"
+    );
     Ok(())
 }
 

@@ -120,9 +120,8 @@ impl Collectors {
                 Arc::new(move |report| {
                     // What was taken in is what the store's room is reckoned with, so this waits for it.
                     let (taken, is_taken) = oneshot::channel();
-                    if to_agents.blocking_send(Event::Agents(report, taken)).is_ok() {
-                        drop(is_taken.blocking_recv());
-                    }
+                    to_agents.blocking_send(Event::Agents(report, taken)).is_ok()
+                        && is_taken.blocking_recv().is_ok()
                 }),
                 {
                     let writer = writer.clone();

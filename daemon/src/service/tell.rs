@@ -66,7 +66,11 @@ impl Waiting {
             (_, None) => true,
             // One that records nothing has nothing to leave.
             (TraceWord::Yield, Some(state)) => matches!(state, Some(State::Yielded | State::Off)),
-            (TraceWord::Resume, Some(state)) => state != Some(State::Yielded),
+            // Whoever records nothing at all has nothing to take again. One that has not said how it stands may have been
+            // displaced.
+            (TraceWord::Resume, Some(state)) => {
+                matches!(state, Some(State::Tracing | State::Degraded | State::Off))
+            }
         }
     }
 }
@@ -285,6 +289,33 @@ mod tests {
         let said = refusal(RunId(3), window, &yielded);
         assert!(said.contains("process 7") && said.contains("--resume"), "{said}");
         assert!(refusal(RunId(3), window, &[]).contains("no agent reports from run 3"));
+    }
+
+    #[test]
+    fn to_take_cupti_again_is_done_when_the_agent_says_that_it_records() {
+        let waiting = Waiting {
+            number: 1,
+            run: RunId(3),
+            word: TraceWord::Resume,
+            agents: BTreeSet::new(),
+            since_ns: 0,
+            skipped: 0,
+            answer: oneshot::channel().0,
+        };
+        for (state, is_done) in [
+            (State::Yielded, false),
+            (State::Displaced, false),
+            (State::Tracing, true),
+            (State::Degraded, true),
+            (State::Off, true),
+        ] {
+            assert_eq!(waiting.is_done(Some(&standing(state))), is_done, "{state:?}");
+        }
+        assert!(
+            !waiting.is_done(Some(&Standing::default())),
+            "it has not spoken yet"
+        );
+        assert!(waiting.is_done(None), "it hung up");
     }
 
     #[test]

@@ -12,7 +12,8 @@ use crate::thin::Thin;
 use crate::timeline::{Allocator, DeviceTrack, Share};
 use crate::words::Words;
 
-/// How long a row holds, ns: a minute, and a second for being told.
+/// How long a row holds, ns: a minute, and a second for being told. Agents that flush less often than each second leave
+/// what lies between unknown: a process that is gone would else be drawn for another minute.
 const HOLDS_NS: i64 = 62_000_000_000;
 
 // The driver's level has no such figure. The addresses of a virtual memory range that hold nothing cost nothing.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use plimsoll_store::{Reader, Row, Value};
 
 use super::Window;
+use super::kept::{Kept, MINUTE_NS};
 use crate::error::ReportError;
 use crate::family::Family;
 use crate::svg::column_ns;
@@ -18,8 +19,6 @@ use crate::words::Words;
 const PIXELS: i64 = 4;
 /// Periods last about a second, on a busy machine a few.
 const LONGEST_NS: i64 = 10_000_000_000;
-/// Where a stretch is longer than this, kernels are read by the minute: a day has millions of periods.
-const MINUTE_NS: i64 = 60_000_000_000;
 /// What one value of the duty ratio is about, where the one before is not near, ns.
 const PERIOD_NS: i64 = 1_000_000_000;
 const NEAR_NS: i64 = 5_000_000_000;
@@ -41,15 +40,22 @@ pub(super) async fn read(
     window: &Window,
     tracks: &mut [DeviceTrack],
 ) -> Result<(), ReportError> {
-    let since = |before_ns: i64| {
+    let between = |from_ns: i64, to_ns: i64| {
         [
-            Value::Integer(window.from_ns.saturating_sub(before_ns)),
-            Value::Integer(window.to_ns),
+            Value::Integer(from_ns),
+            Value::Integer(to_ns),
             window.run.map_or(Value::Null, Value::Integer),
         ]
     };
-    let (values, of_minutes) = (since(LONGEST_NS), since(MINUTE_NS + LONGEST_NS));
+    let (from_ns, to_ns) = (window.from_ns.saturating_sub(LONGEST_NS), window.to_ns);
     let columns = Columns::new(window);
+    let kept = Kept::read(reader, window).await?;
+    // Where a stretch is longer than a minute, kernels are read by the minute: a day has millions of periods.
+    let windows_from_ns = if columns.width_ns < MINUTE_NS {
+        kept.windows_from_ns
+    } else {
+        i64::MAX
+    };
     let mut devices = Words::default();
     for track in tracks.iter() {
         devices.number(&track.uuid);
@@ -61,19 +67,24 @@ pub(super) async fn read(
         families: Vec::new(),
         found: vec![None; tracks.len()],
     };
-    if columns.width_ns < MINUTE_NS {
+    // Minutes are kept for longer than the periods that they are made of.
+    let minutes_from_ns = from_ns.saturating_sub(MINUTE_NS);
+    if minutes_from_ns < windows_from_ns {
+        let values = between(minutes_from_ns, to_ns.min(windows_from_ns.saturating_sub(1)));
+        work = reader.scan(MINUTES, &values, work, Work::kernels).await?;
+    }
+    if windows_from_ns <= to_ns {
+        let values = between(from_ns.max(windows_from_ns), to_ns);
         work = reader.scan(KERNELS, &values, work, Work::kernels).await?;
     }
-    // Minutes are kept for longer than the periods that they are made of.
-    if work.found.iter().all(Option::is_none) {
-        work = reader.scan(MINUTES, &of_minutes, work, Work::kernels).await?;
-    }
+    let values = between(from_ns, to_ns);
     let work = reader.scan(COPIES, &values, work, Work::copies).await?;
     if work.found.iter().all(Option::is_none) {
         return Ok(());
     }
     let duties = Duties {
         columns,
+        from_ns: kept.from_ns,
         runs: BTreeMap::new(),
     };
     let duties = reader.scan(DUTY, &values, duties, Duties::take).await?;
@@ -232,6 +243,8 @@ impl Device {
 /// For how much of each column it is known how much was recorded, and how much that was, ns; by run.
 struct Duties {
     columns: Columns,
+    /// What ran before this is not known any more, whatever was recorded then.
+    from_ns: i64,
     runs: BTreeMap<i64, Duty>,
 }
 
@@ -262,7 +275,7 @@ impl Duties {
         let from_ns = duty.last_ns.filter(near);
         let from_ns = from_ns.unwrap_or(at_ns.saturating_sub(PERIOD_NS));
         duty.last_ns = Some(at_ns);
-        for (column, ns) in self.columns.touched(from_ns, at_ns) {
+        for (column, ns) in self.columns.touched(from_ns.max(self.from_ns), at_ns) {
             let (known, traced) = &mut duty.known_and_traced_ns[column];
             *known += ns;
             *traced += (ns as f64 * ratio.clamp(0.0, 1.0)).round() as u64;
@@ -310,6 +323,7 @@ mod tests {
     fn recorded(device: Device, samples: &[(i64, i64, f64)]) -> Vec<(i64, u64)> {
         let mut duties = Duties {
             columns: columns(),
+            from_ns: i64::MIN,
             runs: BTreeMap::new(),
         };
         for (run, second, ratio) in samples {

@@ -7,6 +7,7 @@
 mod allocators;
 mod gpu_time;
 mod holdings;
+mod kept;
 mod lines;
 mod marks;
 mod owners;

@@ -16,11 +16,23 @@ CREATE TABLE _kernel_minute (
     PRIMARY KEY (start_ns, kernel_id, pid)
 ) WITHOUT ROWID;
 
+-- total() does not end in an error where sum() leaves 64 bits.
 INSERT INTO _kernel_minute
-SELECT start_ns - start_ns % 60000000000, kernel_id, pid, min(start_ns), max(end_ns), sum(count), sum(total_ns),
+SELECT start_ns - start_ns % 60000000000, kernel_id, pid, min(start_ns), max(end_ns),
+    CAST(min(total(count), 72057594037927936) AS INTEGER), CAST(min(total(total_ns), 72057594037927936) AS INTEGER),
     min(min_ns), max(max_ns)
 FROM _kernel_window
 GROUP BY start_ns - start_ns % 60000000000, kernel_id, pid;
+
+-- Totals had no end before, and became fractions beyond 64 bits: one of them kept a whole view from being read.
+UPDATE _kernel SET count = CAST(min(count, 72057594037927936) AS INTEGER),
+    total_ns = CAST(min(total_ns, 72057594037927936) AS INTEGER)
+WHERE count > 72057594037927936 OR total_ns > 72057594037927936;
+UPDATE _kernel_bucket SET count = CAST(min(count, 281474976710656) AS INTEGER) WHERE count > 281474976710656;
+UPDATE _copy SET count = CAST(min(count, 72057594037927936) AS INTEGER),
+    bytes = CAST(min(bytes, 72057594037927936) AS INTEGER),
+    total_ns = CAST(min(total_ns, 72057594037927936) AS INTEGER)
+WHERE count > 72057594037927936 OR bytes > 72057594037927936 OR total_ns > 72057594037927936;
 
 CREATE VIEW kernel_minutes AS
 SELECT

@@ -15,6 +15,7 @@ use crate::{
     StoreError,
     changes::ProcessChanges,
     error::sqlite_code,
+    kernels::Kernels,
     queue::{self, Item},
     rows,
     script::{self, Script},
@@ -48,7 +49,7 @@ struct Lost {
 /// Numbers that the database gave to devices and names, as far as they are committed.
 #[derive(Default)]
 struct Dictionary {
-    kernels: traced::Kernels,
+    kernels: Kernels,
     devices: HashMap<DeviceId, i64>,
     names: HashMap<Arc<str>, i64>,
     /// The transaction of the present commit has begun, because something was new.
@@ -82,7 +83,7 @@ impl Ledger {
     /// Numbers of names and kernels are asked for anew: those of what went are given to others.
     pub(crate) fn forget_names(&mut self) {
         self.dictionary.names.clear();
-        self.dictionary.kernels = traced::Kernels::default();
+        self.dictionary.kernels = Kernels::default();
     }
 
     /// Takes over what came in.

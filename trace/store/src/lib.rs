@@ -16,6 +16,7 @@ mod changes;
 mod console;
 mod demangle;
 mod error;
+mod kernels;
 mod ledger;
 mod lock;
 mod query_error;

@@ -1,5 +1,5 @@
 //! Forgetting: samples that are older than they are kept for, and the oldest ones when the store grows too large: first
-//! those of single kernels, copies and allocations, which crowd all others out, then the rest.
+//! those of single kernels, copies and allocations, which crowd all others out, then kernels by the minute, then the rest.
 //!
 //! Rows go a minute at a time, on the writer's connection, so that no commit waits long behind it.
 
@@ -61,13 +61,16 @@ const MANY_A_SECOND: Kind = Kind {
 };
 const ONE_A_SECOND_AT_MOST: Kind = Kind {
     oldest: "SELECT min(at_ns) FROM (
-                 SELECT min(at_ns) AS at_ns FROM _host_raw UNION ALL SELECT min(at_ns) FROM _engine_raw
-                 UNION ALL SELECT min(start_ns) FROM _kernel_minute)",
+                 SELECT min(at_ns) AS at_ns FROM _host_raw UNION ALL SELECT min(at_ns) FROM _engine_raw)",
     delete: &[
         "DELETE FROM _host_raw WHERE at_ns < ?",
         "DELETE FROM _engine_raw WHERE at_ns < ?",
-        "DELETE FROM _kernel_minute WHERE start_ns < ?",
     ],
+};
+/// A row for each kernel and process: a busy machine has more of them than of all samples.
+const MINUTES: Kind = Kind {
+    oldest: "SELECT min(start_ns) FROM _kernel_minute",
+    delete: &["DELETE FROM _kernel_minute WHERE start_ns < ?"],
 };
 
 impl Kind {
@@ -105,12 +108,11 @@ pub(crate) async fn prune(
     now_ns: i64,
     keep: &Keep,
 ) -> Result<bool, sqlx::Error> {
-    let raw_ns = before(now_ns, keep.raw);
+    let (raw_ns, seconds_ns) = (before(now_ns, keep.raw), before(now_ns, keep.seconds));
     let more = TRACED.prune(connection, raw_ns).await?
         | MANY_A_SECOND.prune(connection, raw_ns).await?
-        | ONE_A_SECOND_AT_MOST
-            .prune(connection, before(now_ns, keep.seconds))
-            .await?;
+        | MINUTES.prune(connection, seconds_ns).await?
+        | ONE_A_SECOND_AT_MOST.prune(connection, seconds_ns).await?;
     prune_history(connection, before(now_ns, keep.history)).await?;
     Ok(more)
 }
@@ -131,6 +133,8 @@ pub(crate) enum Trim {
 pub(crate) enum Gone {
     /// Windows and spans of kernels, copies, allocations: an hour of them may be more than weeks of all else.
     Traced,
+    /// Kernels by the minute: of many processes and names, still most of what is left.
+    Minutes,
     /// Totals of runs that ended before all samples that are left.
     Totals,
     /// All other samples.
@@ -183,6 +187,11 @@ pub(crate) async fn trim(
         let until_ns = oldest_ns.saturating_add(STEP_NS);
         let rows = TRACED.delete(connection, until_ns).await?;
         return Ok(deleted(Gone::Traced, rows, until_ns));
+    }
+    if let Some(oldest_ns) = MINUTES.oldest(connection).await? {
+        let until_ns = oldest_ns.saturating_add(STEP_NS);
+        let rows = MINUTES.delete(connection, until_ns).await?;
+        return Ok(deleted(Gone::Minutes, rows, until_ns));
     }
     let many = MANY_A_SECOND.oldest(connection).await?;
     let oldest_ns = many

@@ -372,6 +372,8 @@ async fn single_kernels_go_before_weeks_of_other_samples_and_totals_in_between()
              INSERT INTO _kernel VALUES (1, 1, 1, 1, 9, 9, 1, 1), (2, 2, 1, 1, 9, 9, 1, 1);
              WITH RECURSIVE t(s) AS (SELECT 0 UNION ALL SELECT s + 1 FROM t WHERE s + 1 < 20000)
              INSERT INTO _kernel_window SELECT (4600 + s / 50) * 1000000000, 2, s % 50, 1, 1, 1, 1, 1 FROM t;
+             WITH RECURSIVE t(s) AS (SELECT 0 UNION ALL SELECT s + 1 FROM t WHERE s + 1 < 20000)
+             INSERT INTO _kernel_minute SELECT (4620 + s / 4000 * 60) * 1000000000, 2, s % 4000, 1, 1, 1, 1, 1, 1 FROM t;
              PRAGMA wal_checkpoint(TRUNCATE)",
         )
         .await;
@@ -394,6 +396,16 @@ async fn single_kernels_go_before_weeks_of_other_samples_and_totals_in_between()
     assert_eq!(bench.left().await, (0, 1_000), "no other sample had to go");
     let windows = bench.number("SELECT count(*) FROM kernel_windows").await;
     assert!((1..20_000).contains(&windows), "{windows}");
+    assert_eq!(bench.number("SELECT count(*) FROM kernel_minutes").await, 20_000);
+    let keep = Keep {
+        max_size_bytes: size_bytes(&path) - 400_000,
+        ..KEEP
+    };
+    to(&mut bench, &keep).await;
+    assert_eq!(bench.left().await, (0, 1_000), "no other sample had to go");
+    assert_eq!(bench.number("SELECT count(*) FROM kernel_windows").await, 0);
+    let minutes = bench.number("SELECT count(*) FROM kernel_minutes").await;
+    assert!((1..20_000).contains(&minutes), "{minutes}");
 
     to(
         &mut bench,
@@ -405,7 +417,8 @@ async fn single_kernels_go_before_weeks_of_other_samples_and_totals_in_between()
     .await;
     gone.dedup();
     // The run ended within the first minute of samples.
-    assert_eq!(gone, [Gone::Traced, Gone::Samples, Gone::Totals, Gone::Samples]);
+    let rest = [Gone::Samples, Gone::Totals, Gone::Samples];
+    assert_eq!(gone, [[Gone::Traced, Gone::Minutes].as_slice(), &rest].concat());
     assert_eq!(
         bench.number("SELECT sum(run_id) FROM _kernel").await,
         2,

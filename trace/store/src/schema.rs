@@ -263,3 +263,7 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Store
         source: Arc::new(source),
     }
 }
+
+#[cfg(test)]
+#[path = "schema_tests.rs"]
+mod tests;

@@ -8,15 +8,14 @@ use std::collections::BTreeMap;
 
 use sqlx::SqliteConnection;
 
+use crate::kernels::OTHERS;
 use crate::retention::{Keep, before};
+use crate::traced::{MOST_IN_A_BUCKET, MOST_IN_ALL};
 
 /// Kernels of a run on a device that keep their names. Together they are nearly all of its time.
 const KERNELS: i64 = 500;
 /// So many are taken together in one step, so that no commit waits long behind it.
 const STEP: i64 = 1_000;
-
-/// What is told in place of the names that are forgotten.
-const OTHERS: &str = "(other kernels)";
 
 /// One step; says whether there may be more to do.
 pub(crate) async fn prune(
@@ -168,7 +167,8 @@ async fn fold_rarest(
 }
 
 impl Sums {
-    /// Adds them to what became of others before. No sum leaves 64 bits: that would make it a fraction.
+    /// Adds them to what became of others before. Totals end at 2^56 and buckets at 2^48, as those of the writer do:
+    /// sums beyond 64 bits are errors, and a view that has one cannot be read at all.
     async fn add_to(
         &self,
         connection: &mut SqliteConnection,
@@ -178,8 +178,8 @@ impl Sums {
             "INSERT INTO _kernel (run_id, device_id, name_id, count, total_ns, min_ns, max_ns)
              VALUES (?, ?, (SELECT id FROM _kernel_name WHERE raw = ?), ?, ?, ?, ?)
              ON CONFLICT DO UPDATE SET
-                 count = min(count, 9223372036854775807 - excluded.count) + excluded.count,
-                 total_ns = min(total_ns, 9223372036854775807 - excluded.total_ns) + excluded.total_ns,
+                 count = min(min(count, 72057594037927936) + excluded.count, 72057594037927936),
+                 total_ns = min(min(total_ns, 72057594037927936) + excluded.total_ns, 72057594037927936),
                  min_ns = min(coalesce(min_ns, excluded.min_ns), coalesce(excluded.min_ns, min_ns)),
                  max_ns = max(coalesce(max_ns, excluded.max_ns), coalesce(excluded.max_ns, max_ns))
              RETURNING id",
@@ -187,8 +187,8 @@ impl Sums {
         .bind(run)
         .bind(device)
         .bind(OTHERS)
-        .bind(self.count)
-        .bind(self.total_ns)
+        .bind(self.count.min(MOST_IN_ALL))
+        .bind(self.total_ns.min(MOST_IN_ALL))
         .bind(self.min_ns)
         .bind(self.max_ns)
         .fetch_one(&mut *connection)
@@ -196,11 +196,11 @@ impl Sums {
         for (bucket, count) in &self.buckets {
             sqlx::query(
                 "INSERT INTO _kernel_bucket VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET
-                     count = min(count, 9223372036854775807 - excluded.count) + excluded.count",
+                     count = min(min(count, 281474976710656) + excluded.count, 281474976710656)",
             )
             .bind(id)
             .bind(bucket)
-            .bind(count)
+            .bind((*count).min(MOST_IN_A_BUCKET))
             .execute(&mut *connection)
             .await?;
         }

@@ -120,15 +120,36 @@ async fn rare_kernels_of_an_old_run_become_one_and_no_sum_changes() {
 }
 
 #[tokio::test]
-async fn sums_that_leave_64_bits_stay_at_the_most() {
+async fn sums_of_what_nobody_can_mean_can_be_queried() {
     let mut bench = Bench::new().await;
     bench.traced(1, Some(DAY), KERNELS + 10).await;
     bench
-        .run("UPDATE _kernel SET total_ns = 9223372036854775807; UPDATE _kernel_bucket SET count = 9223372036854775807")
+        .run(
+            "UPDATE _kernel SET count = 1 << 54, total_ns = 1 << 54;
+             UPDATE _kernel_bucket SET count = 9223372036854775807",
+        )
         .await;
     bench.prune(16 * DAY).await;
     let others = "SELECT total_ns FROM kernels WHERE name = '(other kernels)'";
-    assert_eq!(bench.number(others).await, i64::MAX);
+    assert_eq!(bench.number(others).await, MOST_IN_ALL);
+    // More of the same joins it.
+    bench
+        .run(
+            "INSERT INTO _kernel_name VALUES (90001, 'late', 'late');
+             INSERT INTO _kernel VALUES (90001, 1, 1, 90001, 1 << 54, 1 << 53, 1, 1);
+             INSERT INTO _kernel_bucket VALUES (90001, 3, 9223372036854775807)",
+        )
+        .await;
+    bench.prune(16 * DAY).await;
+    assert_eq!(bench.number("SELECT count(*) FROM kernels").await, KERNELS + 1);
+    for sql in [
+        "SELECT sum(count) FROM kernels",
+        "SELECT sum(total_ns) FROM kernels",
+        "SELECT sum(p50_ns + p99_ns) FROM kernels",
+        "SELECT count(*) FROM _kernel WHERE typeof(count) = 'integer' AND typeof(total_ns) = 'integer'",
+    ] {
+        assert!(bench.number(sql).await > KERNELS, "{sql}");
+    }
 }
 
 #[tokio::test]

@@ -1,22 +1,21 @@
 //! How traced work becomes rows. Totals are added up over one commit before they are stored, so that a name costs one
 //! row of a statement, however many processes launched it how often.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
-use plimsoll_trace::{
-    Allocation, AllocatorSample, CopyWindow, KernelSpan, KernelWindow, RunId, Traced, Work,
-};
+use plimsoll_trace::{Allocation, AllocatorSample, CopyWindow, KernelSpan, KernelWindow, Traced, Work};
 use sqlx::SqliteConnection;
 
-use crate::demangle::demangled;
+use crate::kernels::{Kernels, Key};
 use crate::rows::{Blocks, number};
-use crate::script::{self, Script};
+use crate::script::Script;
 
 /// How long a row of `_kernel_minute` is.
 const MINUTE_NS: i64 = 60_000_000_000;
-/// Kernels and their names that are remembered; more than the programs of a host have.
-const KERNELS: usize = 65_536;
+/// Totals end here, launches and ns; see [`KERNEL`].
+pub(crate) const MOST_IN_ALL: i64 = 1 << 56;
+pub(crate) const MOST_IN_A_BUCKET: i64 = 1 << 48;
 
 static WINDOW: LazyLock<Blocks> = LazyLock::new(|| Blocks::new("_kernel_window", 8));
 static SPAN: LazyLock<Blocks> = LazyLock::new(|| Blocks::new("_kernel_span", 5));
@@ -63,16 +62,6 @@ const ADD_COPIES: &str = "INSERT INTO _copy VALUES (?, ?, ?, ?, ?, ?)
         bytes = min(bytes + excluded.bytes, 72057594037927936),
         total_ns = min(total_ns + excluded.total_ns, 72057594037927936)";
 
-/// Numbers that the database gave to kernels and their names, as far as they are committed.
-#[derive(Default)]
-pub(crate) struct Kernels {
-    names: HashMap<Arc<str>, i64>,
-    kernels: HashMap<Key, i64>,
-}
-
-/// Run, device and name of a kernel.
-type Key = [i64; 3];
-
 /// What is to be stored with one commit.
 #[derive(Default)]
 pub(crate) struct Rows<'a> {
@@ -106,69 +95,6 @@ struct Owned<T> {
     device: i64,
     pid: u32,
     work: T,
-}
-
-impl Kernels {
-    /// The number of a kernel of one run on one device.
-    async fn of(
-        &mut self,
-        connection: &mut SqliteConnection,
-        begun: &mut bool,
-        (run, device, name): (RunId, i64, &Arc<str>),
-    ) -> Result<(i64, Key), sqlx::Error> {
-        let name = self.name(connection, begun, name).await?;
-        let key = [run.0, device, name];
-        if let Some(id) = self.kernels.get(&key) {
-            return Ok((*id, key));
-        }
-        script::begin(connection, begun).await?;
-        sqlx::query(
-            "INSERT INTO _kernel (run_id, device_id, name_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        )
-        .bind(key[0])
-        .bind(key[1])
-        .bind(key[2])
-        .execute(&mut *connection)
-        .await?;
-        let id =
-            sqlx::query_scalar("SELECT id FROM _kernel WHERE run_id = ? AND device_id = ? AND name_id = ?")
-                .bind(key[0])
-                .bind(key[1])
-                .bind(key[2])
-                .fetch_one(connection)
-                .await?;
-        if self.kernels.len() >= KERNELS {
-            self.kernels.clear();
-        }
-        self.kernels.insert(key, id);
-        Ok((id, key))
-    }
-
-    async fn name(
-        &mut self,
-        connection: &mut SqliteConnection,
-        begun: &mut bool,
-        raw: &Arc<str>,
-    ) -> Result<i64, sqlx::Error> {
-        if let Some(id) = self.names.get(raw) {
-            return Ok(*id);
-        }
-        script::begin(connection, begun).await?;
-        sqlx::query("INSERT INTO _kernel_name (raw, name) VALUES (?, ?) ON CONFLICT DO NOTHING")
-            .bind(&**raw)
-            .bind(&*demangled(raw))
-            .execute(&mut *connection)
-            .await?;
-        let id = sqlx::query_scalar("SELECT id FROM _kernel_name WHERE raw = ?")
-            .bind(&**raw)
-            .fetch_one(connection)
-            .await?;
-        if self.names.len() >= KERNELS {
-            self.names.clear();
-        }
-        self.names.insert(Arc::clone(raw), id);
-        Ok(id)
-    }
 }
 
 impl<'a> Rows<'a> {
@@ -244,8 +170,9 @@ impl<'a> Rows<'a> {
         let kernel = |(&id, (key, sums)): (&i64, &(Key, Sums))| sums.of_kernel(id, *key);
         let kernels: Vec<[i64; 8]> = self.kernels.iter().map(kernel).collect();
         KERNEL.store(script, &kernels, numbers);
-        let bucket =
-            |(&(kernel, bucket), &count): (&(i64, u8), &i64)| [kernel, bucket.into(), count.min(1 << 48)];
+        let bucket = |(&(kernel, bucket), &count): (&(i64, u8), &i64)| {
+            [kernel, bucket.into(), count.min(MOST_IN_A_BUCKET)]
+        };
         let buckets: Vec<[i64; 3]> = self.buckets.iter().map(bucket).collect();
         BUCKET.store(script, &buckets, numbers);
         for ((run, device, direction), sums) in &self.copies {
@@ -368,6 +295,5 @@ fn allocator(script: &mut Script, (at_ns, row): &(i64, Owned<&AllocatorSample>))
 
 /// A count as SQLite holds it; collectors refuse what is beyond anything that can be meant.
 fn signed(value: u64) -> i64 {
-    const MOST: i64 = 1 << 56;
-    i64::try_from(value).map_or(MOST, |value| value.min(MOST))
+    i64::try_from(value).map_or(MOST_IN_ALL, |value| value.min(MOST_IN_ALL))
 }

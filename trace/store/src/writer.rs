@@ -425,6 +425,7 @@ fn full(path: &Path, keep: &Keep, trimmed: Trimmed) -> Event {
         show_bytes(keep.max_size_bytes),
         match trimmed.what {
             Gone::Traced => "the oldest windows of kernels and copies, single kernels and allocations",
+            Gone::Minutes => "the oldest minutes of kernels",
             Gone::Totals => "totals of kernels of the oldest runs",
             Gone::Samples => "the oldest samples",
         }

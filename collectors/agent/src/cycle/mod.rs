@@ -247,11 +247,11 @@ impl Cycle {
 
     /// Has CUPTI bring its records in.
     fn flush(&mut self, forced: bool) {
-        let Ok(Tracing { hooked, control, .. }) = &self.tracing else {
+        let Ok(Tracing { hooked, control, .. }) = &mut self.tracing else {
             return;
         };
         let hooked = *hooked;
-        let has_rival = self.presence.wants_watch() && control.has_rival();
+        let has_rival = self.presence.wants_look() && control.has_rival();
         let records_anything = control.records_anything();
         if records_anything || forced {
             // What it answers changes nothing: without records there is nothing to count.
@@ -277,6 +277,8 @@ impl Cycle {
             has_rival,
             calls: hooked.watched.swap(0, Relaxed),
         };
+        // What another profiler got is not counted in, whether or not that was noticed before.
+        self.has_memory_gap |= flushed.foreign > 0;
         if records_anything {
             hooked
                 .losses

@@ -7,7 +7,7 @@ use cupti_sys::constant::kind;
 use plimsoll_trace::TraceTier;
 
 use super::{Cycle, Tracing};
-use crate::control::{Desired, Watched};
+use crate::control::{Control, Desired, Watched};
 use crate::{clock, exit};
 
 /// Between two flushes the account is looked at when so much processor time was spent.
@@ -103,12 +103,8 @@ impl Cycle {
             tier,
             kernels,
             virtual_memory: self.options.observes_virtual_memory() && tier != TraceTier::Off,
-            watched: Some(if kernels {
-                Watched::Launches
-            } else {
-                Watched::Allocations
-            })
-            .filter(|_| self.presence.wants_watch() && tracing.control.is_subscribed()),
+            watched: watched(kernels, &tracing.control)
+                .filter(|_| self.presence.wants_watch() && tracing.control.is_subscribed()),
         };
         self.has_memory_gap |= self.has_yielded || tier == TraceTier::Off;
         let desired = if self.has_yielded {
@@ -142,5 +138,14 @@ impl Cycle {
         }
         self.drain_waiting();
         self.ship_out();
+    }
+}
+
+/// The calls whose records come. Where CUPTI refuses these, their absence says nothing.
+fn watched(kernels: bool, control: &Control) -> Option<Watched> {
+    if kernels && control.is_enabled(kind::CONCURRENT_KERNEL) {
+        Some(Watched::Launches)
+    } else {
+        Some(Watched::Allocations).filter(|_| control.is_enabled(kind::MEMORY2))
     }
 }

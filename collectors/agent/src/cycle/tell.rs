@@ -101,10 +101,10 @@ impl Cycle {
                     // Time with kernels recorded counts up to here: from here on it looks as if none were.
                     self.judge(true);
                     self.has_yielded = false;
-                    // It comes back by this alone where another had taken CUPTI over.
+                    // It comes back by this alone where another had taken CUPTI over, noticed or not yet.
                     self.has_memory_gap |= self.presence.is_displaced();
                     if let Ok(tracing) = &mut self.tracing {
-                        tracing.control.start_over();
+                        self.has_memory_gap |= tracing.control.start_over();
                     }
                     self.presence = Presence::resumed();
                     self.desired = None;
@@ -151,16 +151,17 @@ impl Cycle {
     }
 
     pub(super) fn tell_levels(&mut self, now: u64) {
-        let is_due = now.saturating_sub(self.levels_told_ns) >= REPEAT_NS;
-        if is_due {
-            self.levels_told_ns = now;
-        }
         if self.has_memory_gap || self.presence.is_displaced() {
             return;
         }
+        if now.saturating_sub(self.levels_told_ns) >= REPEAT_NS {
+            // Forgotten, not only told: one that the ring refuses is told as soon as there is room.
+            self.levels.clear();
+            self.levels_told_ns = now;
+        }
         let at_ns = Some(self.cupti_now());
         for levels in self.consumer.memory.levels() {
-            if (is_due || self.levels.get(&levels.device) != Some(&levels))
+            if self.levels.get(&levels.device) != Some(&levels)
                 && self.ship.tell(&Frame::Levels(Levels { at_ns, ..levels }))
             {
                 self.levels.insert(levels.device, levels);

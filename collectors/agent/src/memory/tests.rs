@@ -60,6 +60,20 @@ fn a_release_that_comes_before_its_allocation_still_balances() {
 }
 
 #[test]
+fn releases_that_had_to_be_forgotten_leave_the_levels_unknown() {
+    let mut memory = Memory::default();
+    let most = MOST as u64 / 16;
+    for at in 0..most {
+        memory.event(event(at, MemoryOperation::Free, 0x1000 + at, 0));
+    }
+    memory.settle();
+    assert!(!memory.is_incomplete());
+    memory.event(event(most, MemoryOperation::Free, 0x10, 0));
+    memory.settle();
+    assert!(memory.is_incomplete());
+}
+
+#[test]
 fn pinned_and_managed_memory_are_told_but_are_no_level_of_the_device() {
     let mut memory = Memory::default();
     for (address, kind) in [(1, MemoryKind::Pinned), (2, MemoryKind::Managed)] {

@@ -2,7 +2,7 @@
 
 use plimsoll_trace::wire::{Frame, LossReason, State, Tell};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Agent, Daemon};
 use crate::program::Program;
 
 #[test]
@@ -15,13 +15,8 @@ fn a_yield_leaves_cupti_to_others_and_a_resume_takes_it_up() {
     agent.tell(Tell::Yield);
     agent.read_until("the yield", |agent| agent.is(State::Yielded));
     // The word is said before the deed: once more, and it is done.
-    let costs = |agent: &crate::daemon::Agent| {
-        agent
-            .each(|frame| matches!(frame, Frame::Cost(_)).then_some(()))
-            .count()
-    };
-    let before = costs(&agent);
-    agent.read_until("two more flushes", |agent| costs(agent) >= before + 2);
+    let before = flushes(&agent);
+    agent.read_until("two more flushes", |agent| flushes(agent) >= before + 2);
     program.go_on();
     program.says("launched");
     agent.tell(Tell::Resume);
@@ -31,8 +26,8 @@ fn a_yield_leaves_cupti_to_others_and_a_resume_takes_it_up() {
             *state == State::Degraded && says.contains("some allocations were not seen")
         })
     });
-    let before = costs(&agent);
-    agent.read_until("two more flushes", |agent| costs(agent) >= before + 2);
+    let before = flushes(&agent);
+    agent.read_until("two more flushes", |agent| flushes(agent) >= before + 2);
     program.go_on();
     program.says("launched");
     agent.read_until("the launches", |agent| agent.launches() >= 200);
@@ -41,19 +36,47 @@ fn a_yield_leaves_cupti_to_others_and_a_resume_takes_it_up() {
 
 #[test]
 fn another_profiler_that_takes_over_is_noticed() {
+    // With the first flush: nothing has come before.
+    for fault in ["displaced:10", "displaced:1"] {
+        let daemon = Daemon::listen();
+        let mut program = Program::new("steps 100", &daemon.socket())
+            .env("PLIMSOLL_SIM_CUPTI_FAULT", fault)
+            .start();
+        let mut agent = daemon.accept();
+        // Before there are so many that they fill a buffer.
+        agent.read_until("two flushes", |agent| flushes(agent) > 2);
+        let began = std::time::Instant::now();
+        while !agent.is(State::Displaced) {
+            program.says("launched");
+            program.go_on();
+            agent.read();
+            assert!(began.elapsed().as_secs() < 60, "{fault}: {:?}", agent.states());
+        }
+        agent.read_until("the loss", |agent| agent.lost(LossReason::Displaced) > 0);
+    }
+}
+
+#[test]
+fn launches_whose_records_cupti_refuses_are_no_other_profiler() {
+    // Graphs, kernels, and the overhead that each flush leaves a record of.
+    let refused = "enable-fails:51:27,enable-fails:10:27,enable-fails:17:27";
     let daemon = Daemon::listen();
     let mut program = Program::new("steps 100", &daemon.socket())
-        .env("PLIMSOLL_SIM_CUPTI_FAULT", "displaced:10")
+        .env("PLIMSOLL_SIM_CUPTI_FAULT", refused)
         .start();
     let mut agent = daemon.accept();
     let began = std::time::Instant::now();
-    while !agent.is(State::Displaced) {
+    while flushes(&agent) < 20 {
         program.says("launched");
         program.go_on();
         agent.read();
-        assert!(began.elapsed().as_secs() < 60, "{:?}", agent.states());
+        assert!(began.elapsed().as_secs() < 60);
     }
-    agent.read_until("the loss", |agent| agent.lost(LossReason::Displaced) > 0);
+    assert!(
+        agent.states().iter().all(|(state, _)| *state == State::Degraded),
+        "{:?}",
+        agent.states()
+    );
 }
 
 #[test]
@@ -90,6 +113,13 @@ fn one_that_takes_over_is_noticed_where_only_memory_is_recorded() {
         .iter()
         .filter(|frame| matches!(frame, Frame::Levels(_)));
     assert_eq!(levels.count(), 0, "what is live is not known");
+}
+
+/// How often the agent told what it costs: with each flush, and once before the first.
+fn flushes(agent: &Agent) -> usize {
+    agent
+        .each(|frame| matches!(frame, Frame::Cost(_)).then_some(()))
+        .count()
 }
 
 /// Whether there are allocations among these.
@@ -152,6 +182,29 @@ fn a_framework_s_own_profiler_gets_the_subscription_and_is_noticed() {
 }
 
 #[test]
+fn who_keeps_the_subscription_after_a_resume_has_not_come_again() {
+    let daemon = Daemon::listen();
+    let mut program = Program::new("framework 1", &daemon.socket())
+        // So that the resume comes before five flushes brought nothing; one that comes later finds the same.
+        .env("PLIMSOLL_FLUSH", "100ms")
+        .start();
+    let mut agent = daemon.accept();
+    program.says("launched");
+    agent.read_until("the launch", |agent| agent.launches() == 1);
+    program.go_on();
+    program.says("registered");
+    agent.tell(Tell::Resume);
+    // What the other was told of, nobody counted.
+    agent.read_until("the resume", |agent| {
+        let (state, says) = agent.states().last().copied().unwrap();
+        state == State::Degraded && says.contains("some allocations were not seen")
+    });
+    let before = flushes(&agent);
+    agent.read_until("a dozen flushes", |agent| flushes(agent) > before + 12);
+    assert!(!agent.is(State::Displaced), "{:?}", agent.states());
+}
+
+#[test]
 fn a_window_of_single_kernels_opens_when_asked() {
     let daemon = Daemon::listen();
     let mut program = Program::new("steps 10", &daemon.socket())
@@ -160,7 +213,7 @@ fn a_window_of_single_kernels_opens_when_asked() {
     let mut agent = daemon.accept();
     program.says("launched");
     agent.read_until("the launches", |agent| agent.launches() == 10);
-    let spans = |agent: &crate::daemon::Agent| {
+    let spans = |agent: &Agent| {
         let spans = agent.each(|frame| match frame {
             Frame::Spans(spans) => Some(spans.spans.len()),
             _ => None,
@@ -190,8 +243,8 @@ fn a_library_whose_place_was_taken_is_started_too() {
         .start();
     let mut agents = [daemon.accept(), daemon.accept()];
     program.ends();
-    agents.iter_mut().for_each(crate::daemon::Agent::read_to_end);
-    let leaves = |agent: &crate::daemon::Agent| {
+    agents.iter_mut().for_each(Agent::read_to_end);
+    let leaves = |agent: &Agent| {
         let states = agent.states();
         states
             .iter()
@@ -199,7 +252,7 @@ fn a_library_whose_place_was_taken_is_started_too() {
     };
     assert!(agents.iter().all(leaves));
     // CUPTI gives its records to the last one that asked.
-    let launches: u64 = agents.iter().map(crate::daemon::Agent::launches).sum();
+    let launches: u64 = agents.iter().map(Agent::launches).sum();
     assert_eq!(launches, 100);
 }
 

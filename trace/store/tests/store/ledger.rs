@@ -157,3 +157,21 @@ async fn what_the_driver_does_not_say_is_no_zero() {
     );
     assert!(told.contains(&"1 peak ?: 110 = 0 + ?".to_owned()), "{told:?}");
 }
+
+/// Levels repeat after a minute, with the next flush, and that may be a minute later (`PLIMSOLL_FLUSH`).
+#[tokio::test]
+async fn a_level_holds_until_the_longest_flush_repeats_it() {
+    let bench = Bench::new().await;
+    let held = || vec![device(100), process(7, Some(1), Some(90))];
+    bench
+        .commit(0, [vec![run(1), allocated(7, 80)], held()].concat())
+        .await;
+    bench.commit(60, held()).await;
+    bench.commit(119, held()).await;
+    let told = told(&bench).await;
+    assert_eq!(
+        told.last().map(String::as_str),
+        Some("119 end 7: 90 = 80 + 10"),
+        "{told:?}"
+    );
+}

@@ -127,6 +127,24 @@ async fn names_that_became_one_are_added_up_in_their_window_too() {
 }
 
 #[tokio::test]
+async fn a_run_that_goes_on_has_only_so_many_names_and_no_launch_is_lost() {
+    let bench = Bench::new().await;
+    for commit in 0..2 {
+        let names = (0..4_200).map(|kernel| format!("shape {}", kernel + commit * 100));
+        let records = names.map(|name| traced(1, 7, Some("GPU-1"), window(&name, commit * 1_000, 1, 10)));
+        bench.commit(commit, records.collect()).await;
+    }
+    let reader = bench.reader().await;
+    for view in ["kernels", "kernel_windows", "kernel_minutes"] {
+        let sql = format!("SELECT count(DISTINCT name), sum(count), sum(total_ns) FROM {view}");
+        let found = rows(&reader, &sql).await;
+        assert_eq!(found, [[number(4_097), number(8_400), number(84_000)]], "{view}");
+    }
+    let others = "SELECT count, p50_ns FROM kernels WHERE name = '(other kernels)'";
+    assert_eq!(rows(&reader, others).await, [[number(104 + 204), number(10)]]);
+}
+
+#[tokio::test]
 async fn minutes_are_exact_however_late_a_window_comes() {
     let bench = Bench::new().await;
     let minute = 60_000_000_000;

@@ -138,7 +138,11 @@ async fn a_run_that_goes_on_has_only_so_many_names_and_no_launch_is_lost() {
     for view in ["kernels", "kernel_windows", "kernel_minutes"] {
         let sql = format!("SELECT count(DISTINCT name), sum(count), sum(total_ns) FROM {view}");
         let found = rows(&reader, &sql).await;
-        assert_eq!(found, [[number(16_385), number(32_976), number(329_760)]], "{view}");
+        assert_eq!(
+            found,
+            [[number(16_385), number(32_976), number(329_760)]],
+            "{view}"
+        );
     }
     let others = "SELECT count, p50_ns FROM kernels WHERE name = '(other kernels)'";
     assert_eq!(rows(&reader, others).await, [[number(104 + 204), number(10)]]);

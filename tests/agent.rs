@@ -2,9 +2,7 @@
 //! real agent, ring, socket and store. The program says exactly what it did; the store must say the same.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
 use plimsoll_sim::cuda::Account;
@@ -28,7 +26,7 @@ impl World {
 
     /// A CUDA program under `plimsoll run --trace graph`, without a limit to what tracing may cost: on a busy machine the
     /// governor would rightly trace less.
-    fn traced(&self, program: &[&str]) -> Command {
+    pub(crate) fn traced(&self, program: &[&str]) -> Command {
         let mut command = self.with_cuda();
         command
             .args([
@@ -41,7 +39,7 @@ impl World {
     }
 
     /// What is stored of launches and time by name.
-    fn kernels(&self) -> BTreeMap<String, (u64, u64)> {
+    pub(crate) fn kernels(&self) -> BTreeMap<String, (u64, u64)> {
         let rows = self.sql(
             "SELECT raw_name, sum(count) AS count, sum(total_ns) AS total FROM kernels GROUP BY raw_name",
         );
@@ -73,18 +71,18 @@ impl World {
 
 /// What the program says that it did.
 #[track_caller]
-fn account(output: &Output) -> Account {
+pub(crate) fn account(output: &Output) -> Account {
     assert!(output.status.success(), "{}", text(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn by_name(account: &Account) -> BTreeMap<String, (u64, u64)> {
+pub(crate) fn by_name(account: &Account) -> BTreeMap<String, (u64, u64)> {
     let kernel =
         |(name, tally): (&String, &plimsoll_sim::cuda::Tally)| (name.clone(), (tally.count, tally.total_ns));
     account.kernels.iter().map(kernel).collect()
 }
 
-fn prepared() -> World {
+pub(crate) fn prepared() -> World {
     let world = World::new();
     world.write("plimsoll.toml", &world.base_config());
     world
@@ -335,41 +333,6 @@ fn single_kernels_are_kept_while_a_window_is_open() {
 }
 
 #[test]
-fn a_cupti_that_cannot_be_used_is_told_and_the_command_runs_on() {
-    for (name, value) in [
-        ("PLIMSOLL_SIM_CUPTI_FAULT", "not-initialized"),
-        ("PLIMSOLL_SIM_CUPTI_FAULT", "subscribe-busy"),
-        ("PLIMSOLL_SIM_CUPTI_FAULT", "enable-fails:10:21"),
-        (
-            "PLIMSOLL_SIM_CUPTI_FAULT",
-            "missing-symbol:cuptiActivityRegisterCallbacks",
-        ),
-        ("PLIMSOLL_CUPTI_LIBRARY", "/no/such/libcupti.so"),
-    ] {
-        let world = prepared();
-        let mut run = world.traced(&["--launches", "500"]);
-        let account = account(&run.env(name, value).output().unwrap());
-        assert_eq!(account.launches, 500, "{value}");
-        let told = world.sql("SELECT message FROM events WHERE kind = 'agent_degraded'");
-        assert!(
-            !told.is_empty(),
-            "{value}: {:?}",
-            world.sql("SELECT kind, message FROM events")
-        );
-        // Whoever asks for the kernels reads why there are none.
-        let shown = text(&world.call(&["kernels", "last"]).stdout).to_owned();
-        let words: Vec<&str> = shown.split_whitespace().collect();
-        if shown.starts_with("No kernels") {
-            let message = told[0]["message"].as_str().unwrap();
-            let first: Vec<&str> = message.split_whitespace().take(5).collect();
-            assert!(words.join(" ").contains(&first.join(" ")), "{value}: {shown}");
-        } else {
-            assert_eq!(value, "subscribe-busy", "{shown}");
-        }
-    }
-}
-
-#[test]
 fn what_was_flushed_before_a_sigkill_is_stored() {
     let world = prepared();
     let arguments = [
@@ -407,7 +370,7 @@ fn elsewhere(world: &World, program: &[&str]) -> Process {
     injected(world, command)
 }
 
-fn injected(world: &World, mut command: Command) -> Process {
+pub(crate) fn injected(world: &World, mut command: Command) -> Process {
     command
         .env("CUDA_INJECTION64_PATH", plimsoll_agent::library_path().unwrap())
         .env("PLIMSOLL_SOCKET", world.path("plimsoll.sock"))
@@ -417,7 +380,7 @@ fn injected(world: &World, mut command: Command) -> Process {
     Process(command.spawn().unwrap())
 }
 
-fn finished(mut process: Process) -> Account {
+pub(crate) fn finished(mut process: Process) -> Account {
     let mut line = String::new();
     let mut output = BufReader::new(process.0.stdout.take().unwrap());
     output.read_line(&mut line).unwrap();
@@ -493,244 +456,5 @@ fn what_a_killed_daemon_had_read_and_not_stored_is_counted() {
     assert!(
         stored == launched || (stored < launched && lost > 0),
         "{stored} of {launched}, {lost} in doubt"
-    );
-}
-
-#[test]
-fn a_command_finds_what_it_needs_in_its_environment() {
-    let world = prepared();
-    let output = world
-        .plimsoll()
-        .args(["run", "--trace", "kernels", "--budget", "2%", "--", "env"])
-        .env("CUDA_INJECTION64_PATH", "/opt/other/profiler.so")
-        .output()
-        .unwrap();
-    let said = text(&output.stdout);
-    let value = |name: &str| {
-        said.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
-    };
-    assert!(
-        value("CUDA_INJECTION64_PATH").is_some_and(|path| path.ends_with("/libplimsoll_agent.so")),
-        "{said}"
-    );
-    assert_eq!(value("PLIMSOLL_CHAIN"), Some("/opt/other/profiler.so"));
-    assert_eq!(
-        value("PLIMSOLL_SOCKET").map(Into::into),
-        Some(world.path("plimsoll.sock"))
-    );
-    assert_eq!(
-        (value("PLIMSOLL_TRACE"), value("PLIMSOLL_BUDGET")),
-        (Some("kernels"), Some("0.02"))
-    );
-    let shown = world.call(&["kernels", "last"]);
-    assert!(
-        text(&shown.stdout).starts_with("No kernels of run 1 (env) are recorded"),
-        "{shown:?}"
-    );
-}
-
-#[test]
-fn without_the_agent_the_command_runs_all_the_same() {
-    let world = prepared();
-    let output = world
-        .plimsoll()
-        .args([
-            "run",
-            "--trace",
-            "graph",
-            "--",
-            "sh",
-            "-c",
-            "echo $CUDA_INJECTION64_PATH-; exit 3",
-        ])
-        .env("PLIMSOLL_AGENT", "/no/such/agent.so")
-        .output()
-        .unwrap();
-    assert_eq!(
-        (output.status.code(), text(&output.stdout).as_str()),
-        (Some(3), "-\n")
-    );
-    let said = text(&output.stderr);
-    assert!(
-        said.contains("GPU work will not be traced: PLIMSOLL_AGENT names /no/such/agent.so"),
-        "{said}"
-    );
-    assert_eq!(
-        world.sql("SELECT trace_tier FROM runs"),
-        [json!({ "trace_tier": "off" })]
-    );
-    for budget in ["0", "101%", "-1%", "much"] {
-        let refused = world.call(&["run", "--trace", "graph", "--budget", budget, "--", "true"]);
-        assert_eq!(refused.status.code(), Some(2), "{budget}");
-    }
-}
-
-#[test]
-fn a_cupti_that_would_take_the_command_along_is_not_loaded_into_it() {
-    let world = prepared();
-    let mut run = world.traced(&["--launches", "500"]);
-    let output = run
-        .env("PLIMSOLL_SIM_CUPTI_FAULT", "crash-on-version")
-        .output()
-        .unwrap();
-    assert_eq!(account(&output).launches, 500);
-    let said = text(&output.stderr);
-    assert!(
-        said.contains("GPU work will not be traced: ")
-            && said.contains("SIGSEGV")
-            && said.contains("at: version; name another libcupti"),
-        "{said}"
-    );
-    assert_eq!(
-        world.sql("SELECT trace_tier, outcome FROM runs"),
-        [json!({ "trace_tier": "off", "outcome": "ok" })]
-    );
-    let mut failing = world.with_cuda();
-    failing
-        .env("PLIMSOLL_SIM_CUPTI_FAULT", "crash-on-version")
-        .args(["run", "--trace", "graph", "--", "sh", "-c", "exit 3"]);
-    assert_eq!(failing.status().unwrap().code(), Some(3));
-}
-
-#[test]
-fn a_service_with_such_a_cupti_is_traced_without_asking_for_its_version() {
-    let world = prepared();
-    let daemon = world.daemon(&world.base_config());
-    let mut command = world.with_cuda();
-    command
-        .env("PLIMSOLL_SIM_CUPTI_FAULT", "crash-on-version")
-        .args(["sim-cuda", "--launches", "300"]);
-    let account = finished(injected(&world, command));
-    world.row("SELECT * FROM runs WHERE ended_ns IS NOT NULL");
-    assert!(daemon.stop().success());
-    assert_eq!(world.kernels(), by_name(&account));
-}
-
-#[test]
-fn a_database_deep_in_folders_needs_no_short_name_to_record_a_run() {
-    let world = prepared();
-    let deep = world.path(&"deep/".repeat(30));
-    std::fs::create_dir_all(&deep).unwrap();
-    let database = deep.join("plimsoll.db");
-    let mut run = world.traced(&["--launches", "200"]);
-    let account = account(&run.env("PLIMSOLL_DB", &database).output().unwrap());
-    let query = world
-        .plimsoll()
-        .args(["sql", "--format", "json", "SELECT sum(count) AS n FROM kernels"])
-        .env("PLIMSOLL_DB", &database)
-        .output()
-        .unwrap();
-    let rows: Value = serde_json::from_slice(&query.stdout).unwrap();
-    assert_eq!(rows, json!([{ "n": account.launches }]));
-    // A daemon is asked by others, who must know where.
-    let daemon = world
-        .plimsoll()
-        .arg("daemon")
-        .env("PLIMSOLL_DB", &database)
-        .output()
-        .unwrap();
-    assert!(!daemon.status.success());
-    let said = text(&daemon.stderr);
-    assert!(
-        said.contains("sockets take 107") && said.contains("PLIMSOLL_SOCKET"),
-        "{said}"
-    );
-}
-
-#[test]
-fn an_allocator_tells_about_itself_over_the_same_socket() {
-    let world = prepared();
-    let own_group = rustix::process::getgid().as_raw();
-    let config = format!("{}[agent]\ngroup = \"{own_group}\"\n", world.base_config());
-    let daemon = world.daemon(&config);
-    let socket = world.path("plimsoll.sock");
-    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o660, "it is open to its group");
-    let mut stream = BufReader::new(UnixStream::connect(&socket).unwrap());
-    let mut ask = |line: &str| -> Value {
-        stream.get_mut().write_all(line.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_line(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap()
-    };
-    let told = ask(
-        "{\"request\": \"allocator\", \"pid\": 1, \"device\": \"GPU-00000000-0000-4000-8000-000000000000\", \
-         \"allocated_bytes\": 75, \"reserved_bytes\": 100, \"inactive_split_bytes\": 10}\n",
-    );
-    assert_eq!(told, json!({ "stored": true, "snapshot": false }));
-    let refused = ask("{\"request\": \"allocator\", \"reserved_bytes\": -1}\n");
-    assert!(
-        refused["error"]
-            .as_str()
-            .is_some_and(|error| error.contains("not a request")),
-        "{refused}"
-    );
-    let row = world.row("SELECT * FROM allocator_samples");
-    assert_eq!(
-        (
-            row["level"].as_str(),
-            row["slack_ratio"].as_f64(),
-            row["stuck_ratio"].as_f64()
-        ),
-        (Some("pytorch"), Some(0.25), Some(0.1))
-    );
-    // Whose it is the socket says.
-    assert_eq!(
-        (row["pid"].as_u64(), &row["run_id"]),
-        (Some(std::process::id().into()), &Value::Null)
-    );
-    assert!(daemon.stop().success());
-}
-
-#[test]
-fn others_of_the_group_may_tell_and_nothing_else() {
-    use rustix::process::{Gid, Uid};
-    use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
-    if !rustix::process::geteuid().is_root() {
-        // Only root can be somebody else for a moment. Written past the harness, which keeps what tests print to itself.
-        let test = "others_of_the_group_may_tell_and_nothing_else";
-        writeln!(std::io::stderr(), "NOT TESTED: {test} needs root").unwrap();
-        return;
-    }
-    let (user, group) = (65_534, 65_533);
-    let world = prepared();
-    let daemon = world.daemon(&format!("{}[agent]\ngroup = \"{group}\"\n", world.base_config()));
-    std::fs::set_permissions(world.path("."), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let socket = world.path("plimsoll.sock");
-    let ask = |group: u32, request: &'static str| {
-        let socket = socket.clone();
-        // Linux has users by thread, and this one ends here.
-        let other = std::thread::spawn(move || {
-            set_thread_groups(&[]).unwrap();
-            set_thread_gid(Gid::from_raw(group)).unwrap();
-            set_thread_uid(Uid::from_raw(user)).unwrap();
-            let Ok(mut stream) = UnixStream::connect(socket) else {
-                return String::new();
-            };
-            stream.write_all(format!("{request}\n").as_bytes()).unwrap();
-            let mut answer = String::new();
-            BufReader::new(stream).read_line(&mut answer).unwrap();
-            answer
-        });
-        other.join().unwrap()
-    };
-    assert_eq!(
-        ask(1, r#"{"request": "status"}"#),
-        "",
-        "a stranger does not even come in"
-    );
-    let answer = ask(group, r#"{"request": "pause"}"#);
-    assert!(answer.contains("this user may not ask that"), "{answer}");
-    // Nor when the socket's file lets it: what counts is who is in the group.
-    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
-    let answer = ask(1, r#"{"request": "allocator", "reserved_bytes": 6}"#);
-    assert!(answer.contains("this user may not ask that"), "{answer}");
-    let answer = ask(group, r#"{"request": "allocator", "reserved_bytes": 5}"#);
-    assert!(answer.contains(r#""stored":true"#), "{answer}");
-    assert!(daemon.stop().success());
-    assert_eq!(
-        world.sql("SELECT reserved_bytes FROM allocator_samples"),
-        [json!({ "reserved_bytes": 5 })]
     );
 }

@@ -11,6 +11,7 @@ mod figures;
 mod greeting;
 mod holding;
 mod memory;
+mod orders;
 mod peer;
 mod quota;
 mod receipts;
@@ -31,7 +32,8 @@ use plimsoll_trace::{Batch, RunId, Stamp};
 use crate::Collector;
 use crate::pace::Pace;
 use crate::processes::{Lookout, ProcessId};
-use sessions::{Order, Orders, Sessions};
+use orders::{Order, Orders};
+use sessions::Sessions;
 
 pub use peer::{Peer, Rights, has_place, lineage, peer_groups};
 pub use standing::Standing;

@@ -1,16 +1,14 @@
-//! The thread: takes orders, sleeps on the agents' sockets, and reads their rings.
+//! The thread: carries orders out, sleeps on the agents' sockets, and reads their rings.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_trace::wire::Tell;
 use plimsoll_trace::{Batch, DeviceId, Event, EventKind, Loss, Record, RunId, Stamp, Traced, Work};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde_json::json;
 
@@ -19,6 +17,7 @@ use super::figures::{self, BUSY_RATIO, SIGNALS, Values};
 use super::greeting::Greeting;
 use super::holding::Pool;
 use super::memory::Memory;
+use super::orders::{Order, Orders};
 use super::peer::{Peer, has_place, lineage};
 use super::refused::Refused;
 use super::session::{Left, Session};
@@ -28,8 +27,6 @@ use crate::processes::{Lookout, ProcessId};
 
 /// The most agents at a time; each has a ring mapped.
 const MOST: usize = 256;
-/// Orders that wait. Ticks and connections beyond are left out; a connection is closed by that.
-const MOST_ORDERS: usize = 4_096;
 /// Records of one agent in one pass, so that none has to wait long for the others.
 const MOST_AT_ONCE: usize = 4_096;
 /// Losses are told this often at most.
@@ -42,67 +39,6 @@ const SOON: Duration = Duration::from_millis(20);
 const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Figures of a process that says nothing new for so long are left out of its run's.
 const FRESH: Duration = Duration::from_secs(5);
-
-/// What the thread is to do.
-pub(super) enum Order {
-    Take(UnixStream, Peer),
-    Refuse(Peer),
-    Bind(AgentId, RunId),
-    Tell(Vec<AgentId>, Tell),
-    Tick(Stamp),
-    Flush {
-        last: bool,
-        done: Box<dyn FnOnce() + Send>,
-    },
-    Stop,
-}
-
-/// Orders on their way.
-pub(super) struct Orders {
-    next: Mutex<Vec<Order>>,
-    /// Written to when something was put into `next`.
-    wake: OwnedFd,
-}
-
-impl Orders {
-    pub(super) fn new() -> io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self {
-            next: Mutex::default(),
-            wake,
-        })
-    }
-
-    /// Puts in an order and wakes the thread.
-    pub(super) fn give(&self, order: Order) {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_be_left_out = matches!(order, Order::Take(..) | Order::Refuse(_) | Order::Tick(_));
-        if next.len() >= MOST_ORDERS && may_be_left_out {
-            return;
-        }
-        next.push(order);
-        drop(next);
-        // It fails only when 2^64 orders wait, and then the thread is awake.
-        if let Err(error) = rustix::io::write(&self.wake, &1_u64.to_ne_bytes()) {
-            tracing::debug!(%error, "the agents' thread is awake already");
-        }
-    }
-
-    fn take(&self) -> Vec<Order> {
-        let mut count = [0; 8];
-        match rustix::io::read(&self.wake, &mut count) {
-            Ok(_) | Err(Errno::AGAIN) => {}
-            Err(error) => tracing::debug!(%error, "the wake-up of the agents' thread cannot be read"),
-        }
-        std::mem::take(&mut *self.next.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl fmt::Debug for Orders {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Orders")
-    }
-}
 
 /// Somebody waits until what was written by then is delivered.
 struct Flush {
@@ -205,7 +141,7 @@ impl Sessions {
 
     /// Until something is to be done, or for so long.
     fn sleep(&mut self, orders: &Orders, wait: Duration) {
-        let mut descriptors = vec![PollFd::new(&orders.wake, PollFlags::IN)];
+        let mut descriptors = vec![PollFd::from_borrowed_fd(orders.wake(), PollFlags::IN)];
         let greetings = self.greetings.iter().map(|greeting| greeting.stream.as_fd());
         // One that ended and waits for its run has nothing more to say.
         let alive = self.sessions.iter().filter(|session| !session.ended);

@@ -15,7 +15,7 @@ use crate::script;
 /// What is told in place of the names that are not kept.
 pub(crate) const OTHERS: &str = "(other kernels)";
 /// Kernels of a run on a device with names of their own.
-const NAMED: i64 = 4_096;
+const NAMED: i64 = 16_384;
 /// Kernels, names and runs that are remembered; more than the programs of a host have.
 const REMEMBERED: usize = 65_536;
 

@@ -12,6 +12,8 @@
 //! - SQL from outside ([`Reader::console`]) can read this database and do nothing else, within limits.
 
 mod authorizer;
+#[cfg(test)]
+mod bench;
 mod changes;
 mod console;
 mod demangle;

@@ -1,8 +1,8 @@
 use plimsoll_trace::units::show_bytes;
-use sqlx::{AssertSqlSafe, Connection};
-use tempfile::TempDir;
+use sqlx::Connection;
 
 use super::*;
+use crate::bench::Bench;
 use crate::schema;
 
 const SECOND: i64 = 1_000_000_000;
@@ -13,32 +13,7 @@ const KEEP: Keep = Keep {
     max_size_bytes: u64::MAX,
 };
 
-struct Bench {
-    folder: TempDir,
-    connection: SqliteConnection,
-}
-
 impl Bench {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (_, connection) = schema::open(&folder.path().join("t.db")).await.expect("a store");
-        Self { folder, connection }
-    }
-
-    async fn run(&mut self, sql: &str) {
-        sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(&mut self.connection)
-            .await
-            .expect(sql);
-    }
-
-    async fn number(&mut self, sql: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_one(&mut self.connection)
-            .await
-            .expect(sql)
-    }
-
     /// A sample of each kind each second.
     async fn samples(&mut self, secs: std::ops::Range<i64>) {
         for table in [

@@ -1,10 +1,7 @@
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
-use tempfile::TempDir;
-
 use super::*;
-use crate::schema;
+use crate::bench::Bench;
 
 const DAY: i64 = 86_400_000_000_000;
 const KEEP: Keep = Keep {
@@ -14,35 +11,7 @@ const KEEP: Keep = Keep {
     max_size_bytes: u64::MAX,
 };
 
-struct Bench {
-    _folder: TempDir,
-    connection: SqliteConnection,
-}
-
 impl Bench {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (_, connection) = schema::open(&folder.path().join("t.db")).await.expect("a store");
-        Self {
-            _folder: folder,
-            connection,
-        }
-    }
-
-    async fn run(&mut self, sql: &str) {
-        sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(&mut self.connection)
-            .await
-            .expect(sql);
-    }
-
-    async fn number(&mut self, sql: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_one(&mut self.connection)
-            .await
-            .expect(sql)
-    }
-
     /// A run with so many kernels: the n-th took n ns in one launch, and they have names of their own.
     async fn traced(&mut self, run: i64, ended_ns: Option<i64>, kernels: i64) {
         let ended = ended_ns.map_or("NULL".to_owned(), |at_ns| at_ns.to_string());

@@ -137,8 +137,7 @@ fn memsets_are_gpu_time_of_their_own_name_in_every_layout() {
         let mut program = Program::new("memsets 50", &daemon.socket())
             .env("PLIMSOLL_SIM_CUPTI", release)
             .env("PLIMSOLL_TRACE", tier)
-            .env("PLIMSOLL_WINDOW", "60s")
-            .env("PLIMSOLL_WINDOW_EVERY", "60s")
+            .with_open_window()
             .start();
         let mut agent = daemon.accept();
         agent.read_to_end();
@@ -162,11 +161,9 @@ fn memsets_are_gpu_time_of_their_own_name_in_every_layout() {
 fn a_graph_is_one_kernel_in_tier_graph_and_its_nodes_in_tier_kernels() {
     let graphs = |tier: &str| {
         let daemon = Daemon::listen();
-        let program = Program::new("graphs 50", &daemon.socket()).env("PLIMSOLL_TRACE", tier);
-        // One window that is open all the time.
-        let mut program = program
-            .env("PLIMSOLL_WINDOW", "60s")
-            .env("PLIMSOLL_WINDOW_EVERY", "60s")
+        let mut program = Program::new("graphs 50", &daemon.socket())
+            .env("PLIMSOLL_TRACE", tier)
+            .with_open_window()
             .start();
         let mut agent = daemon.accept();
         agent.read_to_end();

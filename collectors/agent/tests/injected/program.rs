@@ -46,6 +46,12 @@ impl Program {
         self
     }
 
+    /// One window of single kernels that is open all the time.
+    pub(crate) fn with_open_window(self) -> Self {
+        self.env("PLIMSOLL_WINDOW", "60s")
+            .env("PLIMSOLL_WINDOW_EVERY", "60s")
+    }
+
     pub(crate) fn start(mut self) -> Running {
         let mut child = self.0.spawn().unwrap();
         Running {

@@ -130,7 +130,7 @@ async fn names_that_became_one_are_added_up_in_their_window_too() {
 async fn a_run_that_goes_on_has_only_so_many_names_and_no_launch_is_lost() {
     let bench = Bench::new().await;
     for commit in 0..2 {
-        let names = (0..4_200).map(|kernel| format!("shape {}", kernel + commit * 100));
+        let names = (0..16_488).map(|kernel| format!("shape {}", kernel + commit * 100));
         let records = names.map(|name| traced(1, 7, Some("GPU-1"), window(&name, commit * 1_000, 1, 10)));
         bench.commit(commit, records.collect()).await;
     }
@@ -138,7 +138,11 @@ async fn a_run_that_goes_on_has_only_so_many_names_and_no_launch_is_lost() {
     for view in ["kernels", "kernel_windows", "kernel_minutes"] {
         let sql = format!("SELECT count(DISTINCT name), sum(count), sum(total_ns) FROM {view}");
         let found = rows(&reader, &sql).await;
-        assert_eq!(found, [[number(4_097), number(8_400), number(84_000)]], "{view}");
+        assert_eq!(
+            found,
+            [[number(16_385), number(32_976), number(329_760)]],
+            "{view}"
+        );
     }
     let others = "SELECT count, p50_ns FROM kernels WHERE name = '(other kernels)'";
     assert_eq!(rows(&reader, others).await, [[number(104 + 204), number(10)]]);

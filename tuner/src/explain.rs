@@ -259,7 +259,7 @@ impl Scene<'_> {
         }
         if state
             .barred_at(self.now)
-            .is_some_and(|barred| barred.why == BarReason::RolledBack)
+            .is_some_and(|barred| barred.why == BarReason::Quarantined)
         {
             return (Phase::Quarantined, None);
         }
@@ -292,7 +292,13 @@ impl Scene<'_> {
         }
         if let Some(barred) = state.barred_at(self.now) {
             let why = match barred.why {
-                BarReason::RolledBack => format!("in quarantine after {} rollback(s)", state.rollbacks),
+                BarReason::RolledBack => "taken back a short while ago".to_owned(),
+                BarReason::Quarantined => {
+                    format!(
+                        "in quarantine after {} failures within a day",
+                        state.failures.len()
+                    )
+                }
                 BarReason::Refused => format!("backing off after {} refusal(s)", state.refusals),
                 BarReason::Interrupted => "backing off after the daemon ended in the middle".to_owned(),
                 BarReason::Released => "let go a short while ago".to_owned(),

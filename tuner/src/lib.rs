@@ -29,7 +29,8 @@ pub use engine::{Engine, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};
 pub use explain::{Block, ClauseExplanation, Phase, RuleExplanation, explain};
 pub use outcome::{
-    BLAMED_WITHIN, FIRST_BACKOFF, FIRST_QUARANTINE, LONGEST_BACKOFF, LONGEST_QUARANTINE, Outcome, SOON_AGAIN,
+    BLAMED_WITHIN, FIRST_BACKOFF, FIRST_QUARANTINE, LONGEST_BACKOFF, LONGEST_QUARANTINE, Outcome,
+    REST_AFTER_ROLLBACK, ROLLBACKS_WITHIN, SOON_AGAIN,
 };
 pub use projection::{Effect, EffectSource};
 pub use rule::{Ladder, Rule, RuleConfig, RuleError};

@@ -28,7 +28,11 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// A rule is not tried for this long after its first rollback; each further one doubles it.
+/// A rule is not tried for this long after a rollback that stands alone: what failed once may work later.
+pub const REST_AFTER_ROLLBACK: Duration = Duration::from_secs(600);
+/// A second rollback within this time puts the rule into quarantine.
+pub const ROLLBACKS_WITHIN: Duration = Duration::from_secs(86_400);
+/// The first quarantine; each further one doubles it.
 pub const FIRST_QUARANTINE: Duration = Duration::from_secs(3_600);
 /// The longest quarantine.
 pub const LONGEST_QUARANTINE: Duration = Duration::from_secs(86_400);
@@ -38,6 +42,9 @@ pub const FIRST_BACKOFF: Duration = Duration::from_secs(300);
 pub const LONGEST_BACKOFF: Duration = Duration::from_secs(21_600);
 /// A rung that must be taken again this soon after it was let go is held twice as long.
 pub const SOON_AGAIN: Duration = Duration::from_secs(1_800);
+
+/// So many failures of a rule are remembered, the newest: more than two within a day change nothing.
+const FAILURES_KEPT: usize = 8;
 
 /// An engine that runs out of memory so soon after a rung was taken did so in spite of it.
 pub const BLAMED_WITHIN: Duration = Duration::from_secs(600);
@@ -86,9 +93,9 @@ impl LadderState {
                 self.take(&under_way, effect_bytes, now);
             }
             Outcome::Kept { .. } => self.let_go(&under_way, now),
-            Outcome::RolledBack => self.quarantine(rule, now),
+            Outcome::RolledBack => self.rule_mut(rule).rolled_back(now),
             Outcome::Failed => {
-                self.quarantine(rule, now);
+                self.rule_mut(rule).rolled_back(now);
                 self.stopped = Some(Stopped {
                     why: StopReason::Failed,
                     since: now,
@@ -103,7 +110,7 @@ impl LadderState {
         let (mut alone, mut top) = (under_way.rungs.len() == 1, true);
         for name in under_way.rungs.iter().rev() {
             let state = self.rule_mut(name);
-            (state.rollbacks, state.refusals, state.barred, state.calm) = (0, 0, None, None);
+            (state.refusals, state.barred, state.calm) = (0, None, None);
             let again = state
                 .released
                 .is_some_and(|released| now.since(released) < SOON_AGAIN);
@@ -134,8 +141,14 @@ impl LadderState {
         for name in &under_way.rungs {
             let state = self.rule_mut(name);
             (state.rung, state.calm, state.released) = (Rung::Off, None, Some(now));
-            (state.rollbacks, state.refusals, state.barred) = (0, 0, None);
-            state.spent = false;
+            (state.refusals, state.spent) = (0, false);
+            // What a person lets go of in quarantine stays there; what served its whole time starts afresh.
+            if state
+                .barred_at(now)
+                .is_none_or(|barred| barred.why != BarReason::Quarantined)
+            {
+                (state.barred, state.quarantines) = (None, 0);
+            }
             let rest = under_way.cost.rest();
             if !rest.is_zero() {
                 state.bar(BarReason::Released, now.plus(rest));
@@ -144,7 +157,7 @@ impl LadderState {
     }
 
     /// The engine died because memory was out. Its rules answer at the next evaluation, and rungs that were taken shortly
-    /// before did not help: that counts as a rollback of theirs.
+    /// before did not help: that counts as a failure of theirs, as a rollback does.
     pub fn ran_out_of_memory(&mut self, now: Stamp) {
         self.died_again = self
             .last_death
@@ -153,7 +166,7 @@ impl LadderState {
         self.out_of_memory = Some(now);
         for state in self.rules.values_mut() {
             if matches!(state.rung, Rung::On { since, .. } if now.since(since) < BLAMED_WITHIN) {
-                state.rollbacks = state.rollbacks.saturating_add(1);
+                state.failed(now);
             }
         }
     }
@@ -161,13 +174,6 @@ impl LadderState {
     /// The engine did not serve for so long because of the change that was made last.
     pub fn was_away(&mut self, away: Duration) {
         self.spent.away(away);
-    }
-
-    fn quarantine(&mut self, rule: &str, now: Stamp) {
-        let state = self.rule_mut(rule);
-        let time = doubled(FIRST_QUARANTINE, state.rollbacks).min(LONGEST_QUARANTINE);
-        state.rollbacks = state.rollbacks.saturating_add(1);
-        state.bar(BarReason::RolledBack, now.plus(time));
     }
 
     fn back_off(&mut self, rule: &str, why: BarReason, now: Stamp) {
@@ -259,16 +265,46 @@ impl LadderState {
     /// changed.
     pub fn lift(&mut self, rule: &str) {
         if let Some(state) = self.rules.get_mut(rule) {
-            (state.barred, state.rollbacks, state.refusals, state.spent) = (None, 0, 0, false);
+            (state.barred, state.quarantines, state.refusals, state.spent) = (None, 0, 0, false);
+            state.failures.clear();
             state.suspended.clear();
         }
     }
 }
 
 impl crate::state::RuleState {
+    /// The rule is not tried until then; a bar that lasts longer stays.
     fn bar(&mut self, why: BarReason, until: Stamp) {
-        self.barred = Some(Barred { why, until });
         self.calm = None;
+        if self
+            .barred
+            .as_ref()
+            .is_none_or(|barred| barred.until.mono_ns <= until.mono_ns)
+        {
+            self.barred = Some(Barred { why, until });
+        }
+    }
+
+    /// It was taken, or let go, and that was taken back.
+    fn rolled_back(&mut self, now: Stamp) {
+        if !self.failed(now) {
+            self.bar(BarReason::RolledBack, now.plus(REST_AFTER_ROLLBACK));
+        }
+    }
+
+    /// It failed. Answers whether that put it into quarantine: a second failure within a day does.
+    fn failed(&mut self, now: Stamp) -> bool {
+        self.failures.retain(|at| now.since(*at) < ROLLBACKS_WITHIN);
+        self.failures.push(now);
+        let surplus = self.failures.len().saturating_sub(FAILURES_KEPT);
+        self.failures.drain(..surplus);
+        let again = self.failures.len() > 1;
+        if again {
+            let time = doubled(FIRST_QUARANTINE, self.quarantines).min(LONGEST_QUARANTINE);
+            self.quarantines = self.quarantines.saturating_add(1);
+            self.bar(BarReason::Quarantined, now.plus(time));
+        }
+        again
     }
 }
 

@@ -91,8 +91,10 @@ pub(crate) struct RuleState {
     pub(crate) suspended: Vec<KeyPath>,
     /// The memory that taking this rung alone was seen to free; newest last.
     pub(crate) effects_bytes: Vec<i64>,
-    /// Rollbacks since it last worked.
-    pub(crate) rollbacks: u32,
+    /// When it was taken back lately, or did not keep the engine from dying; newest last.
+    pub(crate) failures: Vec<Stamp>,
+    /// Quarantines since it last served its whole time.
+    pub(crate) quarantines: u32,
     /// Refusals since it was last carried out.
     pub(crate) refusals: u32,
     /// When the rung was last let go.
@@ -132,7 +134,10 @@ pub(crate) struct Barred {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum BarReason {
+    /// It was taken back a short while ago, for the first time in a long while.
     RolledBack,
+    /// It was taken back again and again.
+    Quarantined,
     Refused,
     Interrupted,
     /// It was let go a short while ago.
@@ -247,6 +252,7 @@ impl LadderState {
                 .iter_mut()
                 .flatten()
                 .chain(&mut rule.released)
+                .chain(&mut rule.failures)
                 .for_each(&mut *change);
         }
     }
@@ -278,7 +284,7 @@ mod tests {
             release_proposed: None,
         };
         state.rule_mut("a").barred = Some(Barred {
-            why: BarReason::RolledBack,
+            why: BarReason::Quarantined,
             until: boot_1(500),
         });
         let unchanged = state.clone();

@@ -5,7 +5,7 @@ use plimsoll_tuner::Outcome;
 use super::drive::{Drive, one_rung, two_rungs};
 
 #[test]
-fn a_rollback_quarantines_for_longer_each_time() {
+fn a_second_rollback_quarantines_and_each_further_one_for_longer() {
     let mut drive = Drive::new(one_rung("act", "saves = '5GiB'"));
     let mut tries = Vec::new();
     for second in 0..30_000 {
@@ -16,15 +16,94 @@ fn a_rollback_quarantines_for_longer_each_time() {
                 .on_outcome(&transition.rule, Outcome::RolledBack, drive.now);
         }
     }
-    assert_eq!(tries, [10, 3_610, 10_810, 25_210]);
+    // Ten minutes after the first, then one, two, four hours.
+    assert_eq!(tries, [10, 610, 4_210, 11_410, 25_810]);
     assert_eq!(drive.phase(), "quarantined");
     assert!(
-        drive.blocks(0)[0].starts_with("in quarantine after 4 rollback(s): "),
+        drive.blocks(0)[0].starts_with("in quarantine after 5 failures within a day: "),
         "{:?}",
         drive.blocks(0)
     );
     drive.state.lift("quantize");
     assert_eq!(drive.tick(Some(0.95)).len(), 1);
+}
+
+/// The rule is tried `at` this second, and that is taken back.
+fn roll_back_at(drive: &mut Drive, at: i64) {
+    while drive.now.mono_ns < (1_000 + at) * 1_000_000_000 {
+        drive.tick(Some(0.3));
+    }
+    let transition = (0..20)
+        .flat_map(|_| drive.tick(Some(0.95)))
+        .next()
+        .expect("a try");
+    drive
+        .state
+        .on_outcome(&transition.rule, Outcome::RolledBack, drive.now);
+    drive.run(1, Some(0.95));
+}
+
+#[test]
+fn a_rollback_that_stands_alone_is_no_quarantine() {
+    let mut drive = Drive::new(one_rung("act", "saves = '5GiB'"));
+    roll_back_at(&mut drive, 0);
+    assert_eq!(drive.phase(), "gated");
+    assert_eq!(
+        drive.blocks(0)[0],
+        "taken back a short while ago: 9 min 59 s to go"
+    );
+    // A day later the first is forgotten; ten minutes after that the second is not.
+    roll_back_at(&mut drive, 86_400);
+    assert_eq!(drive.phase(), "gated");
+    roll_back_at(&mut drive, 87_200);
+    assert_eq!(drive.phase(), "quarantined");
+    assert_eq!(
+        drive.blocks(0)[0],
+        "in quarantine after 2 failures within a day: 59 min 59 s to go"
+    );
+}
+
+#[test]
+fn a_quarantine_outlives_the_daemon() {
+    let mut drive = Drive::new(one_rung("act", "saves = '5GiB'"));
+    roll_back_at(&mut drive, 0);
+    roll_back_at(&mut drive, 700);
+    let stored = serde_json::to_string(&drive.state).expect("it can be written");
+    drive.state = serde_json::from_str(&stored).expect("and read");
+    drive.run(3_000, Some(0.95));
+    assert_eq!(drive.phase(), "quarantined");
+    assert_eq!(drive.log.len(), 2);
+    drive.run(700, Some(0.95));
+    assert_eq!(drive.log.len(), 3);
+}
+
+#[test]
+fn dying_soon_after_a_rung_was_taken_counts_against_it() {
+    let mut drive = Drive::new(one_rung("act", "saves = '5GiB'"));
+    drive.run(11, Some(0.95));
+    assert_eq!(drive.active(), ["quantize"]);
+    drive.run(100, Some(0.8));
+    drive.state.ran_out_of_memory(drive.now);
+    drive.run(100, Some(0.8));
+    assert_eq!(drive.blocks(0).len(), 1, "no more than once");
+    drive.state.ran_out_of_memory(drive.now);
+    drive.run(1, Some(0.8));
+    assert_eq!(
+        drive.blocks(0)[0],
+        "in quarantine after 2 failures within a day: 59 min 59 s to go"
+    );
+    // Long after it was taken, it is not the rung's fault.
+    drive.state.lift("quantize");
+    drive.run(600, Some(0.8));
+    for _ in 0..2 {
+        drive.state.ran_out_of_memory(drive.now);
+        drive.run(1, Some(0.8));
+    }
+    assert!(
+        !drive.blocks(0)[0].contains("quarantine"),
+        "{:?}",
+        drive.blocks(0)
+    );
 }
 
 #[test]

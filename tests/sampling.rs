@@ -110,3 +110,33 @@ fn every_tick_has_a_row_for_every_device() {
     assert_eq!(row["fewest"], row["most"], "also when nothing changed: {row}");
     assert_eq!(row["devices"], 3);
 }
+
+#[test]
+fn what_fills_is_told_before_it_is_full() {
+    let world = World::new();
+    let _daemon = world.daemon(&world.base_config());
+    let device = |status: serde_json::Value| status["devices"][0].clone();
+    let status = || {
+        let output = world.call(&["status", "--json"]);
+        serde_json::from_slice(&output.stdout).map(device).ok()
+    };
+    let at_rest = until("enough samples", || {
+        status().filter(|device| device["full_in_secs"].is_number())
+    });
+    assert_eq!(at_rest["full_in_secs"], json!(86_400.0), "{at_rest}");
+    assert_eq!(at_rest["full_in_range_secs"], json!(null));
+
+    let mut used = 0;
+    let filling = until("the rise", || {
+        used += 32 << 20;
+        world.gpu.device(0).set_other_used_bytes(used);
+        status().filter(|device| device["full_in_secs"].as_f64().is_some_and(|secs| secs < 3_600.0))
+    });
+    let [first, earliest, latest] = [
+        &filling["full_in_secs"],
+        &filling["full_in_range_secs"][0],
+        &filling["full_in_range_secs"][1],
+    ]
+    .map(|secs| secs.as_f64().unwrap());
+    assert!(earliest <= first && first <= latest, "{filling}");
+}

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::condition::{Clause, Join, Stat};
 use crate::evaluate::{highest_on, hold, quality_loss};
-use crate::projection::{Effect, Relief, Sight, effect};
+use crate::projection::{Effect, FULL_IN_SECS, Relief, Sight, effect};
 use crate::rule::{Ladder, Rule};
 use crate::signals::Readings;
 use crate::state::{BarReason, LadderState, RuleState, Rung, StopReason};
@@ -93,6 +93,9 @@ pub struct ClauseExplanation {
     pub window_secs: f64,
     /// The value, in the signal's unit; null while unknown.
     pub value: Option<f64>,
+    /// Between which values it lies in four of five cases, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<(f64, f64)>,
     /// When it was sampled, ns since the Unix epoch.
     pub at_ns: Option<i64>,
     /// The line that takes the rung.
@@ -180,7 +183,20 @@ pub(crate) fn clauses(rule: &Rule, state: &RuleState, sight: &Sight<'_>) -> Vec<
             safe(clause),
             show(clause, clause.exit)
         );
-        let now = value.map_or("unknown".to_owned(), |value| show(clause, value));
+        let range = reading.and_then(|_| range(clause, sight.readings));
+        let estimated = range
+            .map(|(low, high)| {
+                format!(
+                    ", {} to {} in four of five cases",
+                    show(clause, low),
+                    show(clause, high)
+                )
+            })
+            .unwrap_or_default();
+        let now = value.map_or("unknown".to_owned(), |value| {
+            let about = if range.is_some() { "about " } else { "" };
+            format!("{about}{}{estimated}", show(clause, value))
+        });
         let after = after_release
             .map(|after| format!(", {} without this rung", show(clause, after)))
             .unwrap_or_default();
@@ -189,6 +205,7 @@ pub(crate) fn clauses(rule: &Rule, state: &RuleState, sight: &Sight<'_>) -> Vec<
             stat: clause.probe.stat,
             window_secs: clause.probe.window.as_secs_f64(),
             value,
+            range,
             at_ns: reading.map(|reading| reading.at.unix_ns),
             enter: clause.enter,
             exit: clause.exit,
@@ -199,6 +216,12 @@ pub(crate) fn clauses(rule: &Rule, state: &RuleState, sight: &Sight<'_>) -> Vec<
         }
     };
     rule.when.clauses().iter().enumerate().map(each).collect()
+}
+
+/// Between which values an estimate lies in four of five cases.
+fn range(clause: &Clause, readings: &Readings) -> Option<(f64, f64)> {
+    let is_estimate = &*clause.probe.signal == FULL_IN_SECS && clause.probe.stat == Stat::Last;
+    readings.forecast().filter(|_| is_estimate)?.range_secs()
 }
 
 struct Scene<'a> {

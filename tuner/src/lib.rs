@@ -11,6 +11,7 @@ mod engine;
 mod evaluate;
 mod explain;
 pub mod file;
+mod forecast;
 mod outcome;
 mod projection;
 pub mod rule;
@@ -28,6 +29,7 @@ pub use edit::{Format, KeyPath};
 pub use engine::{Engine, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};
 pub use explain::{Block, ClauseExplanation, Phase, RuleExplanation, explain};
+pub use forecast::{Forecast, NOT_FILLING_SECS, Rise};
 pub use outcome::{
     BLAMED_WITHIN, FIRST_BACKOFF, FIRST_QUARANTINE, LONGEST_BACKOFF, LONGEST_QUARANTINE, Outcome,
     REST_AFTER_ROLLBACK, ROLLBACKS_WITHIN, SOON_AGAIN,

@@ -3,10 +3,14 @@
 use plimsoll_trace::Stamp;
 use serde::Serialize;
 
-use crate::condition::Clause;
+use crate::condition::{Clause, Stat};
+use crate::forecast;
 use crate::rule::Rule;
 use crate::signals::{Reading, Readings};
 use crate::state::{RuleState, Rung};
+
+/// The signal that is made of a trend.
+pub(crate) const FULL_IN_SECS: &str = "vram.full_in_secs";
 
 /// Readings as they count for decisions.
 pub(crate) struct Sight<'a> {
@@ -19,9 +23,13 @@ impl Sight<'_> {
     /// The clause's reading. One that was taken before the last change, or whose window reaches back before it, says
     /// nothing about the present, and is unknown.
     pub(crate) fn reading(&self, clause: &Clause) -> Option<Reading> {
+        let reaches_back = match &*clause.probe.signal {
+            FULL_IN_SECS => clause.probe.window + forecast::REMEMBERS,
+            _ => clause.probe.window,
+        };
         self.readings.get(&clause.probe).filter(|reading| {
             self.changed_at.is_none_or(|changed| {
-                reading.at.mono_ns > changed.mono_ns && reading.at.since(changed) >= clause.probe.window
+                reading.at.mono_ns > changed.mono_ns && reading.at.since(changed) >= reaches_back
             })
         })
     }
@@ -31,7 +39,7 @@ impl Sight<'_> {
         self.reading(clause).map(|reading| reading.value)
     }
 
-    /// The clause's value after a relief. Only memory and the KV cache's use can be projected: for any other signal what
+    /// The clause's value after a relief. Only memory, when it will be full, and the KV cache's use can be projected: for any other signal what
     /// a rung does to it is unknown.
     ///
     /// On several devices all memory is taken to be freed on the one under most pressure, and a ratio is taken of
@@ -46,6 +54,10 @@ impl Sight<'_> {
         match &*clause.probe.signal {
             "vram.used_bytes" | "run.vram_bytes" => Some((value - freed).max(0.0)),
             "vram.free_bytes" => Some((value + freed).max(0.0)),
+            // The rise goes on as it is; only the room is another.
+            FULL_IN_SECS if clause.probe.stat == Stat::Last => {
+                Some(self.readings.forecast()?.with(freed).full_in_secs())
+            }
             "vram.used_ratio" => {
                 let usable = self.readings.usable_bytes().filter(|usable| *usable > 0)?;
                 Some((value - freed / usable as f64).max(0.0))

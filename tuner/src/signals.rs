@@ -10,6 +10,7 @@ use plimsoll_trace::{
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Stat;
+use crate::forecast::{Forecast, Trend};
 use crate::rule::Ladder;
 use crate::series::Series;
 
@@ -42,6 +43,7 @@ pub struct Readings {
     values: BTreeMap<Probe, Reading>,
     usable_bytes: Option<u64>,
     load: Option<(f64, f64)>,
+    forecast: Option<Forecast>,
     max_age: Duration,
 }
 
@@ -54,6 +56,7 @@ impl Readings {
             values: BTreeMap::new(),
             usable_bytes: None,
             load: None,
+            forecast: None,
             max_age,
         }
     }
@@ -61,6 +64,17 @@ impl Readings {
     /// Says how many requests the engine serves, and how many wait.
     pub fn set_load(&mut self, running: f64, waiting: f64) {
         self.load = Some((running, waiting));
+    }
+
+    /// Says when the first of the engine's devices will be full; what `vram.full_in_secs` is made of.
+    pub const fn set_forecast(&mut self, forecast: Option<Forecast>) {
+        self.forecast = forecast;
+    }
+
+    /// When the first of the engine's devices will be full.
+    #[must_use]
+    pub const fn forecast(&self) -> Option<Forecast> {
+        self.forecast
     }
 
     /// What all requests need, by what those that run need: 1 when none waits.
@@ -134,6 +148,9 @@ type Allocators = BTreeMap<(u32, Option<DeviceId>), (Stamp, AllocatorSample)>;
 struct Device {
     usable_bytes: Option<u64>,
     series: BTreeMap<&'static str, Series>,
+    trend: Trend,
+    /// By the last sample.
+    forecast: Option<Forecast>,
     /// What the runs hold, by the last list of the device's processes; and when that was read.
     held: Vec<(RunId, Option<u64>)>,
     listed: Stamp,
@@ -267,6 +284,12 @@ impl Signals {
         device.usable_bytes = sample
             .total_bytes
             .and_then(|total| total.checked_sub(sample.reserved_bytes.unwrap_or(0)));
+        device.forecast = None;
+        if let Some((used, usable)) = sample.used_bytes.zip(device.usable_bytes) {
+            let room = sample.free_bytes.unwrap_or(usable.saturating_sub(used));
+            device.trend.push(at, used as f64, usable as f64, self.max_age);
+            device.forecast = device.trend.forecast(room as f64);
+        }
         let throttled = sample
             .throttle_reasons
             .map(|reasons| f64::from(u8::from(reasons & HEAT_OR_POWER != 0)));
@@ -274,6 +297,10 @@ impl Signals {
             ("vram.used_bytes", sample.used_bytes.map(|bytes| bytes as f64)),
             ("vram.free_bytes", sample.free_bytes.map(|bytes| bytes as f64)),
             ("vram.used_ratio", sample.used_ratio()),
+            (
+                "vram.full_in_secs",
+                device.forecast.as_ref().map(Forecast::full_in_secs),
+            ),
             ("gpu.busy_ratio", sample.gpu_busy_ratio),
             ("gpu.power_watts", sample.power_watts),
             ("gpu.temperature_celsius", sample.temperature_celsius),
@@ -380,6 +407,15 @@ impl Signals {
         series.read(Stat::Last, Duration::ZERO, self.max_age, now)
     }
 
+    /// When a device will be full. `None` while that cannot be said.
+    #[must_use]
+    pub fn forecast(&self, device: &DeviceId, now: Stamp) -> Option<Forecast> {
+        let device = self.devices.get(device)?;
+        device
+            .forecast
+            .filter(|_| now.since(device.sampled) <= self.max_age)
+    }
+
     /// What the rules of one engine see now.
     #[must_use]
     pub fn readings(&self, ladder: &Ladder, view: &EngineView, now: Stamp) -> Readings {
@@ -397,6 +433,16 @@ impl Signals {
             .map(|device| self.devices.get(device).and_then(|device| device.usable_bytes))
             .collect();
         readings.set_usable_bytes(usable.and_then(|bytes| bytes.into_iter().min()));
+        let forecasts: Option<Vec<Forecast>> = view
+            .devices
+            .iter()
+            .map(|device| self.forecast(device, now))
+            .collect();
+        readings.set_forecast(forecasts.and_then(|forecasts| {
+            forecasts
+                .into_iter()
+                .min_by(|a, b| a.full_in_secs().total_cmp(&b.full_in_secs()))
+        }));
         let newest = |name: &str| {
             let series = self.runs.get(&view.run?)?.get(name)?;
             let reading = series.read(Stat::Last, Duration::ZERO, self.max_age, now)?;

@@ -298,3 +298,43 @@ fn what_others_hold_is_known_only_with_the_runs_own() {
     );
     assert_eq!(value(&signals, "vram.others_bytes", 3), Some(0.0));
 }
+
+#[test]
+fn the_device_that_is_full_first_speaks_and_too_few_samples_say_nothing() {
+    let mut signals = Signals::new(Duration::from_secs(1));
+    for at in 0..10_i64 {
+        // Of a hundred, a takes one a second and b two.
+        let records = vec![
+            sample("a", Some(50 + at.unsigned_abs())),
+            sample("b", Some(10 + 2 * at.unsigned_abs())),
+        ];
+        feed(&mut signals, at, records);
+        let seen = value(&signals, "vram.full_in_secs", at);
+        assert_eq!(seen.is_some(), at >= 7, "{at}: {seen:?}");
+    }
+    let seen = value(&signals, "vram.full_in_secs", 9).unwrap();
+    assert!((seen - 36.0).abs() < 1.0, "b is full in 36 s, a in 41: {seen}");
+    let forecast = signals.forecast(&"b".into(), Stamp::at_secs(9)).unwrap();
+    assert!(
+        forecast
+            .range_secs()
+            .is_some_and(|(low, high)| low < 36.0 && 36.0 < high)
+    );
+    assert_eq!(signals.forecast(&"b".into(), Stamp::at_secs(60)), None, "too old");
+    feed(&mut signals, 10, vec![sample("a", Some(60)), sample("b", None)]);
+    assert_eq!(value(&signals, "vram.full_in_secs", 10), None, "b may be first");
+}
+
+#[test]
+fn memory_at_rest_is_known_not_to_fill() {
+    let mut signals = Signals::new(Duration::from_secs(1));
+    for at in 0..10 {
+        feed(
+            &mut signals,
+            at,
+            vec![sample("a", Some(50)), sample("b", Some(90))],
+        );
+    }
+    let seen = value(&signals, "vram.full_in_secs", 9);
+    assert_eq!(seen, Some(crate::forecast::NOT_FILLING_SECS));
+}

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::condition::{Clause, Join, Stat};
 use crate::explain::clauses;
-use crate::projection::{Relief, Sight, effect};
+use crate::forecast::NOT_FILLING_SECS;
+use crate::projection::{FULL_IN_SECS, Relief, Sight, effect};
 use crate::rule::{Cost, Ladder, Rule};
 use crate::state::{LadderState, RuleState, Rung};
 use crate::timer::Timer;
@@ -321,6 +322,9 @@ pub(crate) fn subject(clause: &Clause) -> String {
 }
 
 pub(crate) fn show(clause: &Clause, value: f64) -> String {
+    if &*clause.probe.signal == FULL_IN_SECS && value >= NOT_FILLING_SECS {
+        return "not within a day".to_owned();
+    }
     clause.unit.show(value)
 }
 

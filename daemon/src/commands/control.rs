@@ -117,6 +117,17 @@ fn not_reachable(socket: &Path, error: &Error) -> Failure {
     Failure::new(Status::NotReachable, anyhow::Error::msg(text))
 }
 
+/// When the device will be full; nothing while it does not fill, or that is unknown.
+fn filling(device: &Value) -> String {
+    let secs = |value: &Value| Some(units::show_duration(Duration::from_secs_f64(value.as_f64()?)));
+    let range = &device["full_in_range_secs"];
+    let said = || {
+        let [first, earliest, latest] = [&device["full_in_secs"], &range[0], &range[1]].map(secs);
+        Some(format!(", full in {} ({} to {})", first?, earliest?, latest?))
+    };
+    said().unwrap_or_default()
+}
+
 fn status_text(status: &Value) -> String {
     let mut text = String::new();
     let devices = list(status, "devices");
@@ -138,8 +149,9 @@ fn status_text(status: &Value) -> String {
             .map_or_else(|| "unknown".to_owned(), units::show_ratio);
         let name = device["name"].as_str().unwrap_or("unknown GPU");
         text += &format!(
-            "{name}  {}\n  used {used} of {usable}{ratio}, busy {busy}\n",
-            word(device, "device")
+            "{name}  {}\n  used {used} of {usable}{ratio}{}, busy {busy}\n",
+            word(device, "device"),
+            filling(device)
         );
         let mut table = plain(&["pid", "process", "run", "memory"]);
         for process in list(device, "processes") {

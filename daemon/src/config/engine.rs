@@ -212,7 +212,7 @@ fn is_fed(name: &str) -> bool {
     matches!(
         source,
         Some(Source::Device | Source::Run | Source::Agent | Source::Host)
-    ) && name != "vram.full_in_secs"
+    )
 }
 
 /// What helps somebody whose signal looks like none that there is.

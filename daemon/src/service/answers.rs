@@ -17,9 +17,7 @@ impl Pipeline {
     pub(super) fn answer(&mut self, call: Call) {
         let answer = match call.request {
             Request::Status => {
-                let mut status = self
-                    .status
-                    .show(&self.runs, &self.rules(), self.signals.max_age());
+                let mut status = self.status.show(&self.runs, &self.rules(), &self.signals);
                 let paused = self.engines.iter().filter(|engine| engine.is_paused());
                 status["agents"] = self.attached.show(&self.runs).into();
                 status["paused"] = paused.map(Engine::name).collect();

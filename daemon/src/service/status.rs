@@ -1,9 +1,9 @@
 //! What `plimsoll status` shows: the latest of everything, kept beside the stream.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use plimsoll_trace::{Batch, DeviceId, DeviceInfo, DeviceSample, HostSample, ProcessSample, Record, Stamp};
+use plimsoll_tuner::Signals;
 use serde_json::{Value, json};
 
 use super::runs::Runs;
@@ -68,10 +68,10 @@ impl Status {
         self.devices.contains_key(&instance).then_some(instance)
     }
 
-    /// The whole, as the versioned JSON of `plimsoll status --json`. A value stands for the present for `max_age`.
-    pub(crate) fn show(&self, runs: &Runs, rules: &[Value], max_age: Duration) -> Value {
+    /// The whole, as the versioned JSON of `plimsoll status --json`.
+    pub(crate) fn show(&self, runs: &Runs, rules: &[Value], signals: &Signals) -> Value {
         let now = Stamp::now();
-        let fresh = |at: Stamp| now.since(at) <= max_age;
+        let fresh = |at: Stamp| now.since(at) <= signals.max_age();
         let devices: Vec<Value> = self
             .devices
             .iter()
@@ -81,6 +81,7 @@ impl Status {
                     .as_ref()
                     .filter(|(at, _)| fresh(*at))
                     .map(|(_, sample)| sample);
+                let forecast = signals.forecast(id, now).filter(|_| sample.is_some());
                 let processes: &[ProcessSample] = if sample.is_some() { &device.processes } else { &[] };
                 json!({
                     "device": &**id,
@@ -91,6 +92,8 @@ impl Status {
                     "reserved_bytes": sample.and_then(|sample| sample.reserved_bytes),
                     "total_bytes": sample.and_then(|sample| sample.total_bytes),
                     "used_ratio": sample.and_then(DeviceSample::used_ratio),
+                    "full_in_secs": forecast.map(|forecast| forecast.full_in_secs()),
+                    "full_in_range_secs": forecast.and_then(|forecast| forecast.range_secs()),
                     "gpu_busy_ratio": sample.and_then(|sample| sample.gpu_busy_ratio),
                     "processes": processes.iter().map(|process| json!({
                         "pid": process.pid,

@@ -14,7 +14,7 @@ pub struct Overlay {
     pub settings: Vec<Setting>,
 }
 
-/// The author's text with the overlays of all active rungs, in ladder order: where two set one key, the later counts.
+/// The author's text with the overlays of all active rungs, in order: where two set one key, the later counts.
 /// A scale is computed from the author's value, whatever other rungs do. Without overlays, the text byte for byte.
 ///
 /// # Errors

@@ -337,8 +337,9 @@ impl Engine {
     }
 
     fn overlays(&self, rungs: &[String]) -> Vec<Overlay> {
-        let taken = self.ladder.rules.iter().filter(|rule| rungs.contains(&rule.name));
+        let taken = self.ladder.by_priority(|rule| rungs.contains(&rule.name));
         taken
+            .into_iter()
             .map(|rule| Overlay {
                 rung: rule.name.clone(),
                 settings: rule.set.clone(),

@@ -2,6 +2,7 @@
 
 pub mod act;
 mod adopt;
+mod allow;
 mod budget;
 pub mod condition;
 pub mod desired;
@@ -24,6 +25,7 @@ mod state;
 mod timer;
 mod transition;
 
+pub use allow::{AllowError, Allowed};
 pub use budget::Limits;
 pub use edit::{Format, KeyPath};
 pub use engine::{Engine, Step};

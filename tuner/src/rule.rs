@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::budget::Limits;
 use crate::condition::{Condition, WhenConfig};
-use crate::edit::KeyPathError;
+use crate::edit::{KeyPath, KeyPathError};
 use crate::setting;
 pub use crate::setting::{SetValue, Setting};
 
@@ -86,6 +86,8 @@ pub struct RuleConfig {
     pub when: WhenConfig,
     /// What it sets: key path = value, or { scale, min, max }.
     pub set: Map<String, Value>,
+    /// Whose value counts where rules set the same key: that of the highest; of equals, that of the last in the file.
+    pub priority: Option<i64>,
     /// How much memory it frees, as an estimate until that has been observed.
     pub saves: Option<Size>,
     /// How many times as many tokens the KV cache holds with it.
@@ -118,6 +120,9 @@ pub struct Rule {
     pub when: Condition,
     /// What it sets; at least one value, no two of which overlap.
     pub set: Vec<Setting>,
+    /// Whose value counts where rules set the same key: that of the highest; of equals, that of the last in the file. A
+    /// rule without one has 0.
+    pub priority: Option<i64>,
     /// The estimate of the memory it frees, bytes.
     pub saves_bytes: Option<u64>,
     /// How many times as many tokens the KV cache holds with it; above 0.
@@ -134,7 +139,8 @@ pub struct Rule {
     pub calm: Duration,
 }
 
-/// The rules of one engine in file order: cheapest first, cumulative. Where two rungs set the same key, the later wins.
+/// The rules of one engine in file order: cheapest first, cumulative. Where two rungs set the same key, the one of higher
+/// priority wins; of equals the later.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ladder {
     /// The engine's name.
@@ -216,6 +222,28 @@ pub enum Problem {
     /// A capacity that is none.
     #[error("it says how many times as much the KV cache holds, such as 2.0")]
     Capacity,
+    /// A key that the rules of the engine may not set.
+    #[error("the engine's `allow` does not list this key{}", nearest.as_ref().map(|name| format!("; did you mean '{name}'?")).unwrap_or_default())]
+    NotAllowed {
+        /// The nearest key that they may set, if one is near.
+        nearest: Option<String>,
+    },
+    /// A value that the rules of the engine may not set.
+    #[error("the engine's `allow` has here: {allowed}")]
+    OutsideAllowed {
+        /// What they may set, for people.
+        allowed: String,
+    },
+    /// Two rules of one priority that set one key to different values.
+    #[error(
+        "rule '{other}' has the same priority and sets '{key}' to another value; give one of them a higher priority"
+    )]
+    Conflict {
+        /// The earlier rule.
+        other: String,
+        /// The key that the earlier rule sets.
+        key: KeyPath,
+    },
     /// Two rules of one name.
     #[error("another rule of this engine has this name; rules are told apart by name")]
     SameName,
@@ -261,6 +289,7 @@ impl RuleConfig {
             mode: self.mode,
             when,
             set,
+            priority: self.priority,
             saves_bytes: self.saves.map(|Size(bytes)| bytes),
             capacity,
             quality_loss: self.quality_loss.map_or(0.0, |Ratio(loss)| loss),
@@ -273,36 +302,69 @@ impl RuleConfig {
     }
 }
 
+impl Rule {
+    /// Where this rule and another set the same key to different values though both were given the same priority: the key
+    /// of this one and that of the other. Rules without a priority are told apart by their order.
+    fn conflict<'a>(&'a self, other: &'a Self) -> Option<(&'a KeyPath, &'a KeyPath)> {
+        if self.priority.is_none() || self.priority != other.priority {
+            return None;
+        }
+        let pairs = self
+            .set
+            .iter()
+            .flat_map(|own| other.set.iter().map(move |theirs| (own, theirs)));
+        pairs
+            .filter(|(own, theirs)| own.path.overlaps(&theirs.path) && own != theirs)
+            .map(|(own, theirs)| (&own.path, &theirs.path))
+            .next()
+    }
+}
+
 impl Ladder {
     /// The ladder of these rules, in this order.
     ///
     /// # Errors
-    /// [`RuleError`] when two rules have the same name.
+    /// [`RuleError`] when two rules have the same name, or the same priority and different values for one key.
     pub fn new(engine: impl Into<String>, rules: Vec<Rule>) -> Result<Self, RuleError> {
-        let twice = rules.iter().enumerate().find(|(position, rule)| {
-            rules
-                .iter()
-                .take(*position)
-                .any(|earlier| earlier.name == rule.name)
-        });
-        match twice {
-            Some((_, rule)) => Err(RuleError {
-                rule: rule.name.clone(),
-                key: "name".to_owned(),
-                problem: Problem::SameName,
-            }),
-            None => Ok(Self {
-                engine: engine.into(),
-                rules,
-                limits: Limits::default(),
-            }),
+        for (position, rule) in rules.iter().enumerate() {
+            for earlier in rules.iter().take(position) {
+                if earlier.name == rule.name {
+                    return Err(RuleError {
+                        rule: rule.name.clone(),
+                        key: "name".to_owned(),
+                        problem: Problem::SameName,
+                    });
+                }
+                if let Some((own, other)) = rule.conflict(earlier) {
+                    return Err(RuleError {
+                        rule: rule.name.clone(),
+                        key: format!("set.{own}"),
+                        problem: Problem::Conflict {
+                            other: earlier.name.clone(),
+                            key: other.clone(),
+                        },
+                    });
+                }
+            }
         }
+        Ok(Self {
+            engine: engine.into(),
+            rules,
+            limits: Limits::default(),
+        })
     }
 
     /// The same ladder within other limits.
     #[must_use]
     pub fn within(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// These rules in the order in which their settings are laid over each other: where two set one key, the last wins.
+    pub(crate) fn by_priority(&self, wanted: impl Fn(&Rule) -> bool) -> Vec<&Rule> {
+        let mut rules: Vec<&Rule> = self.rules.iter().filter(|rule| wanted(rule)).collect();
+        rules.sort_by_key(|rule| rule.priority.unwrap_or(0));
+        rules
     }
 
     /// The rule of this name.
@@ -397,6 +459,44 @@ pub(crate) mod tests {
             "{base}when = {{ signal = 'vram.used_ratio', enter = 0.8 }}\nset = {{ a = 1 }}\nholds = '1m'"
         ));
         assert!(misspelt.unwrap_err().contains("unknown field `holds`"));
+    }
+
+    #[test]
+    fn the_highest_priority_wins_and_equal_ones_must_agree() {
+        let setting = |name: &str, rest: &str| {
+            rule(&format!(
+                "name = '{name}'\nengine = 'e'\nwhen = {{ signal = 'vram.used_ratio', enter = 0.8 }}\n{rest}"
+            ))
+            .unwrap()
+        };
+        let order = |rules: &[Rule]| {
+            let ladder = Ladder::new("e", rules.to_vec()).map_err(|error| error.to_string())?;
+            let names = ladder.by_priority(|_| true).into_iter();
+            Ok::<_, String>(names.map(|rule| rule.name.clone()).collect::<Vec<_>>().concat())
+        };
+        let (a, b) = (
+            setting("a", "priority = 5\nset = { model.q = 1 }"),
+            setting("b", "set = { model.q = 2 }"),
+        );
+        let (c, d) = (
+            setting("c", "priority = -1\nset = { model = 3 }"),
+            setting("d", "set = { model.q = 4 }"),
+        );
+        assert_eq!(order(&[a.clone(), b, c, d]).unwrap(), "cbda");
+        // Of one priority: another key is fine, and so is the same value.
+        let (e, f) = (
+            setting("e", "priority = 5\nset = { other = 1 }"),
+            setting("f", "priority = 5\nset = { model.q = 1 }"),
+        );
+        assert_eq!(order(&[a.clone(), e, f]).unwrap(), "aef");
+        for set in ["model.q = 2", "model = 1", "model.q = { scale = 0.5 }"] {
+            let g = setting("g", &format!("priority = 5\nset = {{ {set} }}"));
+            let said = order(&[a.clone(), g]).unwrap_err();
+            assert!(
+                said.ends_with("rule 'a' has the same priority and sets 'model.q' to another value; give one of them a higher priority"),
+                "{said}"
+            );
+        }
     }
 
     #[test]

@@ -10,9 +10,10 @@ use plimsoll_trace::signal::{self, Source};
 use plimsoll_trace::units::{Period, Ratio};
 use plimsoll_tuner::rule::Problem;
 use plimsoll_tuner::{
-    Applied, ConfigFile, EngineSpec, Format, Health, Ladder, Reload, RuleConfig, RuleError,
+    Allowed, Applied, ConfigFile, EngineSpec, Format, Health, KeyPath, Ladder, Reload, RuleConfig, RuleError,
 };
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::ConfigError;
 use super::error::nearest;
@@ -36,6 +37,7 @@ pub(crate) struct EngineSection {
     metrics: Option<String>,
     applied: Option<Applied>,
     limits: Option<Limits>,
+    allow: Option<Map<String, Value>>,
     quality: Option<Quality>,
 }
 
@@ -131,16 +133,24 @@ pub(super) fn assemble(
             let mut keys = vec!["rule", index.as_str()];
             // "when.all[1].enter"
             keys.extend(error.key.split(['.', '[', ']']).filter(|key| !key.is_empty()));
-            at.error(&keys, format!("{error}{}", advice(&error.problem)), None)
+            let advice = advice(&error.problem, |other, key| line_of(&own, other, key, at));
+            at.error(&keys, format!("{error}{advice}"), None)
+        };
+        let allowed = match &section.allow {
+            Some(table) => Some(Allowed::read(table).map_err(|error| {
+                let keys = ["engine", name, "allow"].into_iter().chain(error.key.split('.'));
+                at.error(&keys.collect::<Vec<_>>(), format!("engine.{name}.{error}"), None)
+            })?),
+            None => None,
         };
         let mut rules = Vec::new();
         for (index, rule) in &own {
-            rules.push(
-                (*rule)
-                    .clone()
-                    .resolve(cost)
-                    .map_err(|error| wrong(*index, &error))?,
-            );
+            let rule = (*rule).clone().resolve(cost);
+            let rule = rule.and_then(|rule| match &allowed {
+                Some(allowed) => allowed.narrow(rule),
+                None => Ok(rule),
+            });
+            rules.push(rule.map_err(|error| wrong(*index, &error))?);
         }
         let ladder = Ladder::new(name, rules).map_err(|error| {
             // Of two rules with one name, the later is the one too many.
@@ -215,13 +225,26 @@ fn is_fed(name: &str) -> bool {
     )
 }
 
-/// What helps somebody whose signal looks like none that there is.
-fn advice(problem: &Problem) -> String {
-    let Problem::UnknownSignal { nearest: None, .. } = problem else {
-        return String::new();
-    };
-    let names: Vec<&str> = signal::CATALOGUE.iter().map(|signal| signal.name).collect();
-    format!("; there are: {}, metric:NAME", names.join(", "))
+/// What helps somebody whose signal looks like none that there is, or whose rule is at odds with another one.
+fn advice(problem: &Problem, line: impl Fn(&str, &KeyPath) -> Option<usize>) -> String {
+    match problem {
+        Problem::UnknownSignal { nearest: None, .. } => {
+            let names: Vec<&str> = signal::CATALOGUE.iter().map(|signal| signal.name).collect();
+            format!("; there are: {}, metric:NAME", names.join(", "))
+        }
+        Problem::Conflict { other, key } => line(other, key)
+            .map(|line| format!("; '{other}' sets it in line {line}"))
+            .unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+/// The line in which a rule sets a key.
+fn line_of(rules: &[(usize, &RuleConfig)], rule: &str, key: &KeyPath, at: &Locator<'_>) -> Option<usize> {
+    let (index, _) = rules.iter().find(|(_, known)| known.name == rule)?;
+    let (index, key) = (index.to_string(), key.to_string());
+    let keys = ["rule", &index, "set"].into_iter().chain(key.split('.'));
+    at.line(&keys.collect::<Vec<_>>())
 }
 
 fn resolve(

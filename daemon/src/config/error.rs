@@ -146,6 +146,7 @@ fn plain(said: &str) -> String {
         "a sequence" => "a list",
         "a map" => "a table",
         "u16" => "a number from 0 to 65535",
+        "i64" => "a whole number",
         other if other.starts_with("struct ") => "a table, such as { key = value }",
         other => other,
     };

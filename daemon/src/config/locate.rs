@@ -32,7 +32,8 @@ impl<'a> Locator<'a> {
         }
     }
 
-    fn line(&self, keys: &[&str]) -> Option<usize> {
+    /// The line of `keys`, or of the nearest parent that is written in the file.
+    pub(super) fn line(&self, keys: &[&str]) -> Option<usize> {
         let mut item: &Item = self.document.as_ref()?.as_item();
         let mut found = None;
         let mut rest = keys;

@@ -78,6 +78,14 @@ fn rule(when: &str) -> String {
     format!("{ENGINE}[[rule]]\nname = \"r\"\nengine = \"chat\"\nset = {{ a = 1 }}\nwhen = {when}\n")
 }
 
+/// An engine with an `allow`, and a rule that sets something.
+fn allowing(allow: &str, set: &str) -> String {
+    let section = format!("{ENGINE}allow = {allow}\n");
+    rule("{ signal = \"vram.used_ratio\", enter = 0.8 }")
+        .replace(ENGINE, &section)
+        .replace("a = 1", set)
+}
+
 /// Line, key and what to write instead, for mistakes in every kind of place.
 #[test]
 fn mistakes_name_their_place() {
@@ -122,6 +130,18 @@ fn mistakes_name_their_place() {
         rule("{ signal = \"vram.used_ratio\", enter = 0.8 }").replace("a = 1", "\"b.c\" = { scale = 0 }"),
         rule("{ signal = \"vram.used_ratio\", enter = 0.8 }")
             + rule("{ signal = \"vram.used_ratio\", enter = 0.9 }").trim_start_matches(ENGINE),
+        allowing("{ b = { min = 1, max = 8 } }", "a = 1"),
+        allowing("{ max-num-seqs = { min = 16, max = 512 } }", "max-num-seq = 64"),
+        allowing("{ max-num-seqs = { min = 16, max = 512 } }", "max-num-seqs = 8"),
+        allowing("{ max-num-seqs = { mim = 16 } }", "max-num-seqs = 64"),
+        rule("{ signal = \"vram.used_ratio\", enter = 0.8 }") + "priority = \"high\"",
+        rule("{ signal = \"vram.used_ratio\", enter = 0.8 }")
+            + "priority = 5\n\n"
+            + &rule("{ signal = \"vram.used_ratio\", enter = 0.9 }")
+                .trim_start_matches(ENGINE)
+                .replace("\"r\"", "\"s\"")
+                .replace("a = 1", "a = 2")
+            + "priority = 5",
     ];
     let said: Vec<String> = cases
         .iter()

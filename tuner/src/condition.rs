@@ -25,6 +25,10 @@ pub struct ClauseConfig {
     pub stat: Option<Stat>,
     /// Over which time, for `mean` and `max`.
     pub window: Option<Period>,
+    /// The line from which on hot rungs do not wait for `for`.
+    pub emergency: Option<Quantity>,
+    /// Whether it presses only while its value does not fall by itself.
+    pub unless_falling: Option<bool>,
 }
 
 /// `when` as the configuration writes it: one clause, or a list of clauses under `all` or `any`.
@@ -41,11 +45,20 @@ pub struct WhenConfig {
     pub stat: Option<Stat>,
     /// As in [`ClauseConfig`].
     pub window: Option<Period>,
+    /// As in [`ClauseConfig`].
+    pub emergency: Option<Quantity>,
+    /// As in [`ClauseConfig`].
+    pub unless_falling: Option<bool>,
     /// Clauses of which every one must hold.
     pub all: Option<Vec<ClauseConfig>>,
     /// Clauses of which one must hold.
     pub any: Option<Vec<ClauseConfig>>,
 }
+
+/// A value falls by itself when its mean over five seconds is below this share of that over the five before.
+const FALLING: f64 = 0.85;
+/// Both five seconds.
+const FALL: Duration = Duration::from_secs(10);
 
 /// How the clauses of a condition are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +81,10 @@ pub struct Clause {
     pub enter: f64,
     /// At this line or on its safe side, the pressure is over. Below `enter`, or above it for an under-clause.
     pub exit: f64,
+    /// At this line or beyond it, hot rungs do not wait for `for`. Beyond `enter`.
+    pub emergency: Option<f64>,
+    /// Tells whether the value falls by itself; `None` when that does not matter.
+    pub fall: Option<Probe>,
 }
 
 /// When a rule applies. A single clause is a list of one.
@@ -92,6 +109,42 @@ impl Clause {
         } else {
             value >= self.enter
         }
+    }
+
+    /// Whether `value` lies at the emergency line or beyond; false when there is none.
+    #[must_use]
+    pub fn is_emergency(&self, value: f64) -> bool {
+        self.emergency.is_some_and(|line| {
+            if self.is_under() {
+                value <= line
+            } else {
+                value >= line
+            }
+        })
+    }
+
+    /// Whether the pressure goes by itself, by how the value changed from the first half of [`FALL`] to the second.
+    #[must_use]
+    pub fn falls(&self, change: f64) -> bool {
+        if self.is_under() {
+            change > 1.0 / FALLING
+        } else {
+            change < FALLING
+        }
+    }
+
+    /// What is read for it.
+    pub(crate) fn probes(&self) -> impl Iterator<Item = &Probe> {
+        std::iter::once(&self.probe).chain(&self.fall)
+    }
+
+    /// Looks from now on whether the value falls by itself.
+    fn watch_fall(&mut self) {
+        self.fall = Some(Probe {
+            signal: Arc::clone(&self.probe.signal),
+            stat: Stat::Change,
+            window: FALL,
+        });
     }
 
     /// Whether `value` lies at `exit` or on its safe side.
@@ -120,14 +173,21 @@ impl Condition {
 
     /// Whether the condition holds for these values, one per clause. `None`: it depends on a value that is unknown.
     pub(crate) fn entered(&self, values: impl Fn(&Clause) -> Option<f64>) -> Option<bool> {
-        let clauses = self
-            .clauses
-            .iter()
-            .map(|clause| values(clause).map(|value| clause.entered(value)));
+        self.holds(|clause| values(clause).map(|value| clause.entered(value)))
+    }
+
+    /// Whether the condition holds by what is so of each clause. `None`: it depends on what is unknown.
+    pub(crate) fn holds(&self, clause: impl Fn(&Clause) -> Option<bool>) -> Option<bool> {
+        let clauses = self.clauses.iter().map(clause);
         match self.join {
             Join::All => every(clauses),
             Join::Any => some(clauses),
         }
+    }
+
+    /// Looks from now on at each clause whether its value falls by itself.
+    pub(crate) fn watch_fall(&mut self) {
+        self.clauses.iter_mut().for_each(Clause::watch_fall);
     }
 
     /// Whether the pressure is over for these values: the condition could not come to hold again without crossing a
@@ -172,7 +232,9 @@ impl WhenConfig {
             || self.enter.is_some()
             || self.exit.is_some()
             || self.stat.is_some()
-            || self.window.is_some();
+            || self.window.is_some()
+            || self.emergency.is_some()
+            || self.unless_falling.is_some();
         let (join, list, name) = match (single, self.all, self.any) {
             (true, None, None) => {
                 let missing = |key: &'static str| ("when".to_owned(), Problem::Missing(key));
@@ -182,6 +244,8 @@ impl WhenConfig {
                     exit: self.exit,
                     stat: self.stat,
                     window: self.window,
+                    emergency: self.emergency,
+                    unless_falling: self.unless_falling,
                 };
                 let clauses = vec![clause.resolve("when")?];
                 return Ok(Condition {
@@ -235,6 +299,14 @@ impl ClauseConfig {
         if enter == exit {
             return Err(wrong("exit", Problem::NoGap));
         }
+        let emergency = match &self.emergency {
+            Some(emergency) => Some(line("emergency", emergency)?),
+            None => None,
+        };
+        let is_beyond = |line: f64| if enter < exit { line < enter } else { line > enter };
+        if emergency.is_some_and(|line| !is_beyond(line)) {
+            return Err(wrong("emergency", Problem::NoEmergency));
+        }
         let stat = self.stat.unwrap_or_default();
         let window = match (stat, self.window) {
             (Stat::Last, None) => Duration::ZERO,
@@ -248,12 +320,18 @@ impl ClauseConfig {
             stat,
             window,
         };
-        Ok(Clause {
+        let mut clause = Clause {
             probe,
             unit: signal.unit,
             enter,
             exit,
-        })
+            emergency,
+            fall: None,
+        };
+        if self.unless_falling == Some(true) {
+            clause.watch_fall();
+        }
+        Ok(clause)
     }
 }
 
@@ -324,6 +402,14 @@ mod tests {
             (
                 r#"{"signal":"vram.used_ratio","enter":0.8,"exit":"80%"}"#,
                 "when.exit: it equals `enter`; leave a gap, or the rule would come and go with every sample",
+            ),
+            (
+                r#"{"signal":"vram.used_ratio","enter":0.8,"emergency":0.8}"#,
+                "when.emergency: it must lie beyond `enter`, away from `exit`",
+            ),
+            (
+                r#"{"signal":"vram.free_bytes","enter":"1GiB","exit":"4GiB","emergency":"2GiB"}"#,
+                "when.emergency: it must lie beyond `enter`, away from `exit`",
             ),
             (r#"{"signal":"vram.used_ratio"}"#, "when: `enter` is missing"),
             (r#"{"enter":0.8}"#, "when: `signal` is missing"),

@@ -8,6 +8,10 @@
 //! rung whose effect is unknown counts as one that may suffice. Rungs that are barred or suspended are passed over.
 //! Rungs that the engine's limits do not allow now are passed over as well.
 //!
+//! **An emergency line** is for a rise that outruns `for`: beyond it, hot rungs up to the rule's own are taken at once, and
+//! no others, within all limits. **What falls by itself** is left alone where a rule says so: its condition holds and its
+//! timers run, but it does not act.
+//!
 //! **A death by memory** takes the lowest free rung at once, whatever its condition says, if that is a hot one or the
 //! engine died twice within half an hour.
 //!
@@ -91,7 +95,11 @@ pub fn evaluate(ladder: &Ladder, state: &LadderState, readings: &Readings, now: 
             Mode::Act => {}
         }
     }
-    if tick.state.under_way.is_none() && tick.state.stopped.is_none() && !tick.answer_death() && !tick.climb()
+    if tick.state.under_way.is_none()
+        && tick.state.stopped.is_none()
+        && !tick.answer_death()
+        && !tick.climb()
+        && !tick.answer_emergency()
     {
         tick.step_down();
     }
@@ -166,18 +174,17 @@ impl<'a> Tick<'a> {
         }
     }
 
-    fn observe(&mut self, rule: &Rule) {
-        let (now, wants) = (self.now, self.wants(rule));
+    fn observe(&mut self, rule: &'a Rule) {
+        let (now, wants) = (self.now, self.wants_alone(rule));
         let state = self.state.rule_mut(&rule.name);
-        match state.rung {
-            Rung::Off if wants => {
-                let climb = Climb::alone(rule, self.relief(rule));
+        match (&state.rung, wants) {
+            (Rung::Off, Some(climb)) => {
                 self.transitions
                     .push(climb.transition(self.ladder, &self.state, &self.sight));
                 self.state.rule_mut(&rule.name).rung = Rung::Observed { since: now };
             }
-            Rung::Observed { since }
-                if now.since(since) >= rule.hold && reached(state.calm.as_ref(), rule.calm) =>
+            (Rung::Observed { since }, _)
+                if now.since(*since) >= rule.hold && reached(state.calm.as_ref(), rule.calm) =>
             {
                 self.transitions
                     .push(Transition::release(rule, self.ladder, &self.state, &self.sight));
@@ -187,30 +194,32 @@ impl<'a> Tick<'a> {
         }
     }
 
-    fn advise(&mut self, rule: &Rule) {
-        let (now, wants) = (self.now, self.wants(rule));
+    fn advise(&mut self, rule: &'a Rule) {
+        let (now, wants) = (self.now, self.wants_alone(rule));
         let over = rule.when.exited(|clause| self.sight.value(clause)) == Some(true);
         let state = self.state.rule_mut(&rule.name);
-        match &mut state.rung {
-            Rung::Off if wants => {
-                let climb = Climb::alone(rule, self.relief(rule));
+        match (&mut state.rung, wants) {
+            (Rung::Off, Some(climb)) => {
                 self.transitions
                     .push(climb.transition(self.ladder, &self.state, &self.sight));
                 self.state.rule_mut(&rule.name).rung = Rung::Proposed { since: now };
             }
-            Rung::Proposed { .. } if over => {
+            (Rung::Proposed { .. }, _) if over => {
                 state.rung = Rung::Off;
                 self.withdraw(rule, Verdict::Apply, "The pressure is over.");
             }
-            Rung::Proposed { since } if now.since(*since) >= PROPOSAL_STANDS => {
+            (Rung::Proposed { since }, _) if now.since(*since) >= PROPOSAL_STANDS => {
                 state.rung = Rung::Off;
                 state.spent = true;
                 self.withdraw(rule, Verdict::Apply, "Nobody applied it for a day.");
             }
-            Rung::On {
-                release_proposed: proposed @ Some(_),
-                ..
-            } if state.calm.is_none() => {
+            (
+                Rung::On {
+                    release_proposed: proposed @ Some(_),
+                    ..
+                },
+                _,
+            ) if state.calm.is_none() => {
                 *proposed = None;
                 self.withdraw(rule, Verdict::Release, "The pressure would come back.");
             }
@@ -220,17 +229,35 @@ impl<'a> Tick<'a> {
 
     /// Takes the next rung of the act rules, if one of them wants its own. Returns whether it did.
     fn climb(&mut self) -> bool {
+        let wants = |rule: &Rule| rule.mode == Mode::Act && self.wants(rule);
+        let highest = self.ladder.rules.iter().rposition(wants);
+        highest.is_some_and(|highest| self.climb_to(highest, Because::Condition, |_| true))
+    }
+
+    /// A value is at an emergency line: hot rungs do not wait for `for`, and no other is taken.
+    fn answer_emergency(&mut self) -> bool {
+        let may_ask =
+            |rule: &Rule| rule.mode == Mode::Act && (self.is_free(rule) || self.state.is_on(&rule.name));
+        let in_emergency = |rule: &Rule| may_ask(rule) && self.sight.is_emergency(rule);
+        let highest = self.ladder.rules.iter().rposition(in_emergency);
+        highest
+            .is_some_and(|highest| self.climb_to(highest, Because::Emergency, |rule| rule.cost == Cost::Hot))
+    }
+
+    /// Takes free rungs from the lowest up to `highest` until that one's condition no longer stands.
+    fn climb_to(
+        &mut self,
+        highest: usize,
+        because: fn(&'a Rule) -> Because<'a>,
+        may: fn(&Rule) -> bool,
+    ) -> bool {
         let ladder = self.ladder;
-        let wanted = |rule: &Rule| rule.mode == Mode::Act && self.wants(rule);
-        let Some(highest) = ladder.rules.iter().rposition(wanted) else {
-            return false;
-        };
         let Some(trigger) = ladder.rules.get(highest) else {
             return false;
         };
         let (mut rungs, mut relief) = (Vec::new(), Relief::NONE);
         for rule in ladder.rules.iter().take(highest + 1) {
-            if rule.mode != Mode::Act || !self.is_free(rule) || !self.affords(rule, &rungs) {
+            if rule.mode != Mode::Act || !may(rule) || !self.is_free(rule) || !self.affords(rule, &rungs) {
                 continue;
             }
             rungs.push(rule);
@@ -240,8 +267,7 @@ impl<'a> Tick<'a> {
                 break;
             }
         }
-        let because = Because::Condition(trigger);
-        Climb::new(rungs, relief, because).is_some_and(|climb| self.begin(&climb))
+        Climb::new(rungs, relief, because(trigger)).is_some_and(|climb| self.begin(&climb))
     }
 
     /// The engine ran out of memory. It comes back on the lowest free rung: it is away already, so that no rung could be
@@ -370,14 +396,27 @@ impl<'a> Tick<'a> {
             })
     }
 
-    /// Whether the rule's condition has held for long enough, and its rung is free.
+    /// Whether the rule's condition has held for long enough and not only for values that fall by themselves, and its rung
+    /// is free.
     fn wants(&self, rule: &Rule) -> bool {
         let held = self
             .state
             .rules
             .get(&rule.name)
             .and_then(|state| state.held.as_ref());
-        reached(held, rule.held_for) && self.is_free(rule)
+        reached(held, rule.held_for) && self.sight.presses(rule) != Some(false) && self.is_free(rule)
+    }
+
+    /// What a rule that stands alone wants to do, if anything. At its emergency line a hot rung does not wait.
+    fn wants_alone(&self, rule: &'a Rule) -> Option<Climb<'a>> {
+        let because = if self.wants(rule) {
+            Because::Condition(rule)
+        } else if rule.cost == Cost::Hot && self.is_free(rule) && self.sight.is_emergency(rule) {
+            Because::Emergency(rule)
+        } else {
+            return None;
+        };
+        Climb::new(vec![rule], self.relief(rule), because)
     }
 
     fn relief(&self, rule: &Rule) -> Relief {

@@ -104,6 +104,12 @@ pub struct ClauseExplanation {
     pub exit: f64,
     /// Whether the value is at `enter` or beyond; null while unknown.
     pub entered: Option<bool>,
+    /// The line from which on hot rungs do not wait, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emergency: Option<f64>,
+    /// Whether the value falls by itself, so that the clause does not press; left out where that does not matter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub falls: Option<bool>,
     /// Since when it is (or was, when it became unknown), ns since the Unix epoch.
     pub since_ns: Option<i64>,
     /// What the value would be if the rung were let go; null when that is unknown or the rung is not taken.
@@ -176,13 +182,21 @@ pub(crate) fn clauses(rule: &Rule, state: &RuleState, sight: &Sight<'_>) -> Vec<
         let reading = sight.reading(clause);
         let value = reading.map(|reading| reading.value);
         let after_release = release.and_then(|release| sight.after(clause, &release));
+        let emergency = clause
+            .emergency
+            .map(|line| format!(", hot rungs at once {} {}", beyond(clause), show(clause, line)));
         let lines = format!(
-            "takes {} {}, lets go {} {}",
+            "takes {} {}{}, lets go {} {}",
             beyond(clause),
             show(clause, clause.enter),
+            emergency.unwrap_or_default(),
             safe(clause),
             show(clause, clause.exit)
         );
+        let fall = sight
+            .fall(clause)
+            .map(|change| format!(", and {}", falls(change)))
+            .unwrap_or_default();
         let range = reading.and_then(|_| range(clause, sight.readings));
         let estimated = range
             .map(|(low, high)| {
@@ -210,12 +224,23 @@ pub(crate) fn clauses(rule: &Rule, state: &RuleState, sight: &Sight<'_>) -> Vec<
             enter: clause.enter,
             exit: clause.exit,
             entered: value.map(|value| clause.entered(value)),
+            emergency: clause.emergency,
             since_ns: since(position).map(|since| since.unix_ns),
             after_release,
-            text: format!("{} is {now}{after} ({lines})", subject(clause)),
+            falls: clause.fall.is_some().then(|| sight.fall(clause).is_some()),
+            text: format!("{} is {now}{fall}{after} ({lines})", subject(clause)),
         }
     };
     rule.when.clauses().iter().enumerate().map(each).collect()
+}
+
+/// "it falls by itself, to 70 % of what it was five seconds before".
+fn falls(change: f64) -> String {
+    let word = if change < 1.0 { "falls" } else { "rises" };
+    format!(
+        "it {word} by itself, to {} of what it was five seconds before",
+        show_ratio(change)
+    )
 }
 
 /// Between which values an estimate lies in four of five cases.
@@ -375,6 +400,16 @@ impl Scene<'_> {
             }
             Some(held) if !held.is_running() => blocks.push(plain(UNKNOWN.to_owned())),
             _ => {}
+        }
+        if self.sight.presses(rule) == Some(false) {
+            let falling = |clause: &Clause| {
+                Some(format!(
+                    "{}: {}",
+                    clause.probe.signal,
+                    falls(self.sight.fall(clause)?)
+                ))
+            };
+            blocks.extend(rule.when.clauses().iter().filter_map(falling).map(plain));
         }
     }
 

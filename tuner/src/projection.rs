@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::condition::{Clause, Stat};
 use crate::forecast;
 use crate::rule::Rule;
-use crate::signals::{Reading, Readings};
+use crate::signals::{Probe, Reading, Readings};
 use crate::state::{RuleState, Rung};
 
 /// The signal that is made of a trend.
@@ -20,14 +20,39 @@ pub(crate) struct Sight<'a> {
 }
 
 impl Sight<'_> {
+    /// Whether the condition holds, and not only for values that fall by themselves. Where it is unknown whether one falls,
+    /// it is taken not to.
+    pub(crate) fn presses(&self, rule: &Rule) -> Option<bool> {
+        rule.when.holds(|clause| {
+            let entered = clause.entered(self.value(clause)?);
+            Some(entered && self.fall(clause).is_none())
+        })
+    }
+
+    /// How the clause's value changed lately, if that means that it falls by itself and the rule leaves that alone.
+    pub(crate) fn fall(&self, clause: &Clause) -> Option<f64> {
+        let change = self.of(clause.fall.as_ref()?)?.value;
+        clause.falls(change).then_some(change)
+    }
+
+    /// Whether the condition holds, and a value is at its emergency line or beyond.
+    pub(crate) fn is_emergency(&self, rule: &Rule) -> bool {
+        let beyond = |clause: &Clause| self.value(clause).is_some_and(|value| clause.is_emergency(value));
+        rule.when.clauses().iter().any(beyond) && self.presses(rule) == Some(true)
+    }
+
     /// The clause's reading. One that was taken before the last change, or whose window reaches back before it, says
     /// nothing about the present, and is unknown.
     pub(crate) fn reading(&self, clause: &Clause) -> Option<Reading> {
-        let reaches_back = match &*clause.probe.signal {
-            FULL_IN_SECS => clause.probe.window + forecast::REMEMBERS,
-            _ => clause.probe.window,
+        self.of(&clause.probe)
+    }
+
+    fn of(&self, probe: &Probe) -> Option<Reading> {
+        let reaches_back = match &*probe.signal {
+            FULL_IN_SECS => probe.window + forecast::REMEMBERS,
+            _ => probe.window,
         };
-        self.readings.get(&clause.probe).filter(|reading| {
+        self.readings.get(probe).filter(|reading| {
             self.changed_at.is_none_or(|changed| {
                 reading.at.mono_ns > changed.mono_ns && reading.at.since(changed) >= reaches_back
             })

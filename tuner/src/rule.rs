@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::budget::Limits;
-use crate::condition::{Condition, WhenConfig};
+use crate::condition::{Clause, Condition, WhenConfig};
 use crate::edit::{KeyPath, KeyPathError};
 use crate::setting;
 pub use crate::setting::{SetValue, Setting};
+use crate::signals::Probe;
 
 /// What taking a rung costs the engine. It sets the defaults of `for`, `hold` and `calm`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,6 +85,9 @@ pub struct RuleConfig {
     pub mode: Mode,
     /// When it applies.
     pub when: WhenConfig,
+    /// Whether it leaves alone what falls by itself, in every clause.
+    #[serde(default)]
+    pub unless_falling: bool,
     /// What it sets: key path = value, or { scale, min, max }.
     pub set: Map<String, Value>,
     /// Whose value counts where rules set the same key: that of the highest; of equals, that of the last in the file.
@@ -189,6 +193,9 @@ pub enum Problem {
     /// `enter` and `exit` are one line.
     #[error("it equals `enter`; leave a gap, or the rule would come and go with every sample")]
     NoGap,
+    /// An emergency line that comes before `enter`.
+    #[error("it must lie beyond `enter`, away from `exit`")]
+    NoEmergency,
     /// A key that must be there.
     #[error("`{0}` is missing")]
     Missing(&'static str),
@@ -277,7 +284,10 @@ impl RuleConfig {
         if name.trim().is_empty() {
             return Err(fail(("name".to_owned(), Problem::Empty)));
         }
-        let when = self.when.resolve().map_err(fail)?;
+        let mut when = self.when.resolve().map_err(fail)?;
+        if self.unless_falling {
+            when.watch_fall();
+        }
         let set = setting::resolve(self.set).map_err(fail)?;
         let capacity = self.capacity;
         if capacity.is_some_and(|times| !times.is_finite() || times <= 0.0) {
@@ -303,6 +313,11 @@ impl RuleConfig {
 }
 
 impl Rule {
+    /// What is read for its condition.
+    pub(crate) fn probes(&self) -> impl Iterator<Item = &Probe> {
+        self.when.clauses().iter().flat_map(Clause::probes)
+    }
+
     /// Where this rule and another set the same key to different values though both were given the same priority: the key
     /// of this one and that of the other. Rules without a priority are told apart by their order.
     fn conflict<'a>(&'a self, other: &'a Self) -> Option<(&'a KeyPath, &'a KeyPath)> {

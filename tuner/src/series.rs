@@ -57,6 +57,7 @@ impl Series {
         }
         let value = match stat {
             Stat::Last => last,
+            Stat::Change => self.change(window, max_age, now)?,
             Stat::Mean | Stat::Max | Stat::Percentile(_) => {
                 let mut covered_secs = 0.0;
                 let mut sum = 0.0;
@@ -87,11 +88,42 @@ impl Series {
                     Stat::Percentile(hundredths) => {
                         percentile(stood_for, covered_secs * f64::from(hundredths) / 100.0).unwrap_or(last)
                     }
-                    Stat::Last | Stat::Mean => sum / covered_secs,
+                    Stat::Last | Stat::Change | Stat::Mean => sum / covered_secs,
                 }
             }
         };
         Some(Reading { value, at })
+    }
+
+    /// The mean of the window's second half over that of its first; `None` when half of either is not covered, or the
+    /// first is not above 0.
+    fn change(&self, window: Duration, max_age: Duration, now: Stamp) -> Option<f64> {
+        let half = window / 2;
+        let half_secs = half.as_secs_f64();
+        // Covered seconds and sum, in the first half and in the second.
+        let mut halves = [(0.0, 0.0); 2];
+        for (position, &(from, value)) in self.points.iter().enumerate() {
+            let until = self.points.get(position + 1).map_or(now, |(next, _)| *next);
+            let age = now.since(from).as_secs_f64();
+            let end = age - until.since(from).min(max_age).as_secs_f64();
+            for (half, (covered, sum)) in halves.iter_mut().enumerate() {
+                // In seconds before now.
+                let (begins, ends) = if half == 0 {
+                    (2.0 * half_secs, half_secs)
+                } else {
+                    (half_secs, 0.0)
+                };
+                let inside = age.min(begins) - end.max(ends);
+                if inside > 0.0 {
+                    *covered += inside;
+                    *sum += value * inside;
+                }
+            }
+        }
+        let mean = |(covered, sum): (f64, f64)| (covered * 2.0 >= half_secs).then(|| sum / covered);
+        let [before, after] = halves.map(mean);
+        let (before, after) = before.zip(after)?;
+        (before > 0.0).then(|| after / before)
     }
 }
 
@@ -175,6 +207,31 @@ mod tests {
         // A value before a long gap covers no more than its maximum age.
         let gap = series(&[(0, Some(9.0)), (29, Some(1.0))]);
         assert_eq!(read(&gap, Stat::Max, 30), None);
+    }
+
+    #[test]
+    fn a_change_is_the_second_half_over_the_first() {
+        let read = |points: &[(i64, Option<f64>)], now| read(&series(points), Stat::Change, now);
+        let even: Vec<_> = (0..=20).map(|at| (at, Some(3.0))).collect();
+        assert_eq!(read(&even, 20), Some(1.0));
+        let halved: Vec<_> = (0..=20)
+            .map(|at| (at, Some(if at < 10 { 4.0 } else { 2.0 })))
+            .collect();
+        assert_eq!(read(&halved, 20), Some(0.5));
+        assert_eq!(
+            read(&[(0, Some(4.0)), (10, Some(2.0))], 20),
+            Some(0.5),
+            "values stand"
+        );
+        assert_eq!(
+            read(&[(6, Some(4.0)), (10, Some(2.0))], 20),
+            None,
+            "not half covered"
+        );
+        let from_nothing: Vec<_> = (0..=20)
+            .map(|at| (at, Some(f64::from(i32::from(at >= 10)))))
+            .collect();
+        assert_eq!(read(&from_nothing, 20), None);
     }
 
     #[test]

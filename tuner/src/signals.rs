@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::Stat;
 use crate::forecast::{Forecast, Trend};
-use crate::rule::Ladder;
+use crate::rule::{Ladder, Rule};
 use crate::series::Series;
 
 /// The longest window that a rule may ask for.
@@ -208,13 +208,10 @@ impl Signals {
     /// Says which rules will be asked about, so that as much is kept as their windows need and no more.
     pub fn watch<'a>(&mut self, ladders: impl IntoIterator<Item = &'a Ladder>) {
         self.windows.clear();
-        for clause in ladders
-            .into_iter()
-            .flat_map(|ladder| &ladder.rules)
-            .flat_map(|rule| rule.when.clauses())
-        {
-            let longest = self.windows.entry(Arc::clone(&clause.probe.signal)).or_default();
-            *longest = (*longest).max(clause.probe.window);
+        let rules = ladders.into_iter().flat_map(|ladder| &ladder.rules);
+        for probe in rules.flat_map(Rule::probes) {
+            let longest = self.windows.entry(Arc::clone(&probe.signal)).or_default();
+            *longest = (*longest).max(probe.window);
         }
     }
 
@@ -420,11 +417,11 @@ impl Signals {
     #[must_use]
     pub fn readings(&self, ladder: &Ladder, view: &EngineView, now: Stamp) -> Readings {
         let mut readings = Readings::unknown(self.max_age);
-        for clause in ladder.rules.iter().flat_map(|rule| rule.when.clauses()) {
-            if readings.get(&clause.probe).is_none()
-                && let Some(reading) = self.read(&clause.probe, view, now)
+        for probe in ladder.rules.iter().flat_map(Rule::probes) {
+            if readings.get(probe).is_none()
+                && let Some(reading) = self.read(probe, view, now)
             {
-                readings.insert(clause.probe.clone(), reading);
+                readings.insert(probe.clone(), reading);
             }
         }
         let usable: Option<Vec<u64>> = view

@@ -18,6 +18,8 @@ pub enum Stat {
     Max,
     /// The value that was not exceeded for so many hundredths of the window, 1 to 99.
     Percentile(u8),
+    /// The mean of the window's second half over that of its first: below 1 while it falls. No rule asks for it by name.
+    Change,
 }
 
 impl fmt::Display for Stat {
@@ -27,6 +29,7 @@ impl fmt::Display for Stat {
             Self::Mean => f.write_str("mean"),
             Self::Max => f.write_str("max"),
             Self::Percentile(hundredths) => write!(f, "p{hundredths:02}"),
+            Self::Change => f.write_str("change"),
         }
     }
 }
@@ -73,7 +76,9 @@ mod tests {
         for text in ["last", "mean", "max", "p50", "p95", "p05"] {
             assert_eq!(text.parse::<Stat>().unwrap().to_string(), text);
         }
-        for text in ["", "p", "p0", "p00", "p5", "p100", "p9x", "median", "P95"] {
+        for text in [
+            "", "change", "p", "p0", "p00", "p5", "p100", "p9x", "median", "P95",
+        ] {
             assert!(
                 text.parse::<Stat>().unwrap_err().contains("such as p95"),
                 "{text}"

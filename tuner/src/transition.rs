@@ -46,6 +46,8 @@ pub struct Transition {
 pub(crate) enum Because<'a> {
     /// The condition of this rule holds.
     Condition(&'a Rule),
+    /// It holds, and a value is at its emergency line.
+    Emergency(&'a Rule),
     /// The engine died.
     OutOfMemory,
 }
@@ -73,16 +75,6 @@ impl<'a> Climb<'a> {
         })
     }
 
-    /// A step of a rule that stands alone.
-    pub(crate) fn alone(rule: &'a Rule, relief: Relief) -> Self {
-        Self {
-            rungs: vec![rule],
-            highest: rule,
-            relief,
-            because: Because::Condition(rule),
-        }
-    }
-
     /// The highest rung that is taken.
     pub(crate) const fn rule(&self) -> &'a Rule {
         self.highest
@@ -97,14 +89,23 @@ impl<'a> Climb<'a> {
     /// The rule whose condition the step is explained by.
     const fn trigger(&self) -> &'a Rule {
         match self.because {
-            Because::Condition(rule) => rule,
+            Because::Condition(rule) | Because::Emergency(rule) => rule,
             Because::OutOfMemory => self.highest,
         }
     }
 
     pub(crate) fn transition(&self, ladder: &Ladder, state: &LadderState, sight: &Sight<'_>) -> Transition {
         let (rule, trigger) = (self.highest, self.trigger());
-        let entered = |clause: &&Clause| sight.value(clause).is_some_and(|value| clause.entered(value));
+        let is_emergency = matches!(self.because, Because::Emergency(_));
+        let entered = |clause: &&Clause| {
+            sight.value(clause).is_some_and(|value| {
+                if is_emergency {
+                    clause.is_emergency(value)
+                } else {
+                    clause.entered(value)
+                }
+            })
+        };
         let deciding = trigger
             .when
             .clauses()
@@ -120,7 +121,7 @@ impl<'a> Climb<'a> {
         let taken = |name: &str| self.rungs.iter().any(|rung| rung.name == name);
         let rungs: Vec<String> = names(ladder, |name| taken(name) || state.is_on(name));
         let because_of = match self.because {
-            Because::Condition(rule) => &rule.name,
+            Because::Condition(rule) | Because::Emergency(rule) => &rule.name,
             Because::OutOfMemory => "out_of_memory",
         };
         let detail = json!({
@@ -128,6 +129,7 @@ impl<'a> Climb<'a> {
             "held_secs": held.as_secs_f64(),
             "for_secs": trigger.held_for.as_secs_f64(),
             "because_of": because_of,
+            "emergency": is_emergency,
             "taken": names(ladder, taken),
             "rungs": rungs,
             "expected_effect_bytes": self.relief.bytes,
@@ -143,7 +145,8 @@ impl<'a> Climb<'a> {
                 .map(|clause| clause.probe.signal.to_string())
                 .unwrap_or_default(),
             value: deciding.and_then(|clause| sight.value(clause)),
-            threshold: deciding.map(|clause| clause.enter),
+            threshold: deciding
+                .map(|clause| clause.emergency.filter(|_| is_emergency).unwrap_or(clause.enter)),
             projection,
             expected_effect_bytes: self.relief.bytes,
             rungs,
@@ -162,6 +165,7 @@ impl<'a> Climb<'a> {
                 )
             }
             Because::Condition(trigger) => Self::condition(trigger, rule, sight, held),
+            Because::Emergency(trigger) => Self::emergency(trigger, rule, sight),
         };
         if let [along @ .., _] = self.rungs.as_slice()
             && !along.is_empty()
@@ -192,6 +196,30 @@ impl<'a> Climb<'a> {
             }
         };
         text + mode_sentence(rule.mode)
+    }
+
+    fn emergency(trigger: &Rule, rule: &Rule, sight: &Sight<'_>) -> String {
+        let told: Vec<String> = trigger
+            .when
+            .clauses()
+            .iter()
+            .filter_map(|clause| Some((clause, sight.value(clause)?, clause.emergency?)))
+            .filter(|(clause, value, _)| clause.is_emergency(*value))
+            .map(|(clause, value, line)| {
+                format!(
+                    "{} is {}, {} the emergency line {}",
+                    subject(clause),
+                    show(clause, value),
+                    beyond(clause),
+                    show(clause, line)
+                )
+            })
+            .collect();
+        format!(
+            "{}; '{}' is hot and does not wait.",
+            told.join(", and "),
+            rule.name
+        )
     }
 
     fn condition(trigger: &Rule, rule: &Rule, sight: &Sight<'_>, held: Duration) -> String {
@@ -315,6 +343,7 @@ pub(crate) fn subject(clause: &Clause) -> String {
         Stat::Last => signal.to_string(),
         Stat::Mean => format!("the mean of {signal} over {}", over()),
         Stat::Max => format!("the highest {signal} within {}", over()),
+        Stat::Change => format!("the change of {signal} within {}", over()),
         Stat::Percentile(hundredths) => {
             format!("the {hundredths}th percentile of {signal} over {}", over())
         }

@@ -3,6 +3,7 @@
 mod budgets;
 mod drive;
 mod explanations;
+mod lines;
 mod modes;
 mod never;
 mod outcomes;

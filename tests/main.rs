@@ -20,6 +20,7 @@ mod door;
 mod driver_faults;
 mod export;
 mod injection;
+mod metrics;
 mod recovery;
 mod rollback;
 mod rules;

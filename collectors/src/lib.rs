@@ -5,6 +5,7 @@
 
 mod agent;
 mod host;
+mod metrics;
 mod nvml;
 mod pace;
 mod proc;
@@ -19,6 +20,9 @@ pub use agent::{
     Stored, has_place, lineage, peer_groups,
 };
 pub use host::Host;
+pub use metrics::{
+    DeliverMetrics, EngineMetrics, MetricName, MetricNameError, MetricsEndpoint, MetricsReport,
+};
 pub use nvml::{Card, Driver, Nvml, NvmlOptions, look};
 pub use proc::{command_of, container_of};
 pub use processes::{

@@ -14,6 +14,7 @@ mod words;
 mod clock;
 mod decision;
 mod event;
+mod figures;
 mod record;
 mod run;
 mod sample;
@@ -26,6 +27,7 @@ pub mod wire;
 pub use clock::Stamp;
 pub use decision::{ChangeOutcome, ConfigChange, Decision, DecisionId, DecisionOutcome, Mode, Verdict};
 pub use event::{Event, EventKind, Loss};
+pub use figures::{EngineFigures, Histogram};
 pub use record::{Batch, EngineMemo, Record};
 pub use run::{RunEnd, RunId, RunOutcome, RunStart, TraceTier};
 pub use sample::{

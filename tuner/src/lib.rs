@@ -39,6 +39,6 @@ pub use outcome::{
 pub use projection::{Effect, EffectSource};
 pub use rule::{Ladder, Rule, RuleConfig, RuleError};
 pub use signals::{EngineView, Reading, Readings, Signals};
-pub use spec::{Applied, Call, ConfigFile, EngineSpec, Health, Probe, Reload, ReloadSignal};
+pub use spec::{Applied, Call, ConfigFile, EngineSpec, Health, HttpUrl, Probe, Reload, ReloadSignal};
 pub use state::LadderState;
 pub use transition::Transition;

@@ -264,6 +264,16 @@ impl<'de> Deserialize<'de> for Applied {
     }
 }
 
+/// An address that is asked with GET, such as "http://127.0.0.1:8000/metrics".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUrl(pub String);
+
+impl<'de> Deserialize<'de> for HttpUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_http_url(deserializer).map(Self)
+    }
+}
+
 fn read_http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     http_url(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_collectors::Match;
+use plimsoll_collectors::{Match, MetricName, MetricsEndpoint};
 use plimsoll_trace::Mode;
-use plimsoll_trace::signal::{self, Source};
+use plimsoll_trace::signal::{self, METRIC_PREFIX, Source};
 use plimsoll_trace::units::{Period, Ratio};
 use plimsoll_tuner::rule::Problem;
 use plimsoll_tuner::{
-    Allowed, Applied, ConfigFile, EngineSpec, Format, Health, KeyPath, Ladder, Reload, RuleConfig, RuleError,
+    Allowed, Applied, ConfigFile, EngineSpec, Format, Health, HttpUrl, KeyPath, Ladder, Reload, RuleConfig,
+    RuleError,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -34,7 +36,7 @@ pub(crate) struct EngineSection {
     #[serde(default)]
     reload: Reload,
     health: Option<Health>,
-    metrics: Option<String>,
+    metrics: Option<HttpUrl>,
     applied: Option<Applied>,
     limits: Option<Limits>,
     allow: Option<Map<String, Value>>,
@@ -81,6 +83,8 @@ struct Quality {
 pub(crate) struct Engine {
     pub(crate) matcher: Option<Match>,
     pub(crate) spec: EngineSpec,
+    /// Where it shows its metrics, and what of them its rules name.
+    pub(crate) metrics: Option<MetricsEndpoint>,
 }
 
 /// The names of profiles that have been given out. Any other name is accepted too, unless it is a misspelling of these;
@@ -126,7 +130,7 @@ pub(super) fn assemble(
             return Err(at.error(&["engine", name], message, None));
         }
         let own = by_engine.remove(name.as_str()).unwrap_or_default();
-        let engine = resolve(name, section, at, warnings)?;
+        let mut engine = resolve(name, section, at, warnings)?;
         let cost = engine.spec.reload.cost();
         let wrong = |index: usize, error: &RuleError| {
             let index = index.to_string();
@@ -174,12 +178,37 @@ pub(super) fn assemble(
                     rule.name
                 ));
             }
+            if section.metrics.is_none()
+                && let Some(signal) = probes.clone().find(|signal| is_of_metrics(signal))
+            {
+                warnings.push(format!(
+                    "rule '{}' of [engine.{name}]: the engine has no `metrics`, the address where it shows them, so {signal} stays unknown",
+                    rule.name
+                ));
+            }
             for signal in probes.filter(|signal| !is_fed(signal)) {
                 let text = format!(
                     "rule '{}' of [engine.{name}]: nothing feeds {signal} in this version, so it stays unknown",
                     rule.name
                 );
                 warnings.push(text);
+            }
+        }
+        for (rule, (index, _)) in ladder.rules.iter().zip(&own) {
+            let signals = rule.when.clauses().iter().map(|clause| &clause.probe.signal);
+            for signal in signals {
+                let Some(metric) = signal.strip_prefix(METRIC_PREFIX) else {
+                    continue;
+                };
+                let metric: MetricName = metric.parse().map_err(|error| {
+                    let message = format!("rule `{}` of [engine.{name}]: {error}", rule.name);
+                    at.error(&["rule", &index.to_string(), "when"], message, None)
+                })?;
+                if let Some(endpoint) = &mut engine.metrics
+                    && !endpoint.named.iter().any(|(known, _)| known == signal)
+                {
+                    endpoint.named.push((Arc::clone(signal), metric));
+                }
             }
         }
         check_acting(name, section, &engine.spec, &own, at)?;
@@ -192,7 +221,13 @@ pub(super) fn assemble(
 /// Whether the signal is read where the engine's processes are.
 fn is_of_processes(name: &str) -> bool {
     let source = signal::find(name).map(|signal| signal.source);
-    matches!(source, Some(Source::Device | Source::Run)) && is_fed(name)
+    matches!(source, Some(Source::Device | Source::Run | Source::Engine)) && is_fed(name)
+}
+
+/// Whether the signal is read from the engine's metrics.
+fn is_of_metrics(name: &str) -> bool {
+    let source = signal::find(name).map(|signal| signal.source);
+    source == Some(Source::Engine) && is_fed(name)
 }
 
 /// No two engines may have one file: each would take the other's change for a person's.
@@ -221,8 +256,8 @@ fn is_fed(name: &str) -> bool {
     let source = signal::find(name).map(|signal| signal.source);
     matches!(
         source,
-        Some(Source::Device | Source::Run | Source::Agent | Source::Host)
-    )
+        Some(Source::Device | Source::Run | Source::Agent | Source::Host | Source::Engine)
+    ) && name != "engine.restarts"
 }
 
 /// What helps somebody whose signal looks like none that there is, or whose rule is at odds with another one.
@@ -299,7 +334,6 @@ fn resolve(
         }
     };
     for (key, present) in [
-        ("metrics", section.metrics.is_some()),
         (
             "limits.latency_max",
             section
@@ -313,8 +347,14 @@ fn resolve(
             warnings.push(format!("[engine.{name}] {key} is not used by this version yet"));
         }
     }
+    let metrics = section.metrics.as_ref().map(|url| MetricsEndpoint {
+        engine: name.to_owned(),
+        url: url.0.clone(),
+        named: Vec::new(),
+    });
     Ok(Engine {
         matcher: section.matcher.clone(),
+        metrics,
         spec: EngineSpec {
             name: name.to_owned(),
             config,

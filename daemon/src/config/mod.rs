@@ -16,6 +16,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use plimsoll_collectors::MetricsEndpoint;
 use plimsoll_trace::units::{Period, Size};
 use plimsoll_tuner::{Ladder, RuleConfig};
 use serde::Deserialize;
@@ -144,6 +145,12 @@ impl Config {
             Some(path) => Ok(Self::parse(&read(&path)?, &path)?.with_environment()),
             None => Self::without_file(),
         }
+    }
+
+    /// Where engines show their metrics.
+    pub(crate) fn metrics(&self) -> Vec<MetricsEndpoint> {
+        let engines = self.engines.iter();
+        engines.filter_map(|(engine, _)| engine.metrics.clone()).collect()
     }
 
     /// The defaults.

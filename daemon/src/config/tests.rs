@@ -48,11 +48,8 @@ fn the_documented_example_is_valid() {
     insta::assert_snapshot!(config.warnings.join("\n"), @r#"
     [http] listen = "127.0.0.1:9690": this version serves no HTTP yet; use `plimsoll status`
     [engine.chat] profile = "vllm" is taken as "custom": this version has no profiles of its own
-    [engine.chat] metrics is not used by this version yet
     [engine.chat] limits.latency_max is not used by this version yet
     [engine.chat] quality is not used by this version yet
-    rule 'kv-fp8' of [engine.chat]: nothing feeds engine.kv_used_ratio in this version, so it stays unknown
-    rule 'kv-fp8' of [engine.chat]: nothing feeds engine.requests_waiting in this version, so it stays unknown
     "#);
 }
 
@@ -117,6 +114,7 @@ fn mistakes_name_their_place() {
         format!("{ENGINE}limits = {{ restart_per_hour = 2 }}"),
         rule("{ signl = \"vram.used_ratio\", enter = 0.8 }"),
         rule("{ signal = \"gpu\", enter = 0.8 }"),
+        rule("{ signal = \"metric:queue{name=a}\", enter = 4, exit = 1 }"),
         rule("{ signal = \"vram.used_ratio\", enter = true }"),
         rule("{ signal = \"vram.used_ratio\", enter = 0.8, stat = \"median\" }"),
         rule("{ all = [ { signl = \"vram.used_ratio\", enter = 0.8 } ] }"),

@@ -191,6 +191,7 @@ impl Pipeline {
                 self.live.set_interval(self.config.sampling.interval.0);
                 self.signals.watch(self.engines.iter().map(Engine::ladder));
                 self.watch_processes();
+                self.watch_metrics();
                 self.watch_files();
                 self.abandon_unknown();
                 self.look_at_files();

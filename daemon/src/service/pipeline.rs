@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_collectors::{AgentDesk, AgentReport, Match, ProcessTable, Watch as Watched};
+use plimsoll_collectors::{AgentDesk, AgentReport, Match, MetricsReport, ProcessTable, Watch as Watched};
 use plimsoll_store::{Reader, Unfinished, Writer};
-use plimsoll_trace::{Batch, Record, RunId, Stamp};
+use plimsoll_trace::{Batch, EngineSample, Loss, Record, RunId, Stamp};
 use plimsoll_tuner::act::{self, Live, ProcessRef};
 use plimsoll_tuner::{Engine, EngineView, Signals};
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +40,8 @@ pub(crate) enum Event {
     Batch(Batch),
     /// Who is running was looked at.
     Processes(ProcessTable),
+    /// An engine's metrics were read, or could not be.
+    Metrics(MetricsReport),
     /// An engine serves with what a rule changed; the effect is awaited.
     Applied(String, String),
     /// An action ended.
@@ -215,6 +217,7 @@ impl Pipeline {
         match event {
             Event::Batch(batch) => self.take_batch(batch),
             Event::Processes(table) => self.take_table(&table),
+            Event::Metrics(report) => self.take_metrics(report),
             Event::Applied(engine, rule) => self.take_applied(&engine, &rule),
             Event::Report(report) => self.take_report(&report),
             Event::FileChanged(path) => self.take_edit(&path),
@@ -247,6 +250,26 @@ impl Pipeline {
         if samples_devices || at.since(self.decided) >= UNDECIDED {
             self.decided = at;
             self.decide(at);
+        }
+    }
+
+    /// Stores what an engine says of itself, in its run, and shows it to the rules and to the action under way.
+    fn take_metrics(&mut self, report: MetricsReport) {
+        let mut batch = Batch::new(report.at);
+        let run = self.runs.of_engine(&report.engine);
+        if let Some(run) = run {
+            let sample = |(signal, value)| Record::Engine(EngineSample { run, signal, value });
+            batch.records.extend(report.signals.into_iter().map(sample));
+        }
+        if report.missed > 0 {
+            let loss = Loss::new("metrics", "collector_busy", report.missed).in_run(run);
+            batch.records.push(Record::Loss(loss));
+        }
+        if let Some(figures) = report.figures {
+            self.live.add_figures(&report.engine, figures);
+        }
+        if !batch.records.is_empty() {
+            self.take_batch(batch);
         }
     }
 
@@ -335,6 +358,11 @@ impl Pipeline {
         let commands = self.commands.values().chain(self.attached.commands());
         all.extend(commands.filter(|command| command.pid > 0).map(watch));
         self.sources.set_watches(all);
+    }
+
+    /// Tells the collector whose metrics to read.
+    pub(super) fn watch_metrics(&self) {
+        self.sources.set_metrics(self.config.metrics());
     }
 
     pub(super) fn watch_files(&mut self) {

@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use plimsoll_collectors::{
-    AgentDesk, Agents, Collector, Deliver, Host, Nvml, NvmlOptions, Processes, Progress, Watch,
+    AgentDesk, Agents, Collector, Deliver, EngineMetrics, Host, MetricsEndpoint, Nvml, NvmlOptions,
+    Processes, Progress, Watch,
 };
 use plimsoll_store::Writer;
 use plimsoll_trace::{Batch, Stamp};
@@ -34,12 +35,15 @@ enum Order {
     Every(Duration),
     /// Look for these processes.
     Watch(Vec<Watch>),
+    /// Read the metrics of these engines.
+    Metrics(Vec<MetricsEndpoint>),
 }
 
 struct Collectors {
     nvml: Nvml,
     host: Host,
     processes: Processes,
+    metrics: EngineMetrics,
     agents: Agents,
 }
 
@@ -73,6 +77,11 @@ impl Sources {
         self.order(Order::Watch(watches));
     }
 
+    /// Reads the metrics of others from now on.
+    pub(crate) fn set_metrics(&self, endpoints: Vec<MetricsEndpoint>) {
+        self.order(Order::Metrics(endpoints));
+    }
+
     fn order(&self, order: Order) {
         if self
             .orders
@@ -101,6 +110,7 @@ impl Collectors {
         // The collectors' threads may wait here; the loop never waits for them.
         let deliver: Deliver = Arc::new(move |batch: Batch| drop(to_loop.blocking_send(Event::Batch(batch))));
         let to_loop = events.clone();
+        let metrics_to_loop = events.clone();
         let to_agents = events.clone();
         let library = config.sampling.nvml_library.clone();
         Ok(Self {
@@ -116,6 +126,10 @@ impl Collectors {
                 watches(config),
                 Arc::new(move |table| drop(to_loop.blocking_send(Event::Processes(table)))),
             )?,
+            metrics: EngineMetrics::spawn(
+                config.metrics(),
+                Arc::new(move |report| drop(metrics_to_loop.blocking_send(Event::Metrics(report)))),
+            ),
             agents: Agents::spawn(
                 Arc::new(move |report| {
                     // What was taken in is what the store's room is reckoned with, so this waits for it.
@@ -139,6 +153,7 @@ impl Collectors {
         self.nvml.tick(at);
         self.host.tick(at);
         self.processes.tick(at);
+        self.metrics.tick(at);
         self.agents.tick(at);
     }
 }
@@ -158,6 +173,7 @@ fn beat(mut collectors: Collectors, orders: &Receiver<Order>) {
                 due = Some(Instant::now());
             }
             Ok(Order::Watch(watches)) => collectors.processes.set_watches(watches),
+            Ok(Order::Metrics(endpoints)) => collectors.metrics.set_endpoints(endpoints),
             Err(RecvTimeoutError::Timeout) => {
                 collectors.tick(Stamp::now());
                 due = due.map(|due| after(due, interval, Instant::now()));

@@ -21,6 +21,7 @@ mod driver_faults;
 mod export;
 mod injection;
 mod recovery;
+mod replay;
 mod rollback;
 mod rules;
 mod run_command;

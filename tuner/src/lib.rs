@@ -11,8 +11,10 @@ mod engine;
 mod evaluate;
 mod explain;
 pub mod file;
+mod intake;
 mod outcome;
 mod projection;
+pub mod replay;
 pub mod rule;
 mod series;
 mod setting;
@@ -28,11 +30,12 @@ pub use edit::{Format, KeyPath};
 pub use engine::{Engine, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};
 pub use explain::{Block, ClauseExplanation, Phase, RuleExplanation, explain};
+pub use intake::{Intake, UNDECIDED};
 pub use outcome::{
     BLAMED_WITHIN, FIRST_BACKOFF, FIRST_QUARANTINE, LONGEST_BACKOFF, LONGEST_QUARANTINE, Outcome, SOON_AGAIN,
 };
 pub use projection::{Effect, EffectSource};
-pub use rule::{Ladder, Rule, RuleConfig, RuleError};
+pub use rule::{Ladder, Rule, RuleConfig, RuleError, Source};
 pub use signals::{EngineView, Reading, Readings, Signals};
 pub use spec::{Applied, Call, ConfigFile, EngineSpec, Health, Probe, Reload, ReloadSignal};
 pub use state::LadderState;

@@ -42,6 +42,7 @@ pub struct Readings {
     values: BTreeMap<Probe, Reading>,
     usable_bytes: Option<u64>,
     load: Option<(f64, f64)>,
+    view: EngineView,
     max_age: Duration,
 }
 
@@ -54,8 +55,23 @@ impl Readings {
             values: BTreeMap::new(),
             usable_bytes: None,
             load: None,
+            view: EngineView {
+                devices: Vec::new(),
+                run: None,
+            },
             max_age,
         }
+    }
+
+    /// Says what belonged to the engine when they were read.
+    pub fn set_view(&mut self, view: EngineView) {
+        self.view = view;
+    }
+
+    /// What belonged to the engine when they were read.
+    #[must_use]
+    pub const fn view(&self) -> &EngineView {
+        &self.view
     }
 
     /// Says how many requests the engine serves, and how many wait.
@@ -384,6 +400,7 @@ impl Signals {
     #[must_use]
     pub fn readings(&self, ladder: &Ladder, view: &EngineView, now: Stamp) -> Readings {
         let mut readings = Readings::unknown(self.max_age);
+        readings.set_view(view.clone());
         for clause in ladder.rules.iter().flat_map(|rule| rule.when.clauses()) {
             if readings.get(&clause.probe).is_none()
                 && let Some(reading) = self.read(&clause.probe, view, now)

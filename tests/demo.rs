@@ -1,5 +1,6 @@
 //! `plimsoll demo`, as a newcomer runs it.
 
+use crate::replay::{is_reproduced, replay};
 use crate::world::{World, text};
 
 #[test]
@@ -52,6 +53,17 @@ fn the_demo_shows_the_whole_loop() {
             "{file}"
         );
     }
+    let output = world.call(&[
+        "sql",
+        "--db",
+        "demo/plimsoll.db",
+        "--format",
+        "json",
+        "SELECT * FROM decisions ORDER BY at_ns, id",
+    ]);
+    let decisions: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let replayed = replay(&world, &["last", "--db", "demo/plimsoll.db"]);
+    is_reproduced(&replayed, &decisions);
     let picture = world.read("demo/timeline.svg");
     for word in ["checkpointing", "quantize", "peak"] {
         assert!(picture.contains(word), "{word}");

@@ -22,6 +22,7 @@ mod export;
 mod injection;
 mod metrics;
 mod recovery;
+mod replay;
 mod rollback;
 mod rules;
 mod run_command;

@@ -141,6 +141,9 @@ the allocator up for a moment. Of a run that has ended it shows the last that wa
         #[arg(long)]
         json: bool,
     },
+    /// Look at rules: lint them, run their tests, or replay them over a recorded run
+    #[command(subcommand)]
+    Rules(Rules),
     /// Let no rule act until `resume`, also after a restart of the daemon; recording goes on
     Pause {
         #[command(flatten)]
@@ -351,6 +354,40 @@ pub(crate) struct Export {
     pub(crate) to: Option<String>,
     #[command(flatten)]
     pub(crate) source: Source,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rules {
+    /// Say what rules would have decided in a recorded run
+    Replay(RulesReplay),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  plimsoll rules replay last                          the rules of then: each decision is found again
+  plimsoll rules replay last --rules new.toml         what other rules would have done
+  plimsoll rules replay chat --against new.toml       the rules of then beside other ones
+
+Up to the first action that was not taken then, or was taken then only, the samples are what the rules would have seen: \
+that part is exact. After it the readings of memory and of the KV cache are moved by what the rungs are known or said to \
+do: that part is an estimate, and called so.
+
+FILE is a configuration; engines' sections may be left out, and a rule then costs a restart unless it says otherwise.")]
+pub(crate) struct RulesReplay {
+    #[command(flatten)]
+    pub(crate) run: RunName,
+    /// The rules [default: those that were in force then, else those of the configuration]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Rules to compare with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) against: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -1,5 +1,6 @@
 //! The one place that reads the clock.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -22,9 +23,36 @@ impl Stamp {
     /// Reads both clocks.
     #[must_use]
     pub fn now() -> Self {
+        let (mut mono_ns, mut offset_ns) = (0, 0);
+        for _ in 0..TRIES {
+            let before = read(ClockId::Boottime);
+            let unix_ns = read(ClockId::Realtime);
+            mono_ns = read(ClockId::Boottime);
+            offset_ns = unix_ns.saturating_sub(mono_ns);
+            if mono_ns.saturating_sub(before) < STEP_NS / 2 {
+                break;
+            }
+        }
+        // Both clocks run alike, so their distance changes only when somebody sets the wall clock.
+        let known_ns = OFFSET_NS.load(Ordering::Relaxed);
+        if known_ns.saturating_sub(offset_ns).saturating_abs() < STEP_NS {
+            offset_ns = known_ns;
+        } else {
+            OFFSET_NS.store(offset_ns, Ordering::Relaxed);
+        }
         Self {
-            mono_ns: read(ClockId::Boottime),
-            unix_ns: read(ClockId::Realtime),
+            mono_ns,
+            unix_ns: mono_ns.saturating_add(offset_ns),
+        }
+    }
+
+    /// The stamp of a recorded instant: a recording has the wall clock only. Within one life of the daemon, as long as
+    /// nobody set the clock, the distances between such stamps are those between the ones that were recorded.
+    #[must_use]
+    pub const fn recorded(unix_ns: i64) -> Self {
+        Self {
+            mono_ns: unix_ns,
+            unix_ns,
         }
     }
 
@@ -63,6 +91,15 @@ impl Stamp {
     }
 }
 
+/// The distance of the two clocks as it was found first. It stays what it is until the wall clock was set, so that the
+/// distance of two stamps is the same on both clocks, to the nanosecond: a recording, which has the wall clock only, can
+/// be replayed.
+static OFFSET_NS: AtomicI64 = AtomicI64::new(i64::MIN);
+/// A smaller change of that distance is the time between two looks at the clocks.
+const STEP_NS: i64 = 1_000_000;
+/// So often the clocks are read, should the thread be held up between them.
+const TRIES: usize = 5;
+
 fn read(clock: ClockId) -> i64 {
     let time = clock_gettime(clock);
     time.tv_sec
@@ -80,6 +117,18 @@ mod tests {
         assert_eq!(b.since(a), Duration::from_secs(2));
         assert_eq!(a.since(b), Duration::ZERO);
         assert_eq!(a.plus(Duration::from_secs(2)), b);
+    }
+
+    #[test]
+    fn distances_are_the_same_on_both_clocks() {
+        let (a, b) = (Stamp::now(), Stamp::now());
+        assert_eq!(b.mono_ns - a.mono_ns, b.unix_ns - a.unix_ns);
+        let wall = read(ClockId::Realtime);
+        assert!(
+            (wall - b.unix_ns).abs() < 1_000_000_000,
+            "{wall} and {}",
+            b.unix_ns
+        );
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use clock::Stamp;
 pub use decision::{ChangeOutcome, ConfigChange, Decision, DecisionId, DecisionOutcome, Mode, Verdict};
 pub use event::{Event, EventKind, Loss};
 pub use figures::{EngineFigures, Histogram};
-pub use record::{Batch, EngineMemo, Record};
+pub use record::{Batch, EngineMemo, LadderMark, MarkKind, Record};
 pub use run::{RunEnd, RunId, RunOutcome, RunStart, TraceTier};
 pub use sample::{
     DeviceId, DeviceInfo, DeviceSample, EngineSample, HostSample, MemoryVersion, ProcessSample,

@@ -1,8 +1,10 @@
 //! Records and batches: the one currency of the pipeline.
 
+use std::sync::Arc;
+
 use crate::{
-    ConfigChange, Decision, DeviceInfo, DeviceSample, EngineSample, Event, HostSample, Loss, ProcessSample,
-    RunEnd, RunStart, Stamp, Traced, Work,
+    ConfigChange, Decision, DeviceId, DeviceInfo, DeviceSample, EngineSample, Event, HostSample, Loss,
+    ProcessSample, RunEnd, RunId, RunStart, Stamp, Traced, Work,
 };
 
 /// Anything that is stored.
@@ -34,6 +36,8 @@ pub enum Record {
     ConfigChange(ConfigChange),
     /// What the tuner must know after a restart.
     EngineMemo(EngineMemo),
+    /// Where a ladder stood before an evaluation, where its former evaluation does not say so.
+    LadderMark(LadderMark),
 }
 
 impl Record {
@@ -73,6 +77,45 @@ pub struct EngineMemo {
     /// The engine's name in the configuration.
     pub engine: String,
     /// The tuner's own state as JSON text.
+    pub state: String,
+}
+
+words! {
+    /// What a [`LadderMark`] says (`ladder_marks.kind`).
+    pub enum MarkKind {
+        /// The first evaluation of an engine by a daemon began with this state.
+        Start = "start",
+        /// Something besides evaluation changed the state, the rules or what belongs to the engine: an action ended, a
+        /// person spoke, the configuration was edited. The evaluation of this instant began with this state.
+        Change = "change",
+        /// What the evaluation of this instant came to was given up, and this is the state instead.
+        Instead = "instead",
+        /// From this instant until the next mark the rules were not evaluated.
+        Held = "held",
+    }
+}
+
+/// Where a ladder stood. Between two marks its state follows from the rules and the samples alone, so that a recording
+/// with marks can be replayed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LadderMark {
+    /// The engine's name in the configuration.
+    pub engine: String,
+    /// The evaluation that it speaks of, ns since the Unix epoch.
+    pub at_ns: i64,
+    /// What it says.
+    pub kind: MarkKind,
+    /// The SHA-256 of `rules`.
+    pub rules_hash: String,
+    /// The rules as the configuration had them, as JSON text.
+    pub rules: Arc<str>,
+    /// How long a value stood for the present, ns.
+    pub max_age_ns: i64,
+    /// The engine's run then.
+    pub run: Option<RunId>,
+    /// The devices that it ran on.
+    pub devices: Vec<DeviceId>,
+    /// The state of the ladder, as the tuner writes it.
     pub state: String,
 }
 

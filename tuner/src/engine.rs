@@ -1,6 +1,7 @@
 //! One engine under the tuner's eye: its ladder, its file, and what is under way. The face that the pipeline uses.
 
 mod edits;
+mod marks;
 mod proposals;
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,6 +25,7 @@ use crate::signals::Readings;
 use crate::spec::EngineSpec;
 use crate::state::LadderState;
 use crate::transition::Transition;
+use marks::Left;
 
 /// An engine and everything that is remembered about it.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Engine {
     held: bool,
     /// What waits for a person, by rule.
     proposals: HashMap<String, Decision>,
+    /// How the last evaluation left things, to tell when something else changed them since.
+    left: Left,
 }
 
 /// What survives a restart of the daemon.
@@ -76,6 +80,7 @@ impl Engine {
             acting: false,
             held: false,
             proposals: HashMap::new(),
+            left: Left::default(),
         };
         engine.tell_of_absent();
         engine
@@ -181,9 +186,13 @@ impl Engine {
         mut ids: impl FnMut() -> (DecisionId, i64),
     ) -> Step {
         if self.held {
-            return Step::default();
+            return Step {
+                records: self.passed_over(now),
+                order: None,
+            };
         }
-        let orphans = self.orphans();
+        let mut orphans = self.orphans();
+        orphans.extend(self.mark_before(readings, now));
         let Evaluation {
             state,
             transitions,
@@ -200,6 +209,7 @@ impl Engine {
             if !edit.is_empty() {
                 step.records.extend(edit);
                 step.records.push(self.memo());
+                step.records.push(self.mark_instead(readings, now));
                 return step;
             }
         }
@@ -210,6 +220,7 @@ impl Engine {
             Vec::new()
         };
         self.memo.ladder = state;
+        self.evaluated(readings);
         for withdrawal in &withdrawals {
             let proposal = self.proposals.remove(&withdrawal.rule);
             step.records
@@ -231,7 +242,8 @@ impl Engine {
                 }
             }
         }
-        if !transitions.is_empty() || !step.records.is_empty() {
+        let is_mark = |record: &Record| matches!(record, Record::LadderMark(_));
+        if !transitions.is_empty() || !step.records.iter().all(is_mark) {
             step.records.push(self.memo());
         }
         step

@@ -13,8 +13,10 @@ mod evaluate;
 mod explain;
 pub mod file;
 mod forecast;
+mod intake;
 mod outcome;
 mod projection;
+pub mod replay;
 pub mod rule;
 mod series;
 mod setting;
@@ -32,12 +34,13 @@ pub use engine::{Engine, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};
 pub use explain::{Block, ClauseExplanation, Phase, RuleExplanation, explain};
 pub use forecast::{Forecast, NOT_FILLING_SECS, Rise};
+pub use intake::{Intake, UNDECIDED};
 pub use outcome::{
     BLAMED_WITHIN, FIRST_BACKOFF, FIRST_QUARANTINE, LONGEST_BACKOFF, LONGEST_QUARANTINE, Outcome,
     REST_AFTER_ROLLBACK, ROLLBACKS_WITHIN, SOON_AGAIN,
 };
 pub use projection::{Effect, EffectSource};
-pub use rule::{Ladder, Rule, RuleConfig, RuleError};
+pub use rule::{Ladder, Rule, RuleConfig, RuleError, Source};
 pub use signals::{EngineView, Reading, Readings, Signals};
 pub use spec::{Applied, Call, ConfigFile, EngineSpec, Health, HttpUrl, Probe, Reload, ReloadSignal};
 pub use state::LadderState;

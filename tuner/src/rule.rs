@@ -1,5 +1,6 @@
 //! Rules as the configuration writes them, checked and with their defaults filled in; and the ladder they form.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_trace::units::{Period, Ratio, Size, UnitError};
@@ -153,6 +154,44 @@ pub struct Ladder {
     pub rules: Vec<Rule>,
     /// What changes may cost the engine.
     pub limits: Limits,
+    /// How they were written.
+    pub source: Source,
+}
+
+/// The rules of a ladder as the configuration has them, so that a recording can say which rules decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    text: Arc<str>,
+    hash: Arc<str>,
+}
+
+impl Source {
+    /// Rules that were written so.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            hash: crate::file::hash(text.as_bytes()).into(),
+        }
+    }
+
+    /// The rules, JSON text; empty when nobody wrote them.
+    #[must_use]
+    pub const fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    /// The SHA-256 of the text, in hexadecimal digits.
+    #[must_use]
+    pub const fn hash(&self) -> &Arc<str> {
+        &self.hash
+    }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::new("")
+    }
 }
 
 /// A rule that cannot be used. The text is a fragment that fits after "failed to read the configuration:".
@@ -366,6 +405,7 @@ impl Ladder {
             engine: engine.into(),
             rules,
             limits: Limits::default(),
+            source: Source::default(),
         })
     }
 
@@ -380,6 +420,12 @@ impl Ladder {
         let mut rules: Vec<&Rule> = self.rules.iter().filter(|rule| wanted(rule)).collect();
         rules.sort_by_key(|rule| rule.priority.unwrap_or(0));
         rules
+    }
+
+    /// The same ladder, as it was written so.
+    #[must_use]
+    pub fn written(self, source: Source) -> Self {
+        Self { source, ..self }
     }
 
     /// The rule of this name.

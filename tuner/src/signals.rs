@@ -44,6 +44,7 @@ pub struct Readings {
     usable_bytes: Option<u64>,
     load: Option<(f64, f64)>,
     forecast: Option<Forecast>,
+    view: EngineView,
     max_age: Duration,
 }
 
@@ -57,8 +58,23 @@ impl Readings {
             usable_bytes: None,
             load: None,
             forecast: None,
+            view: EngineView {
+                devices: Vec::new(),
+                run: None,
+            },
             max_age,
         }
+    }
+
+    /// Says what belonged to the engine when they were read.
+    pub fn set_view(&mut self, view: EngineView) {
+        self.view = view;
+    }
+
+    /// What belonged to the engine when they were read.
+    #[must_use]
+    pub const fn view(&self) -> &EngineView {
+        &self.view
     }
 
     /// Says how many requests the engine serves, and how many wait.
@@ -417,6 +433,7 @@ impl Signals {
     #[must_use]
     pub fn readings(&self, ladder: &Ladder, view: &EngineView, now: Stamp) -> Readings {
         let mut readings = Readings::unknown(self.max_age);
+        readings.set_view(view.clone());
         for probe in ladder.rules.iter().flat_map(Rule::probes) {
             if readings.get(probe).is_none()
                 && let Some(reading) = self.read(probe, view, now)

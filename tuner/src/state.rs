@@ -214,7 +214,7 @@ impl LadderState {
         self.each_stamp(&mut |stamp| stamp.mono_ns = stamp.mono_ns.saturating_add(shift_ns));
     }
 
-    fn each_stamp(&mut self, change: &mut impl FnMut(&mut Stamp)) {
+    pub(crate) fn each_stamp(&mut self, change: &mut impl FnMut(&mut Stamp)) {
         self.at
             .iter_mut()
             .chain(&mut self.changed_at)

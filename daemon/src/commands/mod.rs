@@ -11,6 +11,7 @@ mod injection;
 mod manual;
 mod probe;
 mod query;
+mod rules;
 mod run;
 mod trace;
 
@@ -48,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             source,
             json,
         } => control::why(subject.as_deref(), &source, json),
+        Command::Rules(command) => rules::run(&command),
         Command::Pause { source } => control::pause(&source),
         Command::Resume { rule, source } => control::resume(rule, &source),
         Command::Runs { source, json } => query::runs(&source, json),

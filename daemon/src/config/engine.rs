@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 use super::ConfigError;
 use super::error::nearest;
 use super::locate::Locator;
+use super::written::Written;
 
 /// One `[engine.NAME]`, as written.
 #[derive(Debug, Deserialize)]
@@ -106,6 +107,7 @@ const WITHIN: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Dura
 pub(super) fn assemble(
     sections: BTreeMap<String, EngineSection>,
     rules: Vec<RuleConfig>,
+    written: &Written,
     at: &Locator<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<(Engine, Ladder)>, ConfigError> {
@@ -211,8 +213,11 @@ pub(super) fn assemble(
                 }
             }
         }
-        check_acting(name, section, &engine.spec, &own, at)?;
-        engines.push((engine, ladder));
+        if !written.is_recorded() {
+            check_acting(name, section, &engine.spec, &own, at)?;
+        }
+        let source = written.source(name, cost);
+        engines.push((engine, ladder.written(source)));
     }
     check_files(&engines, at)?;
     Ok(engines)

@@ -10,6 +10,7 @@ mod locate;
 mod place;
 #[cfg(test)]
 mod tests;
+mod written;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 pub(crate) use engine::{Engine, EngineSection};
 pub(crate) use error::ConfigError;
 pub(crate) use place::{fits_socket, make_default_folder, socket_beside, socket_path, store_path};
+pub(crate) use written::{ladders_of, recorded_ladder};
 
 /// The configuration in force.
 #[derive(Debug, Clone)]
@@ -197,7 +199,8 @@ impl Config {
             }
             None => None,
         };
-        let engines = engine::assemble(file.engine, file.rule, &at, &mut warnings)?;
+        let written = written::Written::new(text);
+        let engines = engine::assemble(file.engine, file.rule, &written, &at, &mut warnings)?;
         Ok(Self {
             file: Some(path.to_owned()),
             store: file.store,

@@ -10,7 +10,7 @@ use plimsoll_collectors::{AgentDesk, AgentReport, Match, MetricsReport, ProcessT
 use plimsoll_store::{Reader, Unfinished, Writer};
 use plimsoll_trace::{Batch, EngineSample, Loss, Record, RunId, Stamp};
 use plimsoll_tuner::act::{self, Live, ProcessRef};
-use plimsoll_tuner::{Engine, EngineView, Signals};
+use plimsoll_tuner::{Engine, EngineView, Intake, Signals};
 use tokio::sync::{mpsc, oneshot};
 
 use super::agents::Attached;
@@ -30,9 +30,6 @@ use crate::config::Config;
 const GRACE: Duration = Duration::from_secs(30);
 /// Samples are taken this often at least while it does.
 const HURRY: Duration = Duration::from_secs(1);
-
-/// The rules are looked at this often at least, as long as any collector delivers.
-const UNDECIDED: Duration = Duration::from_secs(3);
 
 /// Everything that can happen.
 pub(crate) enum Event {
@@ -101,8 +98,8 @@ pub(crate) struct Pipeline {
     /// The daemon is ending: nothing new is begun.
     stopping: bool,
     pub(super) status: Status,
-    /// When the rules were last looked at.
-    decided: Stamp,
+    /// Brings samples to the rules in an order that a recording can repeat.
+    intake: Intake,
     /// Commands of `plimsoll run`, by the connections that began them.
     pub(super) commands: HashMap<u64, Command>,
     pub(super) attached: Attached,
@@ -159,7 +156,7 @@ impl Pipeline {
             edited: false,
             stopping: false,
             status: Status::new(Stamp::now()),
-            decided: Stamp::now(),
+            intake: Intake::default(),
             commands: HashMap::new(),
             attached: Attached::default(),
             door,
@@ -237,18 +234,12 @@ impl Pipeline {
 
     pub(super) fn take_batch(&mut self, mut batch: Batch) {
         self.runs.label(&mut batch);
-        self.signals.update(&batch);
+        let is_time = self.intake.take(&mut self.signals, &batch);
         self.status.update(&batch);
         let at = batch.at;
         self.show_memory(at);
-        let samples_devices = batch
-            .records
-            .iter()
-            .any(|record| matches!(record, Record::Device(_)));
         self.writer.append(batch);
-        // Without a driver the rules on other signals are still looked at, with the host's rhythm.
-        if samples_devices || at.since(self.decided) >= UNDECIDED {
-            self.decided = at;
+        if is_time {
             self.decide(at);
         }
     }
@@ -287,6 +278,9 @@ impl Pipeline {
     /// Shows every engine's rules what is known now, and sets what they want in motion.
     fn decide(&mut self, now: Stamp) {
         if self.stopping || self.edited {
+            let passed_over = |engine: &mut Engine| engine.passed_over(now);
+            let marks = self.engines.iter_mut().flat_map(passed_over).collect();
+            self.store(marks);
             return;
         }
         for index in 0..self.engines.len() {
@@ -386,7 +380,7 @@ impl Pipeline {
     pub(super) fn store_of(&mut self, at: Stamp, records: Vec<Record>) {
         if !records.is_empty() {
             let batch = Batch { at, records };
-            self.signals.update(&batch);
+            self.intake.take(&mut self.signals, &batch);
             self.writer.append(batch);
         }
     }

@@ -243,6 +243,7 @@ impl Ledger {
                 Record::Decision(decision) => rows::decision(script, decision),
                 Record::ConfigChange(change) => rows::config_change(script, change),
                 Record::EngineMemo(memo) => rows::engine_memo(script, memo),
+                Record::LadderMark(mark) => rows::ladder_mark(script, mark),
             }
         }
         rows::store_devices(script, &devices);

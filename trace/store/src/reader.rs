@@ -197,6 +197,27 @@ impl Reader {
         Ok(connection)
     }
 
+    /// The rows of what belongs to an engine within a time.
+    pub(crate) async fn rows_of<T>(
+        &self,
+        sql: &'static str,
+        engine: &str,
+        from_ns: i64,
+        to_ns: i64,
+    ) -> Result<Vec<T>, StoreError>
+    where
+        T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+    {
+        let mut connection = self.connection().await?;
+        sqlx::query_as(sql)
+            .bind(engine)
+            .bind(from_ns)
+            .bind(to_ns)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(StoreError::sql("reading the store"))
+    }
+
     async fn rows<T>(&self, sql: &'static str) -> Result<Vec<T>, StoreError>
     where
         T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
@@ -266,7 +287,7 @@ impl RunRow {
 }
 
 #[derive(FromRow)]
-struct DecisionRow {
+pub(crate) struct DecisionRow {
     id: i64,
     run_id: Option<i64>,
     engine: String,
@@ -283,7 +304,7 @@ struct DecisionRow {
 }
 
 impl DecisionRow {
-    fn into_decision(self) -> Result<Decision, StoreError> {
+    pub(crate) fn into_decision(self) -> Result<Decision, StoreError> {
         let row = || format!("decision {}", self.id);
         Ok(Decision {
             id: DecisionId(self.id),

@@ -6,8 +6,8 @@
 use std::sync::LazyLock;
 
 use plimsoll_trace::{
-    ConfigChange, Decision, DeviceInfo, DeviceSample, EngineMemo, Event, HostSample, Loss, MemoryVersion,
-    ProcessSample, RunEnd, RunId, RunStart,
+    ConfigChange, Decision, DeviceInfo, DeviceSample, EngineMemo, Event, HostSample, LadderMark, Loss,
+    MemoryVersion, ProcessSample, RunEnd, RunId, RunStart,
 };
 
 use crate::script::Script;
@@ -301,6 +301,36 @@ pub(crate) fn engine_memo(script: &mut Script, memo: &EngineMemo) {
         .rare("INSERT OR REPLACE INTO _engine_memo VALUES (?, ?)")
         .bind(memo.engine.as_str())
         .bind(memo.state.as_str());
+}
+
+/// So many marks are kept: those of years, for there is one at each start and around each action.
+const MOST_MARKS: i64 = 20_000;
+
+pub(crate) fn ladder_mark(script: &mut Script, mark: &LadderMark) {
+    script
+        .rare("INSERT OR IGNORE INTO _rule_set VALUES (?, ?, ?, ?)")
+        .bind(mark.rules_hash.as_str())
+        .bind(mark.engine.as_str())
+        .bind(mark.at_ns)
+        .bind(&*mark.rules);
+    let devices: Vec<&str> = mark.devices.iter().map(|device| &**device).collect();
+    script
+        .rare(
+            "INSERT INTO _ladder_mark (engine, at_ns, kind, rules_hash, max_age_ns, run_id, devices, state)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(mark.engine.as_str())
+        .bind(mark.at_ns)
+        .bind(mark.kind.as_str())
+        .bind(mark.rules_hash.as_str())
+        .bind(mark.max_age_ns)
+        .bind(mark.run.map(|run| run.0))
+        .bind(serde_json::json!(devices).to_string())
+        .bind(mark.state.as_str());
+    script
+        .rare("DELETE FROM _ladder_mark WHERE id <= (SELECT max(id) FROM _ladder_mark) - ?")
+        .bind(MOST_MARKS);
+    script.rare("DELETE FROM _rule_set WHERE hash NOT IN (SELECT rules_hash FROM _ladder_mark)");
 }
 
 /// A count as SQLite holds it; one beyond 2^63 is nothing that a driver can mean.

@@ -139,7 +139,7 @@ pub(super) fn why(subject: Option<&str>, rules: Option<&Value>, source: &Source,
     ))
 }
 
-async fn open(source: &Source) -> Result<Reader, Failure> {
+pub(super) async fn open(source: &Source) -> Result<Reader, Failure> {
     let path: PathBuf = config::store_path(source.db.as_deref(), source.config.config.as_deref())?;
     // What the database would only call "unable to open".
     let hindrance = match std::fs::File::open(&path) {
@@ -161,7 +161,7 @@ async fn open(source: &Source) -> Result<Reader, Failure> {
         .map_err(|error| Failure::new(Status::Failed, error))
 }
 
-fn failed(error: ReportError) -> Failure {
+pub(super) fn failed(error: ReportError) -> Failure {
     let status = if matches!(error, ReportError::EmptyWindow { .. }) {
         Status::Usage
     } else {

@@ -5,7 +5,7 @@ use plimsoll_store::Value;
 use crate::{Bench, rows};
 
 /// The columns that users rely on.
-const CONTRACT: [(&str, &str); 19] = [
+const CONTRACT: [(&str, &str); 21] = [
     (
         "runs",
         "id name engine host pid command started_ns ended_ns exit_code outcome peak_used_bytes trace_tier",
@@ -35,6 +35,11 @@ const CONTRACT: [(&str, &str); 19] = [
         "id decision_id path at_ns before_text after_text diff outcome",
     ),
     ("losses", "source reason at_ns count"),
+    ("rule_sets", "hash engine first_ns rules"),
+    (
+        "ladder_marks",
+        "id engine at_ns kind rules_hash max_age_ns run_id devices state",
+    ),
     (
         "kernels",
         "run_id device name count total_ns mean_ns min_ns max_ns p50_ns p99_ns",

@@ -11,6 +11,7 @@ mod engine;
 mod evaluate;
 mod explain;
 pub mod file;
+mod leak;
 mod outcome;
 mod projection;
 pub mod rule;

@@ -85,7 +85,11 @@ pub struct RuleConfig {
     /// When it applies.
     pub when: WhenConfig,
     /// What it sets: key path = value, or { scale, min, max }.
+    #[serde(default)]
     pub set: Map<String, Value>,
+    /// Restarts the engine as it is, instead of setting anything.
+    #[serde(default)]
+    pub restart: bool,
     /// How much memory it frees, as an estimate until that has been observed.
     pub saves: Option<Size>,
     /// How many times as many tokens the KV cache holds with it.
@@ -116,7 +120,7 @@ pub struct Rule {
     pub mode: Mode,
     /// When it applies.
     pub when: Condition,
-    /// What it sets; at least one value, no two of which overlap.
+    /// What it sets: no two of the values overlap. Empty for a rule that only has the engine restarted.
     pub set: Vec<Setting>,
     /// The estimate of the memory it frees, bytes.
     pub saves_bytes: Option<u64>,
@@ -132,6 +136,14 @@ pub struct Rule {
     pub hold: Duration,
     /// How long the projected use must have stayed at `exit` before a release.
     pub calm: Duration,
+}
+
+impl Rule {
+    /// Whether it has the engine restarted as it is, and is no rung: nothing is in force afterwards that was not before.
+    #[must_use]
+    pub const fn only_restarts(&self) -> bool {
+        self.set.is_empty()
+    }
 }
 
 /// The rules of one engine in file order: cheapest first, cumulative. Where two rungs set the same key, the later wins.
@@ -216,6 +228,9 @@ pub enum Problem {
     /// A capacity that is none.
     #[error("it says how many times as much the KV cache holds, such as 2.0")]
     Capacity,
+    /// A restart, and something else.
+    #[error("a rule that restarts the engine sets nothing, and its cost is \"restart\"")]
+    RestartAlone,
     /// Two rules of one name.
     #[error("another rule of this engine has this name; rules are told apart by name")]
     SameName,
@@ -250,12 +265,19 @@ impl RuleConfig {
             return Err(fail(("name".to_owned(), Problem::Empty)));
         }
         let when = self.when.resolve().map_err(fail)?;
-        let set = setting::resolve(self.set).map_err(fail)?;
+        let cost = self.cost.unwrap_or(if self.restart { Cost::Restart } else { reload_cost });
+        if self.restart && (!self.set.is_empty() || cost != Cost::Restart) {
+            return Err(fail(("restart".to_owned(), Problem::RestartAlone)));
+        }
+        let set = if self.restart {
+            Vec::new()
+        } else {
+            setting::resolve(self.set).map_err(fail)?
+        };
         let capacity = self.capacity;
         if capacity.is_some_and(|times| !times.is_finite() || times <= 0.0) {
             return Err(fail(("capacity".to_owned(), Problem::Capacity)));
         }
-        let cost = self.cost.unwrap_or(reload_cost);
         let or = |period: Option<Period>, default| period.map_or(default, |Period(duration)| duration);
         Ok(Rule {
             mode: self.mode,

@@ -22,10 +22,17 @@ pub(super) fn clairvoyant(scenario: &Arc<Scenario>, worths: &[f64], constant: &[
             let choices = (0..rungs).filter(|rung| *rung == course.rung() || course.is_up());
             next.extend(choices.map(|rung| {
                 let mut other = course.clone();
-                other.change(rung);
-                other.advance(EPOCH_SECS);
+                other.change(scenario.rungs.taken(rung));
                 other
             }));
+            if course.is_up() {
+                let mut other = course.clone();
+                other.restart();
+                next.push(other);
+            }
+        }
+        for course in &mut next {
+            course.advance(EPOCH_SECS);
         }
         courses = kept(next, rungs, worths);
     }

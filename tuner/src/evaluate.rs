@@ -6,7 +6,9 @@
 //! is not taken comes first, unless its projected effect leaves the condition standing; then the next, up to the rule
 //! itself. Rungs that are passed on the way are taken along in the same step, because the ladder is cumulative. A
 //! rung whose effect is unknown counts as one that may suffice. Rungs that are barred or suspended are passed over.
-//! Rungs that the engine's limits do not allow now are passed over as well.
+//! Rungs that the engine's limits do not allow now are passed over as well, and so are those that are known to do nothing
+//! for the condition (a smaller cache where the cache is full). A rule that only restarts the engine is no rung: it is
+//! taken for its own condition alone, and nothing of it stays.
 //!
 //! **An emergency line** is for a rise that outruns `for`: beyond it, hot rungs up to the rule's own are taken at once, and
 //! no others, within all limits. **What falls by itself** is left alone where a rule says so: its condition holds and its
@@ -256,12 +258,18 @@ impl<'a> Tick<'a> {
             return false;
         };
         let (mut rungs, mut relief) = (Vec::new(), Relief::NONE);
-        for rule in ladder.rules.iter().take(highest + 1) {
+        for (position, rule) in ladder.rules.iter().enumerate().take(highest + 1) {
             if rule.mode != Mode::Act || !may(rule) || !self.is_free(rule) || !self.affords(rule, &rungs) {
                 continue;
             }
+            let own = self.relief(rule);
+            let passed =
+                trigger.only_restarts() || rule.only_restarts() || own.is_useless(&trigger.when, &self.sight);
+            if position < highest && passed {
+                continue;
+            }
             rungs.push(rule);
-            relief = relief.and(self.relief(rule));
+            relief = relief.and(own);
             let stands_after = trigger.when.entered(|clause| self.sight.after(clause, &relief));
             if stands_after != Some(true) {
                 break;
@@ -284,7 +292,11 @@ impl<'a> Tick<'a> {
         let died_again = self.state.died_again;
         let next = |rule: &&Rule| {
             let is_tried = rule.cost == Cost::Hot || died_again;
-            rule.mode == Mode::Act && is_tried && self.is_free(rule) && self.keeps_quality(rule, &[])
+            rule.mode == Mode::Act
+                && is_tried
+                && !rule.only_restarts()
+                && self.is_free(rule)
+                && self.keeps_quality(rule, &[])
         };
         let Some(rule) = ladder.rules.iter().find(next) else {
             return false;
@@ -299,7 +311,7 @@ impl<'a> Tick<'a> {
         self.state.under_way = Some(UnderWay {
             rule: climb.rule().name.clone(),
             verdict: Verdict::Apply,
-            rungs: climb.rungs.iter().map(|rule| rule.name.clone()).collect(),
+            rungs: climb.taken().map(|rule| rule.name.clone()).collect(),
             cost: climb.cost(),
             since: self.now,
             verifying: false,

@@ -14,6 +14,7 @@ mod explain;
 pub mod file;
 mod forecast;
 mod intake;
+mod leak;
 mod outcome;
 mod projection;
 pub mod replay;

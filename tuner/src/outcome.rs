@@ -89,6 +89,11 @@ impl LadderState {
         }
         match outcome {
             Outcome::Applied => {}
+            // A restart: nothing of it stays, and it is not done again at once.
+            Outcome::Kept { .. } if under_way.rungs.is_empty() => {
+                let rest = under_way.cost.rest();
+                self.rule_mut(rule).bar(BarReason::Released, now.plus(rest));
+            }
             Outcome::Kept { effect_bytes } if under_way.verdict == Verdict::Apply => {
                 self.take(&under_way, effect_bytes, now);
             }

@@ -3,7 +3,7 @@
 use plimsoll_trace::Stamp;
 use serde::Serialize;
 
-use crate::condition::{Clause, Stat};
+use crate::condition::{Clause, Condition, Stat};
 use crate::forecast;
 use crate::rule::Rule;
 use crate::signals::{Probe, Reading, Readings};
@@ -72,8 +72,11 @@ impl Sight<'_> {
     /// cache as what runs, so a full cache with a queue may be more than full.
     pub(crate) fn after(&self, clause: &Clause, relief: &Relief) -> Option<f64> {
         let value = self.value(clause)?;
-        if &*clause.probe.signal == "engine.kv_used_ratio" {
-            return Some(value * self.readings.backlog()? / relief.capacity?);
+        match &*clause.probe.signal {
+            "engine.kv_used_ratio" => return Some(value * self.readings.backlog()? / relief.capacity?),
+            // No rung of ours moves what others hold.
+            "vram.others_bytes" => return Some(value),
+            _ => {}
         }
         let freed = relief.bytes? as f64;
         match &*clause.probe.signal {
@@ -123,6 +126,21 @@ impl Relief {
             bytes: self.bytes.zip(other.bytes).map(sum),
             capacity: self.capacity.zip(other.capacity).map(|(a, b)| a * b),
         }
+    }
+
+    /// Whether it is known to do nothing for this condition: for one of its clauses that is known, and for no other the
+    /// contrary.
+    pub(crate) fn is_useless(&self, when: &Condition, sight: &Sight<'_>) -> bool {
+        let helps = |clause: &Clause| {
+            let (now, after) = (sight.value(clause)?, sight.after(clause, self)?);
+            Some(if clause.is_under() {
+                after > now
+            } else {
+                after < now
+            })
+        };
+        let known: Vec<bool> = when.clauses().iter().filter_map(helps).collect();
+        !known.is_empty() && known.iter().all(|helps| !helps)
     }
 
     /// Taking it back.
@@ -238,6 +256,7 @@ mod tests {
             ("vram.used_bytes", Some(100.0)),
             ("run.vram_bytes", Some(100.0)),
             ("vram.free_bytes", Some(20.0)),
+            ("vram.others_bytes", Some(60.0)),
             ("vram.used_ratio", Some(60.2)),
             ("engine.kv_used_ratio", Some(45.0)),
             ("engine.requests_waiting", None),

@@ -90,9 +90,13 @@ pub struct RuleConfig {
     #[serde(default)]
     pub unless_falling: bool,
     /// What it sets: key path = value, or { scale, min, max }.
+    #[serde(default)]
     pub set: Map<String, Value>,
     /// Whose value counts where rules set the same key: that of the highest; of equals, that of the last in the file.
     pub priority: Option<i64>,
+    /// Restarts the engine as it is, instead of setting anything.
+    #[serde(default)]
+    pub restart: bool,
     /// How much memory it frees, as an estimate until that has been observed.
     pub saves: Option<Size>,
     /// How many times as many tokens the KV cache holds with it.
@@ -123,7 +127,7 @@ pub struct Rule {
     pub mode: Mode,
     /// When it applies.
     pub when: Condition,
-    /// What it sets; at least one value, no two of which overlap.
+    /// What it sets: no two of the values overlap. Empty for a rule that only has the engine restarted.
     pub set: Vec<Setting>,
     /// Whose value counts where rules set the same key: that of the highest; of equals, that of the last in the file. A
     /// rule without one has 0.
@@ -142,6 +146,14 @@ pub struct Rule {
     pub hold: Duration,
     /// How long the projected use must have stayed at `exit` before a release.
     pub calm: Duration,
+}
+
+impl Rule {
+    /// Whether it has the engine restarted as it is, and is no rung: nothing is in force afterwards that was not before.
+    #[must_use]
+    pub const fn only_restarts(&self) -> bool {
+        self.set.is_empty()
+    }
 }
 
 /// The rules of one engine in file order: cheapest first, cumulative. Where two rungs set the same key, the one of higher
@@ -290,6 +302,9 @@ pub enum Problem {
         /// The key that the earlier rule sets.
         key: KeyPath,
     },
+    /// A restart, and something else.
+    #[error("a rule that restarts the engine sets nothing, and its cost is \"restart\"")]
+    RestartAlone,
     /// Two rules of one name.
     #[error("another rule of this engine has this name; rules are told apart by name")]
     SameName,
@@ -327,12 +342,21 @@ impl RuleConfig {
         if self.unless_falling {
             when.watch_fall();
         }
-        let set = setting::resolve(self.set).map_err(fail)?;
+        let cost = self
+            .cost
+            .unwrap_or(if self.restart { Cost::Restart } else { reload_cost });
+        if self.restart && (!self.set.is_empty() || cost != Cost::Restart) {
+            return Err(fail(("restart".to_owned(), Problem::RestartAlone)));
+        }
+        let set = if self.restart {
+            Vec::new()
+        } else {
+            setting::resolve(self.set).map_err(fail)?
+        };
         let capacity = self.capacity;
         if capacity.is_some_and(|times| !times.is_finite() || times <= 0.0) {
             return Err(fail(("capacity".to_owned(), Problem::Capacity)));
         }
-        let cost = self.cost.unwrap_or(reload_cost);
         let or = |period: Option<Period>, default| period.map_or(default, |Period(duration)| duration);
         Ok(Rule {
             mode: self.mode,

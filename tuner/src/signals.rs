@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::Stat;
 use crate::forecast::{Forecast, Trend};
+use crate::leak::Troughs;
 use crate::rule::{Ladder, Rule};
 use crate::series::Series;
 
@@ -155,6 +156,8 @@ pub struct Signals {
     host: BTreeMap<&'static str, Series>,
     /// The newest word of each process's allocator, by run.
     allocators: BTreeMap<RunId, Allocators>,
+    /// What each run held at the least, over its life.
+    troughs: BTreeMap<RunId, Troughs>,
 }
 
 /// By process and device.
@@ -207,6 +210,7 @@ impl Signals {
             runs: BTreeMap::new(),
             host: BTreeMap::new(),
             allocators: BTreeMap::new(),
+            troughs: BTreeMap::new(),
         }
     }
 
@@ -261,6 +265,7 @@ impl Signals {
                 Record::RunEnd(end) => {
                     self.runs.remove(&end.id);
                     self.allocators.remove(&end.id);
+                    self.troughs.remove(&end.id);
                     self.devices
                         .values_mut()
                         .for_each(|device| device.held.retain(|(run, _)| *run != end.id));
@@ -404,7 +409,19 @@ impl Signals {
             let own = sum.map(|bytes| bytes as f64);
             let there = used_there.get(run).copied().flatten();
             let others = there.zip(own).map(|(there, own)| (there - own).max(0.0));
-            for (name, value) in [("run.vram_bytes", own), ("vram.others_bytes", others)] {
+            let load = signals
+                .get("engine.requests_running")
+                .and_then(|series| series.read(Stat::Last, Duration::ZERO, self.max_age, at));
+            let growth = own.and_then(|bytes| {
+                let troughs = self.troughs.entry(*run).or_default();
+                troughs.push(at, bytes, load.map(|load| load.value));
+                troughs.growth_per_hour()
+            });
+            for (name, value) in [
+                ("run.vram_bytes", own),
+                ("vram.others_bytes", others),
+                ("run.leak_bytes_per_hour", growth),
+            ] {
                 if value.is_some() || signals.contains_key(name) {
                     let keep = self.windows.get(name).copied().unwrap_or_default();
                     signals.entry(Arc::from(name)).or_default().push(at, value, keep);

@@ -80,6 +80,11 @@ impl<'a> Climb<'a> {
         self.highest
     }
 
+    /// The rungs that are in force because of it: none for a restart alone.
+    pub(crate) fn taken(&self) -> impl Iterator<Item = &'a Rule> + '_ {
+        self.rungs.iter().copied().filter(|rule| !rule.only_restarts())
+    }
+
     /// What the step costs: as much as its dearest rung.
     pub(crate) fn cost(&self) -> Cost {
         let costs = self.rungs.iter().map(|rule| rule.cost);
@@ -118,7 +123,7 @@ impl<'a> Climb<'a> {
             .and_then(|state| state.held.as_ref())
             .map(Timer::elapsed)
             .unwrap_or_default();
-        let taken = |name: &str| self.rungs.iter().any(|rung| rung.name == name);
+        let taken = |name: &str| self.taken().any(|rung| rung.name == name);
         let rungs: Vec<String> = names(ladder, |name| taken(name) || state.is_on(name));
         let because_of = match self.because {
             Because::Condition(rule) | Because::Emergency(rule) => &rule.name,
@@ -185,6 +190,9 @@ impl<'a> Climb<'a> {
             (None, Some(times)) => Some(format!("let the KV cache hold {times:.1} times as much")),
             (None, None) => None,
         };
+        if self.highest.only_restarts() {
+            return text + " The engine is restarted as it is." + mode_sentence(rule.mode);
+        }
         text += &match (expected, projected) {
             (None, _) => " How much this frees is not known yet.".to_owned(),
             (Some(expected), None) => format!(" Expected to {expected}."),

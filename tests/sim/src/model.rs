@@ -331,10 +331,9 @@ impl Engine {
             Phase::Unloaded => {}
         }
         step.memory = self.take_memory(limit_bytes)?;
-        let (done, running) = self.running.drain(..).partition(Running::done);
-        self.running = running;
-        self.leaked_bytes += self.leak_bytes_per_request * done.len() as u64;
-        step.finished = done.iter().map(|running| finished(running, now_secs)).collect();
+        let done = self.running.extract_if(.., |running| running.done());
+        step.finished = done.map(|running| finished(&running, now_secs)).collect();
+        self.leaked_bytes += self.leak_bytes_per_request * step.finished.len() as u64;
         Ok(step)
     }
 

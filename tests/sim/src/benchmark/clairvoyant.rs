@@ -1,20 +1,19 @@
 //! A schedule made with knowledge of the whole load: dynamic programming over the model itself. For each rung the best
-//! course that ends on it is kept, and from each of them all rungs are tried for another while.
+//! courses that end on it are kept, and from each of them all rungs are tried for another while.
 
 use std::sync::Arc;
 
-use super::fixed::fixed;
 use super::score::Score;
 use super::world::{Scenario, World};
 
 /// A schedule may change its rung this often, in seconds.
 const EPOCH_SECS: f64 = 30.0;
-/// So many of the best courses are kept for each rung.
+/// So many of the best courses are kept for each rung and worth.
 const KEPT: usize = 2;
 
-/// The best schedule found, where a degraded good request is worth `worth` of a full one. What stays on one rung is a
-/// schedule too, so none of these is better.
-pub(super) fn clairvoyant(scenario: &Arc<Scenario>, worth: f64) -> Score {
+/// The best schedule found for each worth, where a degraded good request is worth that much of a full one. `constant`
+/// are the scores of those that stay on one rung: they are schedules too, so none of them is better.
+pub(super) fn clairvoyant(scenario: &Arc<Scenario>, worths: &[f64], constant: &[Score]) -> Vec<Score> {
     let rungs = scenario.rungs.len();
     let mut courses = vec![World::new(Arc::clone(scenario), 0)];
     while courses.iter().any(|course| !course.is_over()) {
@@ -23,21 +22,58 @@ pub(super) fn clairvoyant(scenario: &Arc<Scenario>, worth: f64) -> Score {
             let choices = (0..rungs).filter(|rung| *rung == course.rung() || course.is_up());
             next.extend(choices.map(|rung| {
                 let mut other = course.clone();
-                other.change(rung);
-                other.advance(EPOCH_SECS);
+                other.change(scenario.rungs.taken(rung));
                 other
             }));
+            if course.is_up() {
+                let mut other = course.clone();
+                other.restart();
+                next.push(other);
+            }
         }
-        next.sort_by(|a, b| b.score().value(worth).total_cmp(&a.score().value(worth)));
-        courses = (0..rungs)
-            .flat_map(|rung| next.iter().filter(move |world| world.rung() == rung).take(KEPT))
-            .cloned()
-            .collect();
+        for course in &mut next {
+            course.advance(EPOCH_SECS);
+        }
+        courses = kept(next, rungs, worths);
     }
-    let scheduled = courses.into_iter().map(World::into_score);
-    let constant = (0..rungs).map(|rung| fixed(scenario, rung));
-    scheduled
-        .chain(constant)
-        .max_by(|a, b| a.value(worth).total_cmp(&b.value(worth)))
-        .unwrap_or_default()
+    let best = |worth: &f64| {
+        let scheduled = courses.iter().map(World::score);
+        scheduled
+            .chain(constant)
+            .max_by(|a, b| a.value(*worth).total_cmp(&b.value(*worth)))
+            .cloned()
+            .unwrap_or_default()
+    };
+    worths.iter().map(best).collect()
+}
+
+/// The best courses for each rung and worth; one that is good for several is kept once.
+fn kept(courses: Vec<World>, rungs: usize, worths: &[f64]) -> Vec<World> {
+    let mut keep = vec![false; courses.len()];
+    for worth in worths {
+        let mut order: Vec<usize> = (0..courses.len()).collect();
+        let value = |position: &usize| {
+            courses
+                .get(*position)
+                .map_or(0.0, |course| course.score().value(*worth))
+        };
+        order.sort_by(|a, b| value(b).total_cmp(&value(a)));
+        for rung in 0..rungs {
+            let ends_there = |position: &&usize| {
+                courses
+                    .get(**position)
+                    .is_some_and(|course| course.rung() == rung)
+            };
+            for position in order.iter().filter(ends_there).take(KEPT) {
+                if let Some(kept) = keep.get_mut(*position) {
+                    *kept = true;
+                }
+            }
+        }
+    }
+    courses
+        .into_iter()
+        .zip(keep)
+        .filter_map(|(course, kept)| kept.then_some(course))
+        .collect()
 }

@@ -1,11 +1,14 @@
 //! The configurations of an engine's ladder, from the person's own to the most reduced, and the rules that choose.
 //!
-//! | rung | on demand | preallocated | costs |
+//! | on demand | preallocated | rung | costs |
 //! |---|---|---|---|
-//! | 0 | the person's own: as many requests as come | the same; what does not fit into the pool is put off | |
-//! | 1 | a limit on the tokens that run, and on how long a request may wait | the same | hot |
-//! | 2 | KV cache in 8 bits, limits as above for what then fits | the same | restart, quality |
-//! | 3 | weights in 8 bits as well | the same | restart, quality |
+//! | 0 | 0 | the person's own: as many requests as come; what does not fit into a pool is put off | |
+//! | 1 | 1 | a limit on the tokens that run, and on how long a request may wait | hot |
+//! | 2, 3, 4 | | limits that leave 1.7, 3.3 and 5 GiB to others and to leaks | hot |
+//! | 5 | 2 | KV cache in 8 bits, limits as in 1 for what then fits | restart, quality |
+//! | 6 | 3 | weights in 8 bits as well | restart, quality |
+//!
+//! The limits and the qualities can be taken together. Besides, the engine can be restarted as it is.
 
 use plimsoll_tuner::rule::{Cost, RuleError};
 use plimsoll_tuner::{Ladder, RuleConfig};
@@ -14,11 +17,9 @@ use serde::Deserialize;
 use crate::config::{Config, KvCacheDtype, Model, Quantization};
 use crate::memory;
 
-/// Share of what fits that the limit on running tokens allows: what the allocator wastes has to fit as well.
-const LIMIT_SHARE: f64 = 0.9;
 /// A request that waited this long is turned away from rung 1 on: it could not be answered in time any more, and those
 /// behind it would come too late as well.
-const PATIENCE_SECS: f64 = 3.5;
+const PATIENCE_SECS: f64 = 4.0;
 /// What an engine that preallocates takes of the card.
 const UTILIZATION: f64 = 0.95;
 
@@ -45,74 +46,146 @@ impl Kind {
     }
 }
 
-/// A ladder's configurations; the first is the person's own.
+impl Kind {
+    /// Share of what fits that the limit on running tokens allows, prompts and answers counted in full. What is taken on
+    /// demand must fit at its highest; a pool that is too full puts somebody off.
+    const fn limit_share(self) -> f64 {
+        match self {
+            Self::OnDemand => 0.95,
+            Self::Preallocated => 1.1,
+        }
+    }
+
+    /// Memory that each of the limits leaves to others and to leaks, in bytes. A pool is the engine's, whoever comes.
+    const fn reserves(self) -> &'static [u64] {
+        match self {
+            Self::OnDemand => &[0, 1_700 << 20, 3_400 << 20, 5_100 << 20],
+            Self::Preallocated => &[0],
+        }
+    }
+}
+
+/// How good the answers are.
+const QUALITIES: [(KvCacheDtype, Quantization); 3] = [
+    (KvCacheDtype::Auto, Quantization::None),
+    (KvCacheDtype::Fp8, Quantization::None),
+    (KvCacheDtype::Fp8, Quantization::Int8),
+];
+
+/// The rungs that are taken: of those that limit what runs the highest, and of those that cost quality. None at first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    limits: usize,
+    quality: usize,
+}
+
+impl Taken {
+    /// Whether answers are as good as with the person's own configuration.
+    pub(super) const fn is_full_quality(self) -> bool {
+        self.quality == 0
+    }
+
+    /// Whether one can be had from the other without a restart: only limits differ.
+    pub(super) const fn is_hot(self, to: Self) -> bool {
+        self.quality == to.quality
+    }
+
+    /// Whether the engine does less, or worse, than with the other.
+    pub(super) const fn is_below(self, other: Self) -> bool {
+        self.quality > other.quality || self.quality == other.quality && self.limits > other.limits
+    }
+}
+
+/// A ladder's configurations. Rung 0 is the person's own, then come the limits and then the qualities, as in its rules.
 #[derive(Clone, Debug)]
 pub(super) struct Rungs {
     kind: Kind,
-    configs: Vec<Config>,
+    kv_bytes_per_token: u32,
+    usable_bytes: u64,
 }
 
 impl Rungs {
     /// The ladder of an engine on a card of `usable_bytes`.
-    pub(super) fn new(kind: Kind, kv_bytes_per_token: u32, usable_bytes: u64) -> Self {
-        let own = Config {
+    pub(super) const fn new(kind: Kind, kv_bytes_per_token: u32, usable_bytes: u64) -> Self {
+        Self {
+            kind,
+            kv_bytes_per_token,
+            usable_bytes,
+        }
+    }
+
+    /// How many rungs there are, the person's own included.
+    pub(super) const fn len(&self) -> usize {
+        self.kind.reserves().len() + QUALITIES.len()
+    }
+
+    /// What is taken on a rung that is held for ever.
+    pub(super) const fn taken(&self, rung: usize) -> Taken {
+        let limits = self.kind.reserves().len();
+        if rung <= limits {
+            Taken {
+                limits: rung,
+                quality: 0,
+            }
+        } else {
+            Taken {
+                limits: 1,
+                quality: rung - limits,
+            }
+        }
+    }
+
+    /// The highest rung that is taken.
+    pub(super) const fn rung(&self, taken: Taken) -> usize {
+        if taken.quality > 0 {
+            self.kind.reserves().len() + taken.quality
+        } else {
+            taken.limits
+        }
+    }
+
+    /// What is taken when these rungs are.
+    pub(super) fn all(&self, rungs: impl Iterator<Item = usize>) -> Taken {
+        let limits = self.kind.reserves().len();
+        rungs.fold(Taken::default(), |taken, rung| Taken {
+            limits: taken.limits.max(if rung <= limits { rung } else { 0 }),
+            quality: taken.quality.max(rung.saturating_sub(limits)),
+        })
+    }
+
+    /// The engine's configuration.
+    pub(super) fn config(&self, taken: Taken) -> Config {
+        let (kv_cache_dtype, quantization) = QUALITIES.get(taken.quality).copied().unwrap_or_default();
+        let mut config = Config {
             model: Model {
                 name: "benchmark".to_owned(),
                 parameters_billions: 8.0,
-                quantization: Quantization::None,
+                quantization,
             },
             gradient_checkpointing: true,
             max_batch_size: 1024,
             context_length: 1 << 20,
-            kv_bytes_per_token,
-            kv_cache_dtype: KvCacheDtype::Auto,
+            kv_bytes_per_token: self.kv_bytes_per_token,
+            kv_cache_dtype,
             max_batch_total_tokens: 0,
             max_queue_secs: 0.0,
-            gpu_memory_utilization: match kind {
+            gpu_memory_utilization: match self.kind {
                 Kind::OnDemand => 0.0,
                 Kind::Preallocated => UTILIZATION,
             },
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
             load_secs: 0.0,
         };
-        let small_cache = Config {
-            kv_cache_dtype: KvCacheDtype::Fp8,
-            ..own.clone()
-        };
-        let mut small_weights = small_cache.clone();
-        small_weights.model.quantization = Quantization::Int8;
-        let limited = |config: &Config| Config {
-            max_batch_total_tokens: whole(room_tokens(config, usable_bytes) * LIMIT_SHARE),
-            max_queue_secs: PATIENCE_SECS,
-            ..config.clone()
-        };
-        let configs = vec![
-            own.clone(),
-            limited(&own),
-            limited(&small_cache),
-            limited(&small_weights),
-        ];
-        Self { kind, configs }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.configs.len()
-    }
-
-    /// The configuration of a rung; beyond the last, that of the last.
-    pub(super) fn config(&self, rung: usize) -> &Config {
-        &self.configs[rung.min(self.configs.len() - 1)]
-    }
-
-    /// Whether one can be had from the other without a restart: only limits differ.
-    pub(super) fn is_hot(&self, from: usize, to: usize) -> bool {
-        self.is_full_quality(from) && self.is_full_quality(to)
-    }
-
-    /// Whether answers are as good as with the person's own configuration.
-    pub(super) fn is_full_quality(&self, rung: usize) -> bool {
-        let config = self.config(rung);
-        config.kv_cache_dtype == KvCacheDtype::Auto && config.model.quantization == Quantization::None
+        let reserve = taken
+            .limits
+            .checked_sub(1)
+            .and_then(|limit| self.kind.reserves().get(limit));
+        if let Some(reserve) = reserve {
+            let left = self.usable_bytes.saturating_sub(*reserve);
+            config.max_batch_total_tokens = whole(room_tokens(&config, left) * self.kind.limit_share());
+            config.max_queue_secs = PATIENCE_SECS;
+        }
+        config
     }
 
     /// The rules that choose among the rungs, as a person would write them down.
@@ -132,8 +205,11 @@ impl Rungs {
         let mut rules = Vec::new();
         for (position, mut rule) in file.rule.into_iter().enumerate() {
             // What an engine prints when it starts: how many tokens fit.
-            let limit = |rung: usize| f64::from(self.config(rung).max_batch_total_tokens);
-            rule.capacity = (position > 0).then(|| limit(position + 1) / limit(position));
+            let limit = |taken: Taken| f64::from(self.config(taken).max_batch_total_tokens);
+            let (before, own) = (self.taken(position), self.taken(position + 1));
+            let before = if own.quality == 1 { self.taken(1) } else { before };
+            let is_rung = position > 0 && !rule.restart;
+            rule.capacity = is_rung.then(|| limit(own) / limit(before).max(1.0));
             rules.push(rule.resolve(Cost::Restart)?);
         }
         Ok(Ladder::new("engine", rules)?)

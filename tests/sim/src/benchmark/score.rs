@@ -16,6 +16,17 @@ pub(super) fn is_good(finished: &Finished) -> bool {
         && finished.per_token_secs.is_none_or(|secs| secs <= PER_TOKEN_SECS)
 }
 
+/// Where a restart leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// To a reduced configuration.
+    Down,
+    /// Back from one.
+    Up,
+    /// To the same.
+    Same,
+}
+
 /// What became of the load so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Score {
@@ -35,8 +46,12 @@ pub struct Score {
     pub rung_secs: Vec<f64>,
     /// From a condition's first second to the change in force, in seconds, for each rung that was taken.
     pub reaction_secs: Vec<f64>,
-    /// When the policy had a running engine restarted, and whether that was to reduce it.
-    restarts: Vec<(f64, bool)>,
+    /// Limits that were changed and changed back within ten minutes. They cost no restart.
+    pub limits_taken_back: u32,
+    /// When the policy had a running engine restarted.
+    restarts: Vec<(f64, Direction)>,
+    /// When limits were last changed, and whether to lower ones.
+    limited: Option<(f64, bool)>,
 }
 
 impl Score {
@@ -62,17 +77,31 @@ impl Score {
         }
     }
 
-    pub(super) fn restarted(&mut self, now: f64, reduces: bool) {
-        let back = |&(at, before): &(f64, bool)| now - at <= FLAP_SECS && before != reduces;
-        self.flaps += u32::from(self.restarts.last().is_some_and(back));
-        self.restarts.push((now, reduces));
+    pub(super) fn restarted(&mut self, now: f64, to: Direction) {
+        let recent = self
+            .restarts
+            .iter()
+            .rev()
+            .take_while(|(at, _)| now - at <= FLAP_SECS);
+        let last = recent
+            .map(|(_, before)| *before)
+            .find(|before| *before != Direction::Same);
+        let back = to != Direction::Same && last.is_some_and(|before| before != to);
+        self.flaps += u32::from(back);
+        self.restarts.push((now, to));
+    }
+
+    pub(super) fn limited(&mut self, now: f64, reduces: bool) {
+        let back = |(at, before): (f64, bool)| now - at <= FLAP_SECS && before != reduces;
+        self.limits_taken_back += u32::from(self.limited.is_some_and(back));
+        self.limited = Some((now, reduces));
     }
 
     /// The most restarts within any 60 minutes.
     #[must_use]
     pub fn restarts_per_hour(&self) -> usize {
         let from = |start: f64| {
-            let within = |&&(at, _): &&(f64, bool)| (start..start + HOUR_SECS).contains(&at);
+            let within = |&&(at, _): &&(f64, Direction)| (start..start + HOUR_SECS).contains(&at);
             self.restarts.iter().filter(within).count()
         };
         self.restarts.iter().map(|(at, _)| from(*at)).max().unwrap_or(0)
@@ -92,10 +121,16 @@ mod tests {
     #[test]
     fn restarts_are_counted_in_the_worst_hour_and_flaps_by_their_distance() {
         let mut score = Score::new(2);
-        for (at, reduces) in [(0.0, true), (601.0, false), (1_200.0, true), (4_000.0, false)] {
-            score.restarted(at, reduces);
+        for (at, to) in [
+            (0.0, Direction::Down),
+            (601.0, Direction::Up),
+            (700.0, Direction::Same),
+            (1_200.0, Direction::Down),
+            (4_000.0, Direction::Up),
+        ] {
+            score.restarted(at, to);
         }
-        assert_eq!((score.restarts_per_hour(), score.flaps), (3, 1));
+        assert_eq!((score.restarts_per_hour(), score.flaps), (4, 1));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) fn script(scenario: &Arc<Scenario>, gap: f64) -> Score {
         } else {
             usize::from(over(FIRST, world.rung() >= 1))
         };
-        world.change(rung);
+        world.change(scenario.rungs.taken(rung));
     }
     world.into_score()
 }

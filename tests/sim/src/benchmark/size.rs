@@ -1,5 +1,5 @@
 //! How large an engine is for a load: fast enough that with endless memory nearly all is answered in time, and with as
-//! much room for its KV cache as a share of the seconds needs.
+//! much room for its KV cache that a share of the requests finds it.
 
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ const KV_BYTES: (f64, f64) = (4_096.0, 1e9);
 pub enum Size {
     /// There is always room, and a tenth more.
     Roomy,
-    /// There is room in 99 % of the seconds.
+    /// There is room when 99 % of the requests come.
     Tight,
-    /// There is room in 85 % of the seconds.
+    /// There is room when 85 % of the requests come.
     Short,
 }
 
@@ -42,7 +42,7 @@ impl Size {
         }
     }
 
-    /// For which share of the seconds there is room, and how many times as much.
+    /// For which share of the requests there is room, and how many times as much.
     const fn room(self) -> (f64, f64) {
         match self {
             Self::Roomy => (1.0, 1.1),
@@ -61,8 +61,8 @@ pub(super) struct Fit {
 
 /// What a load needs.
 struct Demand {
-    /// Tokens in the KV cache, one value a second, sorted.
-    tokens: Vec<f64>,
+    /// Tokens in the KV cache, one value a second, sorted, with the requests that came in that second.
+    tokens: Vec<(f64, usize)>,
     good: u64,
 }
 
@@ -74,8 +74,9 @@ pub(super) fn fit(workload: &Workload, duration_secs: f64, sizes: &[Size]) -> Ve
         ..Workload::default()
     };
     let own = Rungs::new(Kind::OnDemand, 1, USABLE_BYTES);
-    let activation = memory::activation_token_bytes(own.config(0));
-    let room_bytes = room_tokens(own.config(0), USABLE_BYTES) * (1.0 + activation);
+    let activation = memory::activation_token_bytes(&own.config(super::rungs::Taken::default()));
+    let room_bytes =
+        room_tokens(&own.config(super::rungs::Taken::default()), USABLE_BYTES) * (1.0 + activation);
     // The cache of a token changes the speed at which tokens come, and that what is in flight: a fixed point.
     let middling = 65_536;
     let speed = slowest(&workload, duration_secs, middling);
@@ -131,25 +132,27 @@ fn endless(workload: &Workload, duration_secs: f64, kv_bytes_per_token: u32, spe
     let mut world = World::new(Arc::new(scenario), 0);
     let mut tokens = Vec::new();
     while !world.is_over() {
+        let before = world.arrived();
         world.advance(1.0);
-        tokens.push(world.kv_tokens());
+        tokens.push((world.kv_tokens(), world.arrived() - before));
     }
-    tokens.sort_unstable_by(f64::total_cmp);
+    tokens.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b));
     Demand {
         tokens,
         good: world.score().good,
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a position in a list"
-)]
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let last = sorted.len().saturating_sub(1);
-    let position = (last as f64 * share) as usize;
-    sorted.get(position).copied().unwrap_or(0.0)
+/// Tokens that are not exceeded when this share of the requests comes.
+fn quantile(sorted: &[(f64, usize)], share: f64) -> f64 {
+    let all: usize = sorted.iter().map(|(_, requests)| requests).sum();
+    let mut passed = 0;
+    let reaches = |(_, requests): &&(f64, usize)| {
+        passed += requests;
+        passed as f64 >= all as f64 * share
+    };
+    let found = sorted.iter().find(reaches).or(sorted.last());
+    found.map_or(0.0, |(tokens, _)| *tokens)
 }
 
 #[expect(

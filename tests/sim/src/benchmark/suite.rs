@@ -65,11 +65,11 @@ impl Case {
         self.scenario.restart_secs
     }
 
-    /// Every policy on this case.
+    /// Every policy on this case; the clairvoyant schedule takes most of the time.
     ///
     /// # Errors
     /// The benchmark's own rules are refused.
-    pub fn measure(&self) -> std::result::Result<Vec<Result>, BenchmarkError> {
+    pub fn measure(&self, with_clairvoyant: bool) -> std::result::Result<Vec<Result>, BenchmarkError> {
         let scenario = &self.scenario;
         let mut results = Vec::new();
         let mut add = |policy: &str, score: Score| {
@@ -85,8 +85,13 @@ impl Case {
         add("tuner", tuned(scenario)?);
         add("naive", script(scenario, 0.0));
         add("naive_hysteresis", script(scenario, SCRIPT_GAP));
-        for worth in WORTHS {
-            add(&clairvoyant_name(worth), clairvoyant(scenario, worth));
+        let schedules = if with_clairvoyant {
+            clairvoyant(scenario, &WORTHS, &statics)
+        } else {
+            Vec::new()
+        };
+        for (worth, score) in WORTHS.into_iter().zip(schedules) {
+            add(&clairvoyant_name(worth), score);
         }
         for (rung, score) in statics.into_iter().enumerate() {
             add(&format!("static_{rung}"), score);
@@ -121,13 +126,24 @@ pub fn of_file(path: &Path, restarts_secs: &[f64]) -> std::result::Result<Vec<Ca
     Ok(cases(&name, &name, &workload, restarts_secs, &Size::ALL))
 }
 
-/// Every case of the synthetic families: each seed has the engine of one size, in turn.
+/// Names of the families of synthetic loads.
 #[must_use]
-pub fn synthetic(seeds: u64, restarts_secs: &[f64]) -> Vec<Case> {
+pub fn families() -> [&'static str; 6] {
+    FAMILIES.map(|(_, name, _)| name)
+}
+
+/// Every case of the synthetic families, or of one: each seed has the engine of one size, in turn.
+#[must_use]
+pub fn synthetic(seeds: u64, family: Option<&str>, restarts_secs: &[f64]) -> Vec<Case> {
+    let wanted = |position: &usize| {
+        let name = FAMILIES.get(*position).map(|(_, name, _)| *name);
+        family.is_none() || family == name
+    };
     let loads: Vec<(usize, u64)> = (0..FAMILIES.len())
+        .filter(wanted)
         .flat_map(|family| (1..=seeds).map(move |seed| (family, seed)))
         .collect();
-    let made = in_parallel(&loads, |(family, seed)| {
+    let made = in_parallel("loads", &loads, |(family, seed)| {
         let (scenario, family, duration_secs) = FAMILIES[*family];
         let workload = scenario.workload(*seed, duration_secs);
         let position = usize::try_from(*seed).unwrap_or(0) % Size::ALL.len();
@@ -178,9 +194,15 @@ fn cases(family: &str, name: &str, workload: &Workload, restarts_secs: &[f64], s
     cases
 }
 
-/// Does something with each on all cores; the results are in order, whoever finished first.
-pub fn in_parallel<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
+/// Does something with each on all cores; the results are in order, whoever finished first. Says on stderr how far it is.
+pub fn in_parallel<T: Sync, R: Send>(what: &str, items: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let tell = || {
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done * 20 / items.len() != (done - 1) * 20 / items.len() {
+            eprintln!("{what}: {done} of {}", items.len());
+        }
+    };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let mut results: Vec<(usize, R)> = std::thread::scope(|scope| {
         let work = || {
@@ -191,6 +213,7 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Sync)
                     return own;
                 };
                 own.push((position, each(item)));
+                tell();
             }
         };
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();

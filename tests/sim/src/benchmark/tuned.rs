@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_trace::{Batch, DeviceSample, EngineSample, ProcessSample, Record, RunId, Stamp};
-use plimsoll_tuner::{EngineView, Ladder, LadderState, Outcome, Signals, Transition, evaluate};
+use plimsoll_tuner::{EngineView, Ladder, LadderState, Outcome, Rule, Signals, Transition, evaluate};
 
 use super::rungs::LadderError;
 use super::score::Score;
 use super::world::{Reading, Scenario, World};
 
 const DEVICE: &str = "GPU-benchmark";
-const RUN: RunId = RunId(1);
 
 /// The whole load under the tuner.
 pub(super) fn tuned(scenario: &Arc<Scenario>) -> Result<Score, LadderError> {
@@ -21,9 +20,9 @@ pub(super) fn tuned(scenario: &Arc<Scenario>) -> Result<Score, LadderError> {
     let mut state = LadderState::default();
     let mut signals = Signals::new(Duration::from_secs(1));
     signals.watch([&ladder]);
-    let view = EngineView {
+    let mut view = EngineView {
         devices: vec![Arc::from(DEVICE)],
-        run: Some(RUN),
+        run: None,
     };
     let mut deaths = 0;
     // The rule whose change is being made, and when its condition began to hold, in seconds.
@@ -32,34 +31,53 @@ pub(super) fn tuned(scenario: &Arc<Scenario>) -> Result<Score, LadderError> {
         let reading = world.advance(1.0);
         let batch = shown(&reading, scenario.hardware.usable_bytes);
         let now = batch.at;
+        view.run = Some(RunId(reading.life));
         signals.update(&batch);
         if reading.oom > deaths {
             deaths = reading.oom;
             state.ran_out_of_memory(now);
         }
         if let Some((rule, since)) = changing.take_if(|_| reading.ready) {
-            state.on_outcome(&rule, Outcome::Applied, now);
-            state.on_outcome(&rule, Outcome::Kept { effect_bytes: None }, now);
+            kept(&mut state, &rule, now);
             world.score_mut().reaction_secs.push(reading.at_secs - since);
         }
         let readings = signals.readings(&ladder, &view, now);
         let evaluation = evaluate(&ladder, &state, &readings, now);
         state = evaluation.state;
         for transition in &evaluation.transitions {
-            world.change(rung(&ladder, transition));
+            let rule = &transition.rule;
+            if ladder.rule(rule).is_some_and(Rule::only_restarts) {
+                world.restart();
+            } else {
+                world.change(scenario.rungs.all(rungs(&ladder, transition)));
+            }
             let held_secs = transition.detail["held_secs"].as_f64().unwrap_or(0.0);
-            changing = Some((transition.rule.clone(), reading.at_secs - held_secs));
+            let since_secs = reading.at_secs - held_secs;
+            if transition.detail["cost"] == "hot" && world.is_up() {
+                // In force at once.
+                kept(&mut state, rule, now);
+                world.score_mut().reaction_secs.push(held_secs);
+            } else {
+                changing = Some((rule.clone(), since_secs));
+            }
         }
     }
     Ok(world.into_score())
 }
 
-/// The configuration that a transition leads to: that of the highest rung in force afterwards.
-fn rung(ladder: &Ladder, transition: &Transition) -> usize {
-    let highest = transition.rungs.last();
-    highest
-        .and_then(|name| ladder.rules.iter().position(|rule| rule.name == *name))
-        .map_or(0, |position| position + 1)
+fn kept(state: &mut LadderState, rule: &str, now: Stamp) {
+    state.on_outcome(rule, Outcome::Applied, now);
+    state.on_outcome(rule, Outcome::Kept { effect_bytes: None }, now);
+}
+
+/// The rungs that are in force after a transition.
+fn rungs<'a>(ladder: &'a Ladder, transition: &'a Transition) -> impl Iterator<Item = usize> + 'a {
+    let position = |name: &String| ladder.rules.iter().position(|rule| rule.name == *name);
+    transition
+        .rungs
+        .iter()
+        .filter_map(position)
+        .map(|position| position + 1)
 }
 
 /// What the collectors would deliver.
@@ -78,7 +96,7 @@ fn shown(reading: &Reading, usable_bytes: u64) -> Batch {
         batch.records.push(Record::Process(ProcessSample {
             device,
             pid: 1,
-            run: Some(RUN),
+            run: Some(RunId(reading.life)),
             used_bytes: Some(reading.own_bytes),
             sm_busy_ratio: None,
             process: None,
@@ -99,7 +117,7 @@ fn shown(reading: &Reading, usable_bytes: u64) -> Batch {
     ] {
         batch.records.extend(value.map(|value| {
             Record::Engine(EngineSample {
-                run: RUN,
+                run: RunId(reading.life),
                 signal: Arc::from(signal),
                 value,
             })

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::rungs::Rungs;
-use super::score::{Score, is_good};
+use super::rungs::{Rungs, Taken};
+use super::score::{Direction, Score, is_good};
 use crate::model::{Engine, Finished, Hardware, Phase, Request, STEP_SECS};
 use crate::workload::Workload;
 
@@ -63,14 +63,16 @@ pub(super) struct Reading {
     pub(super) tpot_p95_secs: Option<f64>,
     /// Deaths by memory so far.
     pub(super) oom: u32,
+    /// Which process it is, counted from 1.
+    pub(super) life: i64,
 }
 
 /// The engine's life.
 #[derive(Clone, Debug)]
 enum Life {
     Up(Engine),
-    /// Takes nothing new, and ends when it has nothing left or at this moment; still on this rung.
-    Drains(Engine, f64, usize),
+    /// Takes nothing new, and ends when it has nothing left or at this moment; still on these rungs.
+    Drains(Engine, f64, Taken),
     /// No process until this moment.
     Down(f64),
 }
@@ -80,7 +82,9 @@ enum Life {
 pub(super) struct World {
     scenario: Arc<Scenario>,
     life: Life,
-    rung: usize,
+    /// Processes so far.
+    lives: i64,
+    taken: Taken,
     step: u32,
     /// Arrivals so far.
     arrived: usize,
@@ -97,10 +101,11 @@ pub(super) struct World {
 impl World {
     /// The load begins; the engine is up.
     pub(super) fn new(scenario: Arc<Scenario>, rung: usize) -> Self {
-        let engine = start(&scenario, rung);
+        let taken = scenario.rungs.taken(rung);
         Self {
-            life: Life::Up(engine),
-            rung,
+            life: Life::Up(start(&scenario, taken)),
+            lives: 1,
+            taken,
             step: 0,
             arrived: 0,
             own_bytes: 0,
@@ -113,9 +118,9 @@ impl World {
         }
     }
 
-    /// The rung in force, or on its way.
-    pub(super) const fn rung(&self) -> usize {
-        self.rung
+    /// The highest rung in force, or on its way.
+    pub(super) fn rung(&self) -> usize {
+        self.scenario.rungs.rung(self.taken)
     }
 
     pub(super) const fn score(&self) -> &Score {
@@ -140,6 +145,11 @@ impl World {
         matches!(self.life, Life::Up(_))
     }
 
+    /// Requests that came so far.
+    pub(super) const fn arrived(&self) -> usize {
+        self.arrived
+    }
+
     /// Tokens in the KV cache.
     pub(super) fn kv_tokens(&self) -> f64 {
         match &self.life {
@@ -154,20 +164,34 @@ impl World {
 
     /// Takes another rung. Limits change at once; for anything else the engine is drained and restarted. One that is down
     /// comes back on it.
-    pub(super) fn change(&mut self, rung: usize) {
-        if rung == self.rung {
+    pub(super) fn change(&mut self, taken: Taken) {
+        if taken == self.taken {
             return;
         }
-        let (from, now) = (self.rung, self.now_secs());
-        self.rung = rung;
-        let scenario = Arc::clone(&self.scenario);
+        let (from, now) = (std::mem::replace(&mut self.taken, taken), self.now_secs());
+        if !from.is_hot(taken) {
+            let direction = if taken.is_below(from) {
+                Direction::Down
+            } else {
+                Direction::Up
+            };
+            self.drain(from, direction);
+        } else if let Life::Up(engine) = &mut self.life {
+            self.score.limited(now, taken.is_below(from));
+            engine.limit(&self.scenario.rungs.config(taken));
+        }
+    }
+
+    /// Restarts the engine as it is.
+    pub(super) fn restart(&mut self) {
+        self.drain(self.taken, Direction::Same);
+    }
+
+    fn drain(&mut self, from: Taken, direction: Direction) {
+        let now = self.now_secs();
         self.life = match std::mem::replace(&mut self.life, Life::Down(now)) {
-            Life::Up(mut engine) if scenario.rungs.is_hot(from, rung) => {
-                engine.limit(scenario.rungs.config(rung));
-                Life::Up(engine)
-            }
             Life::Up(mut engine) => {
-                self.score.restarted(now, rung > from);
+                self.score.restarted(now, direction);
                 self.score.lose(engine.drop_waiting().len());
                 Life::Drains(engine, now + DRAIN_SECS, from)
             }
@@ -199,6 +223,7 @@ impl World {
             used_ratio: used_bytes as f64 / usable,
             preemptions_per_sec: f64::from(self.preempted - preempted) / secs,
             oom: self.score.oom,
+            life: self.lives,
             ..Reading::default()
         };
         if let Life::Up(engine) = &self.life {
@@ -235,7 +260,7 @@ impl World {
                     self.own_bytes = step.memory.total_bytes();
                     self.preempted += step.preempted;
                     self.score.lose(step.lost.len());
-                    self.finish(&step.finished, self.rung);
+                    self.finish(&step.finished, self.taken);
                     Life::Up(engine)
                 } else {
                     self.score.oom += 1;
@@ -243,15 +268,15 @@ impl World {
                     down(SUPERVISOR_SECS)
                 }
             }
-            Life::Drains(mut engine, until, rung) => {
+            Life::Drains(mut engine, until, from) => {
                 self.score.lose(due);
                 let in_flight = engine.running();
                 match engine.step(now, limit_bytes, []) {
                     Ok(step) => {
                         self.own_bytes = step.memory.total_bytes();
-                        self.finish(&step.finished, rung);
+                        self.finish(&step.finished, from);
                         if engine.running() > 0 && now < until {
-                            Life::Drains(engine, until, rung)
+                            Life::Drains(engine, until, from)
                         } else {
                             self.score.lose(engine.running());
                             down(0.0)
@@ -267,7 +292,8 @@ impl World {
             Life::Down(until) => {
                 self.score.lose(due);
                 if now >= until {
-                    Life::Up(start(&scenario, self.rung))
+                    self.lives += 1;
+                    Life::Up(start(&scenario, self.taken))
                 } else {
                     Life::Down(until)
                 }
@@ -276,7 +302,7 @@ impl World {
         if !self.is_up() {
             self.score.down_secs += STEP_SECS;
         }
-        self.score.on_rung(self.rung, STEP_SECS);
+        self.score.on_rung(scenario.rungs.rung(self.taken), STEP_SECS);
     }
 
     /// Gives the neighbor what it asks for, if that is free: else it dies, as any process does. Returns what is left.
@@ -288,9 +314,9 @@ impl World {
         usable - self.neighbor_bytes
     }
 
-    fn finish(&mut self, finished: &[Finished], rung: usize) {
+    fn finish(&mut self, finished: &[Finished], taken: Taken) {
         let now = self.now_secs();
-        let full = self.scenario.rungs.is_full_quality(rung);
+        let full = taken.is_full_quality();
         for one in finished {
             self.score.finished(is_good(one), full);
             self.latencies
@@ -299,10 +325,9 @@ impl World {
     }
 }
 
-fn start(scenario: &Scenario, rung: usize) -> Engine {
-    let config = scenario.rungs.config(rung).clone();
+fn start(scenario: &Scenario, taken: Taken) -> Engine {
     Engine::new(
-        config,
+        scenario.rungs.config(taken),
         scenario.hardware,
         scenario.workload.leak_bytes_per_request,
     )

@@ -20,6 +20,12 @@ struct Args {
     /// How long a restart takes, instead of 10, 30 and 90 seconds.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=3600))]
     restart_secs: Option<u32>,
+    /// Only this family of synthetic loads.
+    #[arg(long, value_name = "NAME", value_parser = suite::families(), conflicts_with = "workload")]
+    family: Option<String>,
+    /// Leaves out the clairvoyant schedule, which takes most of the time.
+    #[arg(long)]
+    no_clairvoyant: bool,
     /// One JSON object on stdout, and nothing else.
     #[arg(long)]
     json: bool,
@@ -49,10 +55,10 @@ fn run(args: &Args) -> Result<String, BenchmarkError> {
         Some(path) => (path.display().to_string(), suite::of_file(path, &restarts)?),
         None => (
             format!("synthetic, {} seeds", args.seeds),
-            suite::synthetic(args.seeds, &restarts),
+            suite::synthetic(args.seeds, args.family.as_deref(), &restarts),
         ),
     };
-    let results = suite::in_parallel(&cases, Case::measure);
+    let results = suite::in_parallel("cases", &cases, |case| case.measure(!args.no_clairvoyant));
     let results: Vec<_> = results.into_iter().collect::<Result<_, _>>()?;
     let measured: Vec<(&Case, Vec<suite::Result>)> = cases.iter().zip(results).collect();
     let requests = cases.iter().map(|case| case.requests);

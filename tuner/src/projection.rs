@@ -64,8 +64,8 @@ impl Sight<'_> {
         self.reading(clause).map(|reading| reading.value)
     }
 
-    /// The clause's value after a relief. Only memory, when it will be full, and the KV cache's use can be projected: for any other signal what
-    /// a rung does to it is unknown.
+    /// The clause's value after a relief. Only memory, when it will be full, and the KV cache's use can be projected: for
+    /// any other signal what a rung does to it is unknown.
     ///
     /// On several devices all memory is taken to be freed on the one under most pressure, and a ratio is taken of
     /// the smallest: too much is expected of a release, never too little. What waits is taken to need as much of the KV
@@ -132,7 +132,7 @@ impl Relief {
     /// contrary.
     pub(crate) fn is_useless(&self, when: &Condition, sight: &Sight<'_>) -> bool {
         let helps = |clause: &Clause| {
-            let (now, after) = (sight.value(clause)?, sight.after(clause, self)?);
+            let (now, after) = (sight.after(clause, &Self::NONE)?, sight.after(clause, self)?);
             Some(if clause.is_under() {
                 after > now
             } else {

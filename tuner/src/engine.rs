@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::act::{Ended, Order, Report};
 use crate::adopt::Base;
+use crate::budget::Spent;
 use crate::desired::Overlay;
 use crate::edit::KeyPath;
 use crate::evaluate::{Evaluation, evaluate};
@@ -135,6 +136,12 @@ impl Engine {
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.spec.config.as_ref().map(|config| config.path.as_path())
+    }
+
+    /// What changes cost it lately, with the one that is being made: for the limits of the host.
+    #[must_use]
+    pub fn spent(&self) -> Spent {
+        self.memo.ladder.spent()
     }
 
     /// Whether an action is under way.

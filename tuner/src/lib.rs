@@ -26,7 +26,7 @@ mod timer;
 mod transition;
 
 pub use allow::{AllowError, Allowed};
-pub use budget::Limits;
+pub use budget::{Host, HostLimits, Limits, Spent};
 pub use edit::{Format, KeyPath};
 pub use engine::{Engine, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};

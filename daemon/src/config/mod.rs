@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plimsoll_trace::units::{Period, Size};
-use plimsoll_tuner::{Ladder, RuleConfig};
+use plimsoll_tuner::{HostLimits, Ladder, RuleConfig};
 use serde::Deserialize;
 
 pub(crate) use engine::{Engine, EngineSection};
@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) sampling: SamplingSection,
     /// The group whose members' processes may report, if any: its number.
     pub(crate) agent_group: Option<u32>,
+    /// What changes may cost all engines together.
+    pub(crate) limits: HostLimits,
     /// The engines, in order of their names, each with its ladder of rules in file order.
     pub(crate) engines: Vec<(Engine, Ladder)>,
     /// What is valid but does not do what one might expect.
@@ -80,6 +82,26 @@ struct AgentSection {
     group: Option<String>,
 }
 
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "the section [limits]")]
+struct HostSection {
+    restarts_per_hour: Option<u32>,
+    restarts_per_day: Option<u32>,
+    downtime_per_hour: Option<Period>,
+}
+
+impl HostSection {
+    fn resolve(&self) -> HostLimits {
+        let default = HostLimits::default();
+        let downtime = self.downtime_per_hour.map(|Period(duration)| duration);
+        HostLimits {
+            restarts_per_hour: self.restarts_per_hour.unwrap_or(default.restarts_per_hour),
+            restarts_per_day: self.restarts_per_day.unwrap_or(default.restarts_per_day),
+            downtime_per_hour: downtime.unwrap_or(default.downtime_per_hour),
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -90,6 +112,8 @@ struct File {
     http: Option<HttpSection>,
     #[serde(default)]
     agent: AgentSection,
+    #[serde(default)]
+    limits: HostSection,
     #[serde(default)]
     engine: BTreeMap<String, EngineSection>,
     #[serde(default)]
@@ -196,6 +220,7 @@ impl Config {
             store: file.store,
             sampling: file.sampling,
             agent_group,
+            limits: file.limits.resolve(),
             engines,
             warnings,
         })

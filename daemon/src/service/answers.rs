@@ -142,12 +142,7 @@ impl Pipeline {
 
     fn rules(&self) -> Vec<Value> {
         let now = Stamp::now();
-        let explain = |engine: &Engine| {
-            let readings = self
-                .signals
-                .readings(engine.ladder(), &self.view(engine.name()), now);
-            engine.explain(&readings, now)
-        };
+        let explain = |engine: &Engine| engine.explain(&self.readings(engine, now), now);
         self.engines
             .iter()
             .flat_map(explain)

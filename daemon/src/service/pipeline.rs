@@ -10,7 +10,7 @@ use plimsoll_collectors::{AgentDesk, AgentReport, Match, ProcessTable, Watch as 
 use plimsoll_store::{Reader, Unfinished, Writer};
 use plimsoll_trace::{Batch, Record, RunId, Stamp};
 use plimsoll_tuner::act::{self, Live, ProcessRef};
-use plimsoll_tuner::{Engine, EngineView, Signals};
+use plimsoll_tuner::{Engine, EngineView, Host, Readings, Signals, Spent};
 use tokio::sync::{mpsc, oneshot};
 
 use super::agents::Attached;
@@ -268,11 +268,10 @@ impl Pipeline {
         }
         for index in 0..self.engines.len() {
             let engine = &self.engines[index];
-            let view = self.view(engine.name());
-            let readings = self.signals.readings(engine.ladder(), &view, now);
+            let (readings, run) = (self.readings(engine, now), self.runs.of_engine(engine.name()));
             let writer = &self.writer;
             let ids = || (writer.next_decision_id(), writer.next_change_id());
-            let step = self.engines[index].tick(&readings, view.run, now, ids);
+            let step = self.engines[index].tick(&readings, run, now, ids);
             self.store(step.records);
             if let Some(order) = step.order
                 && !self.act(move |live, journal| act::carry_out(order, live, journal))
@@ -283,7 +282,19 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn view(&self, engine: &str) -> EngineView {
+    /// What an engine's rules see now.
+    pub(super) fn readings(&self, engine: &Engine, now: Stamp) -> Readings {
+        let view = self.view(engine.name());
+        let mut readings = self.signals.readings(engine.ladder(), &view, now);
+        let others = self.engines.iter().filter(|other| other.name() != engine.name());
+        readings.set_host(Host {
+            limits: self.config.limits.clone(),
+            others: others.fold(Spent::default(), |sum, other| sum.and(&other.spent())),
+        });
+        readings
+    }
+
+    fn view(&self, engine: &str) -> EngineView {
         let run = self.runs.of_engine(engine);
         EngineView {
             run,

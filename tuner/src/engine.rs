@@ -6,6 +6,7 @@ mod proposals;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_trace::{Decision, DecisionId, DecisionOutcome, EngineMemo, Mode, Record, RunId, Stamp};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use crate::evaluate::{Evaluation, evaluate};
 use crate::explain::{RuleExplanation, explain};
 use crate::file;
 use crate::outcome::Outcome;
+use crate::pace::Pace;
 use crate::rule::Ladder;
 use crate::signals::Readings;
 use crate::spec::EngineSpec;
@@ -39,6 +41,7 @@ pub struct Engine {
     held: bool,
     /// What waits for a person, by rule.
     proposals: HashMap<String, Decision>,
+    pace: Pace,
 }
 
 /// What survives a restart of the daemon.
@@ -77,6 +80,7 @@ impl Engine {
             acting: false,
             held: false,
             proposals: HashMap::new(),
+            pace: Pace::default(),
         };
         engine.tell_of_absent();
         engine
@@ -242,6 +246,14 @@ impl Engine {
             step.records.push(self.memo());
         }
         step
+    }
+
+    /// How long the nearest line of a rung that is not taken takes to be crossed at least, if values move as fast as they
+    /// did lately. `None`: none of them moves towards one.
+    pub fn soonest_crossing(&mut self, readings: &Readings, now: Stamp) -> Option<Duration> {
+        let state = &self.memo.ladder;
+        let waiting = self.ladder.rules.iter().filter(|rule| !state.is_on(&rule.name));
+        self.pace.soonest(waiting, readings, now)
     }
 
     /// The engine serves with what a rule changed, and the effect is awaited. This is for people; it is not remembered.

@@ -14,6 +14,7 @@ mod explain;
 pub mod file;
 mod forecast;
 mod outcome;
+mod pace;
 mod projection;
 pub mod rule;
 mod series;

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::agents::Attached;
 use super::allocator::Heard;
 use super::control::Control;
+use super::pace::Pace;
 use super::remember::remembering;
 use super::runs::{Runs, watch_name};
 use super::snapshot::Snapshots;
@@ -101,6 +102,8 @@ pub(crate) struct Pipeline {
     pub(super) status: Status,
     /// When the rules were last looked at.
     decided: Stamp,
+    /// How often samples are taken.
+    pub(super) pace: Pace,
     /// Commands of `plimsoll run`, by the connections that began them.
     pub(super) commands: HashMap<u64, Command>,
     pub(super) attached: Attached,
@@ -141,6 +144,7 @@ impl Pipeline {
         let (engines, moved) = remembering(&config, &mut memos, |_| false);
         let mut signals = Signals::new(config.sampling.interval.0);
         signals.watch(engines.iter().map(Engine::ladder));
+        let pace = Pace::new(config.sampling.interval.0, config.sampling.burst.0, Stamp::now());
         let mut pipeline = Self {
             config,
             named,
@@ -158,6 +162,7 @@ impl Pipeline {
             stopping: false,
             status: Status::new(Stamp::now()),
             decided: Stamp::now(),
+            pace,
             commands: HashMap::new(),
             attached: Attached::default(),
             door,
@@ -205,7 +210,9 @@ impl Pipeline {
             if self.edited && !self.is_acting() {
                 self.edited = false;
                 self.reconfigure();
-                self.sources.set_interval(self.config.sampling.interval.0);
+                let (slow, fast) = (self.config.sampling.interval.0, self.config.sampling.burst.0);
+                self.pace = Pace::new(slow, fast, Stamp::now());
+                self.sources.set_interval(slow);
             }
         }
         self.drain(&mut queue).await;
@@ -266,12 +273,15 @@ impl Pipeline {
         if self.stopping || self.edited {
             return;
         }
+        let mut soonest: Option<Duration> = None;
         for index in 0..self.engines.len() {
             let engine = &self.engines[index];
             let (readings, run) = (self.readings(engine, now), self.runs.of_engine(engine.name()));
             let writer = &self.writer;
             let ids = || (writer.next_decision_id(), writer.next_change_id());
             let step = self.engines[index].tick(&readings, run, now, ids);
+            let crossing = self.engines[index].soonest_crossing(&readings, now);
+            soonest = soonest.into_iter().chain(crossing).min();
             self.store(step.records);
             if let Some(order) = step.order
                 && !self.act(move |live, journal| act::carry_out(order, live, journal))
@@ -279,6 +289,10 @@ impl Pipeline {
                 let memo = self.engines[index].not_begun(now);
                 self.store(vec![memo]);
             }
+        }
+        if let Some(interval) = self.pace.next(soonest, now) {
+            tracing::debug!(?interval, "samples are taken at another pace");
+            self.sources.set_pace(interval);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod edits;
 mod proposals;
+mod restore;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

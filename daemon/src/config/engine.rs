@@ -38,7 +38,20 @@ pub(crate) struct EngineSection {
     applied: Option<Applied>,
     limits: Option<Limits>,
     allow: Option<Map<String, Value>>,
+    #[serde(default)]
+    on_exit: OnExit,
     quality: Option<Quality>,
+}
+
+/// What becomes of rungs that are taken when the daemon ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnExit {
+    /// They stay.
+    #[default]
+    Leave,
+    /// They are let go.
+    Restore,
 }
 
 /// `limits`: what the rules may cost the engine.
@@ -81,6 +94,7 @@ struct Quality {
 pub(crate) struct Engine {
     pub(crate) matcher: Option<Match>,
     pub(crate) spec: EngineSpec,
+    pub(crate) on_exit: OnExit,
 }
 
 /// The names of profiles that have been given out. Any other name is accepted too, unless it is a misspelling of these;
@@ -315,6 +329,7 @@ fn resolve(
     }
     Ok(Engine {
         matcher: section.matcher.clone(),
+        on_exit: section.on_exit,
         spec: EngineSpec {
             name: name.to_owned(),
             config,

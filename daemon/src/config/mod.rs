@@ -20,7 +20,7 @@ use plimsoll_trace::units::{Period, Size};
 use plimsoll_tuner::{HostLimits, Ladder, RuleConfig};
 use serde::Deserialize;
 
-pub(crate) use engine::{Engine, EngineSection};
+pub(crate) use engine::{Engine, EngineSection, OnExit};
 pub(crate) use error::ConfigError;
 pub(crate) use place::{fits_socket, make_default_folder, socket_beside, socket_path, store_path};
 

@@ -29,6 +29,8 @@ use crate::config::Config;
 
 /// How long an action under way may hold up a graceful end.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long engines whose rungs are let go at the end may take to serve again: below the 90 s after which systemd kills.
+const RESTORES: Duration = Duration::from_secs(50);
 /// Samples are taken this often at least while it does.
 const HURRY: Duration = Duration::from_secs(1);
 
@@ -393,25 +395,16 @@ impl Pipeline {
     async fn drain(mut self, queue: &mut mpsc::Receiver<Event>) {
         self.watch = None;
         self.stopping = true;
-        if self.is_acting() {
-            tracing::info!("waiting for the action under way");
-        }
-        let deadline = tokio::time::sleep(GRACE);
-        tokio::pin!(deadline);
         self.sources
             .set_interval(self.config.sampling.interval.0.min(HURRY));
-        while self.is_acting() {
-            let event = tokio::select! {
-                biased;
-                () = &mut deadline => None,
-                event = queue.recv() => event,
-            };
-            let Some(event) = event else {
-                tracing::warn!("the action under way did not end in time; the next start resolves it");
-                break;
-            };
-            self.handle(event);
+        if self.is_acting() {
+            tracing::info!("waiting for the action under way");
+            self.wait_for_actions(queue, GRACE).await;
         }
+        if self.restore_engines() {
+            self.wait_for_actions(queue, RESTORES).await;
+        }
+
         // What agents have written is read to its end.
         self.place_agents(Stamp::now());
         let mut flushed = self.flush_agents(true);
@@ -429,6 +422,24 @@ impl Pipeline {
         }
         // Agents' rings are told what is stored before they are let go of. What cannot be stored is said at the store's end.
         self.writer.commit(Batch::new(Stamp::now())).await.ok();
+    }
+
+    /// Goes on until no action is under way, for `grace` at most.
+    async fn wait_for_actions(&mut self, queue: &mut mpsc::Receiver<Event>, grace: Duration) {
+        let deadline = tokio::time::sleep(grace);
+        tokio::pin!(deadline);
+        while self.is_acting() {
+            let event = tokio::select! {
+                biased;
+                () = &mut deadline => None,
+                event = queue.recv() => event,
+            };
+            let Some(event) = event else {
+                tracing::warn!("the action under way did not end in time; the next start resolves it");
+                return;
+            };
+            self.handle(event);
+        }
     }
 }
 

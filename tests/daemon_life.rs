@@ -168,3 +168,43 @@ fn an_engine_that_runs_out_of_memory_is_said_to() {
     );
     world.event("out_of_memory");
 }
+
+#[test]
+fn at_its_end_the_person_gets_the_file_back_where_they_want_that() {
+    for (on_exit, restored) in [("restore", true), ("leave", false)] {
+        let world = World::new();
+        let _engine = world.engine(&[]);
+        let config = world.config(QUANTIZE);
+        let config = config.replace(
+            "[engine.chat]\n",
+            &format!("[engine.chat]\non_exit = \"{on_exit}\"\n"),
+        );
+        let daemon = world.daemon(&config);
+        press(&world.gpu);
+        world.decision("quantize", "kept");
+        assert_ne!(world.read("engine.yaml"), world.engine_yaml());
+        assert!(daemon.stop().success());
+        let decisions = world.sql("SELECT * FROM decisions ORDER BY id");
+        if !restored {
+            assert_ne!(world.read("engine.yaml"), world.engine_yaml());
+            assert_eq!(decisions.len(), 1);
+            continue;
+        }
+        assert_eq!(world.read("engine.yaml"), world.engine_yaml(), "byte for byte");
+        assert_eq!(world.applied("/model/quantization"), serde_json::json!("none"));
+        let last = &decisions[1];
+        assert_eq!(
+            (&last["verdict"], &last["outcome"]),
+            (&"release".into(), &"kept".into())
+        );
+        let said = last["explanation"].as_str().unwrap();
+        assert!(
+            said.starts_with("The daemon ends, and `on_exit` is \"restore\": let go of quantize. "),
+            "{said}"
+        );
+
+        // The next daemon finds nothing of ours, and the pressure is still there.
+        let _daemon = world.daemon(&config);
+        world.row("SELECT * FROM decisions WHERE id = 3 AND verdict = 'apply' AND outcome = 'kept'");
+    }
+}

@@ -140,3 +140,37 @@ fn what_fills_is_told_before_it_is_full() {
     .map(|secs| secs.as_f64().unwrap());
     assert!(earliest <= first && first <= latest, "{filling}");
 }
+
+#[test]
+fn samples_come_faster_while_a_line_is_near_and_fall_back() {
+    let world = World::new();
+    let rule = "[[rule]]\nname = \"watch\"\nengine = \"chat\"\nset = { a = 1 }\n\
+                when = { signal = \"vram.used_ratio\", enter = \"90%\", exit = \"10%\" }\n";
+    let config = world
+        .config(rule)
+        .replace("interval = \"100ms\"", "interval = \"1s\"");
+    let _engine = world.engine(&[]);
+    let _daemon = world.daemon(&config);
+    let gaps = "SELECT at_ns - lag(at_ns) OVER (ORDER BY at_ns) AS gap, at_ns FROM device_samples";
+    // 58 % are the engine's; so the line is 7.5 GiB away, and memory comes and goes by 6.
+    let mut high = false;
+    until("two samples less than 300 ms apart", || {
+        high = !high;
+        world
+            .gpu
+            .device(0)
+            .set_other_used_bytes(if high { 6 * GIB } else { 0 });
+        let near = world.sql(&format!("SELECT * FROM ({gaps}) WHERE gap < 300000000"));
+        (!near.is_empty()).then_some(())
+    });
+    let burst = world.sql("SELECT max(at_ns) AS at FROM device_samples")[0]["at"].clone();
+    world.gpu.device(0).set_other_used_bytes(0);
+    // What was seen is forgotten after a minute; the line is far away before that.
+    until("two samples a second apart", || {
+        let calm = world.sql(&format!(
+            "SELECT * FROM ({gaps}) WHERE gap > 900000000 AND at_ns > {burst}"
+        ));
+        (!calm.is_empty()).then_some(())
+    });
+    assert!(world.sql("SELECT * FROM decisions").is_empty());
+}

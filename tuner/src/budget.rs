@@ -1,4 +1,5 @@
-//! What changes may cost an engine: how often it may be restarted because of its rules, and how long it may be away.
+//! What changes may cost an engine: how often it may be restarted because of its rules, and how long it may be away. And
+//! what they may cost all engines of the host together.
 
 use std::time::Duration;
 
@@ -37,10 +38,42 @@ impl Default for Limits {
     }
 }
 
-/// What an engine was put through because of its rules.
+/// What changes may cost all engines of a host together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostLimits {
+    /// Restarts within any 60 minutes.
+    pub restarts_per_hour: u32,
+    /// Restarts within any 24 hours.
+    pub restarts_per_day: u32,
+    /// Time within any 60 minutes in which engines do not serve because of changes, added up.
+    pub downtime_per_hour: Duration,
+}
+
+impl Default for HostLimits {
+    /// Twice what one engine may.
+    fn default() -> Self {
+        let one = Limits::default();
+        Self {
+            restarts_per_hour: one.restarts_per_hour * 2,
+            restarts_per_day: one.restarts_per_day * 2,
+            downtime_per_hour: one.downtime_per_hour * 2,
+        }
+    }
+}
+
+/// What an engine's rules are to know of its host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Host {
+    /// What all engines may cost together.
+    pub limits: HostLimits,
+    /// What the other engines have cost.
+    pub others: Spent,
+}
+
+/// What an engine was put through because of its rules, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Spent(Vec<Spending>);
+pub struct Spent(Vec<Spending>);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Spending {
@@ -58,7 +91,49 @@ pub(crate) struct Exceeded {
     pub(crate) remaining: Duration,
 }
 
+/// How much within which time.
+struct Rate {
+    restarts_per_hour: u32,
+    restarts_per_day: u32,
+    downtime_per_hour: Duration,
+    /// " on this host", or nothing.
+    of: &'static str,
+}
+
+/// The limits that a change of this cost would pass now: the engine's own, and those of the host. What costs nothing
+/// passes none.
+pub(crate) fn exceeded(
+    own: &Spent,
+    limits: &Limits,
+    host: &Host,
+    cost: Cost,
+    now: Stamp,
+) -> impl Iterator<Item = Exceeded> {
+    let of_engine = Rate {
+        restarts_per_hour: limits.restarts_per_hour,
+        restarts_per_day: limits.restarts_per_day,
+        downtime_per_hour: limits.downtime_per_hour,
+        of: "",
+    };
+    let of_host = Rate {
+        restarts_per_hour: host.limits.restarts_per_hour,
+        restarts_per_day: host.limits.restarts_per_day,
+        downtime_per_hour: host.limits.downtime_per_hour,
+        of: " on this host",
+    };
+    let of_all = || own.and(&host.others).exceeded(&of_host, cost, now);
+    own.exceeded(&of_engine, cost, now).into_iter().chain(of_all())
+}
+
 impl Spent {
+    /// Both together, oldest first.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let mut all = [self.0.as_slice(), other.0.as_slice()].concat();
+        all.sort_by_key(|spending| spending.at.mono_ns);
+        Self(all)
+    }
+
     /// A change was made, and the engine did not serve for `away`.
     pub(crate) fn add(&mut self, cost: Cost, away: Duration, now: Stamp) {
         self.0.retain(|spending| now.since(spending.at) < DAY);
@@ -80,8 +155,7 @@ impl Spent {
         }
     }
 
-    /// The limit that a change of this cost would pass now. What costs nothing passes none.
-    pub(crate) fn exceeded(&self, limits: &Limits, cost: Cost, now: Stamp) -> Option<Exceeded> {
+    fn exceeded(&self, limits: &Rate, cost: Cost, now: Stamp) -> Option<Exceeded> {
         if cost == Cost::Hot {
             return None;
         }
@@ -96,7 +170,7 @@ impl Spent {
                 .get(last_in_the_way)
                 .map_or(within, |at| within.saturating_sub(now.since(*at)));
             Some(Exceeded {
-                limit: format!("{most} restarts within {per} are spent"),
+                limit: format!("{most} restarts{} within {per} are spent", limits.of),
                 remaining,
             })
         };
@@ -106,10 +180,11 @@ impl Spent {
                     .or_else(|| restarts(DAY, limits.restarts_per_day, "a day"))
             })
             .flatten()
-            .or_else(|| self.downtime(limits.downtime_per_hour, now))
+            .or_else(|| self.downtime(limits, now))
     }
 
-    fn downtime(&self, most: Duration, now: Stamp) -> Option<Exceeded> {
+    fn downtime(&self, limits: &Rate, now: Stamp) -> Option<Exceeded> {
+        let most = limits.downtime_per_hour;
         let recent = || self.0.iter().filter(|spending| now.since(spending.at) < HOUR);
         let away = |spending: &Spending| Duration::from_nanos(spending.away_ns);
         let mut total: Duration = recent().map(away).sum();
@@ -124,8 +199,9 @@ impl Spent {
         }
         exceeded.then(|| Exceeded {
             limit: format!(
-                "{} without service within the hour are spent",
-                show_duration(most)
+                "{} without service{} within the hour are spent",
+                show_duration(most),
+                limits.of
             ),
             remaining,
         })
@@ -141,8 +217,9 @@ mod tests {
     use super::*;
 
     fn left(spent: &Spent, cost: Cost, now: i64) -> Option<u64> {
-        spent
-            .exceeded(&Limits::default(), cost, Stamp::at_secs(now))
+        let (limits, host) = (Limits::default(), Host::default());
+        exceeded(spent, &limits, &host, cost, Stamp::at_secs(now))
+            .next()
             .map(|exceeded| exceeded.remaining.as_secs())
     }
 
@@ -187,7 +264,44 @@ mod tests {
             restarts_per_hour: 0,
             ..Limits::default()
         };
-        let exceeded = Spent::default().exceeded(&limits, Cost::Restart, Stamp::at_secs(0));
+        let (spent, host, now) = (Spent::default(), Host::default(), Stamp::at_secs(0));
+        let exceeded = exceeded(&spent, &limits, &host, Cost::Restart, now).next();
         assert_eq!(exceeded.map(|exceeded| exceeded.remaining), Some(HOUR));
+    }
+
+    #[test]
+    fn what_others_cost_counts_for_the_host() {
+        let limits = Limits::default();
+        let (mut own, mut host) = (Spent::default(), Host::default());
+        let said = |own: &Spent, host: &Host, cost, now| {
+            let all = exceeded(own, &limits, host, cost, Stamp::at_secs(now));
+            all.map(|exceeded| (exceeded.limit, exceeded.remaining.as_secs()))
+                .collect::<Vec<_>>()
+        };
+        own.add(Cost::Restart, Duration::ZERO, Stamp::at_secs(100));
+        for at in [0, 50, 200] {
+            assert_eq!(said(&own, &host, Cost::Restart, 300), []);
+            host.others.add(Cost::Restart, Duration::ZERO, Stamp::at_secs(at));
+        }
+        // The oldest of the four is another engine's.
+        let limit = |what: &str| what.to_owned();
+        assert_eq!(
+            said(&own, &host, Cost::Restart, 300),
+            [(limit("4 restarts on this host within the hour are spent"), 3_300)]
+        );
+        assert_eq!(said(&own, &host, Cost::Reload, 300), []);
+        own.add(Cost::Restart, Duration::from_secs(400), Stamp::at_secs(250));
+        let both = said(&own, &host, Cost::Restart, 300);
+        assert_eq!(both.len(), 2, "{both:?}");
+        assert_eq!(
+            said(&own, &host, Cost::Reload, 300),
+            [
+                (limit("3 min without service within the hour are spent"), 3_550),
+                (
+                    limit("6 min without service on this host within the hour are spent"),
+                    3_550
+                )
+            ]
+        );
     }
 }

@@ -3,10 +3,12 @@
 mod edits;
 mod marks;
 mod proposals;
+mod restore;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_trace::{Decision, DecisionId, DecisionOutcome, EngineMemo, Mode, Record, RunId, Stamp};
 use serde::{Deserialize, Serialize};
@@ -14,12 +16,14 @@ use serde_json::json;
 
 use crate::act::{Ended, Order, Report};
 use crate::adopt::Base;
+use crate::budget::Spent;
 use crate::desired::Overlay;
 use crate::edit::KeyPath;
 use crate::evaluate::{Evaluation, evaluate};
 use crate::explain::{RuleExplanation, explain};
 use crate::file;
 use crate::outcome::Outcome;
+use crate::pace::Pace;
 use crate::rule::Ladder;
 use crate::signals::Readings;
 use crate::spec::EngineSpec;
@@ -42,6 +46,7 @@ pub struct Engine {
     proposals: HashMap<String, Decision>,
     /// How the last evaluation left things, to tell when something else changed them since.
     left: Left,
+    pace: Pace,
 }
 
 /// What survives a restart of the daemon.
@@ -81,6 +86,7 @@ impl Engine {
             held: false,
             proposals: HashMap::new(),
             left: Left::default(),
+            pace: Pace::default(),
         };
         engine.tell_of_absent();
         engine
@@ -140,6 +146,12 @@ impl Engine {
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.spec.config.as_ref().map(|config| config.path.as_path())
+    }
+
+    /// What changes cost it lately, with the one that is being made: for the limits of the host.
+    #[must_use]
+    pub fn spent(&self) -> Spent {
+        self.memo.ladder.spent()
     }
 
     /// Whether an action is under way.
@@ -247,6 +259,14 @@ impl Engine {
             step.records.push(self.memo());
         }
         step
+    }
+
+    /// How long the nearest line of a rung that is not taken takes to be crossed at least, if values move as fast as they
+    /// did lately. `None`: none of them moves towards one.
+    pub fn soonest_crossing(&mut self, readings: &Readings, now: Stamp) -> Option<Duration> {
+        let state = &self.memo.ladder;
+        let waiting = self.ladder.rules.iter().filter(|rule| !state.is_on(&rule.name));
+        self.pace.soonest(waiting, readings, now)
     }
 
     /// The engine serves with what a rule changed, and the effect is awaited. This is for people; it is not remembered.

@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use plimsoll_trace::{Mode, Stamp, Verdict};
 
+use crate::budget::exceeded;
 use crate::projection::{Relief, Sight};
 use crate::rule::{Cost, Ladder, Rule};
 use crate::signals::Readings;
@@ -321,11 +322,15 @@ impl<'a> Tick<'a> {
 
     /// Whether the engine's limits allow to take this rung together with others.
     fn affords(&self, rule: &Rule, others: &[&Rule]) -> bool {
-        let exceeded = self
-            .state
-            .spent
-            .exceeded(&self.ladder.limits, rule.cost, self.now);
-        exceeded.is_none() && self.keeps_quality(rule, others)
+        !self.exceeds(rule.cost) && self.keeps_quality(rule, others)
+    }
+
+    /// Whether a change of this cost would pass a limit of the engine or of the host.
+    fn exceeds(&self, cost: Cost) -> bool {
+        let (spent, host) = (&self.state.spent, self.sight.readings.host());
+        exceeded(spent, &self.ladder.limits, host, cost, self.now)
+            .next()
+            .is_some()
     }
 
     fn keeps_quality(&self, rule: &Rule, others: &[&Rule]) -> bool {
@@ -358,11 +363,7 @@ impl<'a> Tick<'a> {
             || !held
             || state.barred_at(now).is_some()
             || !reached(state.calm.as_ref(), rule.calm)
-            || self
-                .state
-                .spent
-                .exceeded(&ladder.limits, rule.cost, now)
-                .is_some()
+            || self.exceeds(rule.cost)
         {
             return;
         }

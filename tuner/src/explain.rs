@@ -6,6 +6,7 @@ use plimsoll_trace::units::{show_duration, show_ratio};
 use plimsoll_trace::{Mode, Stamp, Verdict};
 use serde::Serialize;
 
+use crate::budget::exceeded;
 use crate::condition::{Clause, Join, Stat};
 use crate::evaluate::{highest_on, hold, quality_loss};
 use crate::projection::{Effect, FULL_IN_SECS, Relief, Sight, effect};
@@ -355,13 +356,10 @@ impl Scene<'_> {
         }
     }
 
-    /// What the engine's limits say to a change of this rule.
+    /// What the limits of the engine and of the host say to a change of this rule.
     fn budget_blocks(&self, rule: &Rule, blocks: &mut Vec<Block>) {
-        if let Some(exceeded) = self
-            .state
-            .spent
-            .exceeded(&self.ladder.limits, rule.cost, self.now)
-        {
+        let (spent, host) = (&self.state.spent, self.sight.readings.host());
+        for exceeded in exceeded(spent, &self.ladder.limits, host, rule.cost, self.now) {
             blocks.push(timed(&exceeded.limit, exceeded.remaining));
         }
     }

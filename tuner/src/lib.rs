@@ -16,6 +16,7 @@ mod forecast;
 mod intake;
 mod leak;
 mod outcome;
+mod pace;
 mod projection;
 pub mod replay;
 pub mod rule;
@@ -29,7 +30,7 @@ mod timer;
 mod transition;
 
 pub use allow::{AllowError, Allowed};
-pub use budget::Limits;
+pub use budget::{Host, HostLimits, Limits, Spent};
 pub use edit::{Format, KeyPath};
 pub use engine::{Engine, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};

@@ -9,6 +9,7 @@ use plimsoll_trace::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Host;
 use crate::condition::Stat;
 use crate::forecast::{Forecast, Trend};
 use crate::leak::Troughs;
@@ -46,6 +47,7 @@ pub struct Readings {
     load: Option<(f64, f64)>,
     forecast: Option<Forecast>,
     view: EngineView,
+    host: Host,
     max_age: Duration,
 }
 
@@ -53,7 +55,7 @@ impl Readings {
     /// No reading at all. `max_age` is how long a value stands for the present; time between two evaluations that lie
     /// further apart is unknown time.
     #[must_use]
-    pub const fn unknown(max_age: Duration) -> Self {
+    pub fn unknown(max_age: Duration) -> Self {
         Self {
             values: BTreeMap::new(),
             usable_bytes: None,
@@ -63,6 +65,7 @@ impl Readings {
                 devices: Vec::new(),
                 run: None,
             },
+            host: Host::default(),
             max_age,
         }
     }
@@ -92,6 +95,16 @@ impl Readings {
     #[must_use]
     pub const fn forecast(&self) -> Option<Forecast> {
         self.forecast
+    }
+
+    /// Says what the other engines of the host have cost, and what all may cost together.
+    pub fn set_host(&mut self, host: Host) {
+        self.host = host;
+    }
+
+    /// What the rules are to know of the host.
+    pub(crate) const fn host(&self) -> &Host {
+        &self.host
     }
 
     /// What all requests need, by what those that run need: 1 when none waits.

@@ -1,6 +1,7 @@
 //! What is remembered about a ladder from tick to tick, over restarts of the daemon and of the machine.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use plimsoll_trace::{Stamp, Verdict, signal};
 use serde::{Deserialize, Serialize};
@@ -170,6 +171,15 @@ impl LadderState {
             .map(|under_way| (under_way.rule.as_str(), under_way.verdict))
     }
 
+    /// What changes cost the engine lately, with the one that is being made.
+    pub(crate) fn spent(&self) -> Spent {
+        let mut spent = self.spent.clone();
+        if let Some(under_way) = self.under_way.as_ref().filter(|it| !it.verifying) {
+            spent.add(under_way.cost, Duration::ZERO, under_way.since);
+        }
+        spent
+    }
+
     pub(crate) fn is_on(&self, rule: &str) -> bool {
         self.rules.get(rule).is_some_and(RuleState::is_on)
     }
@@ -260,8 +270,6 @@ impl LadderState {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -41,7 +41,20 @@ pub(crate) struct EngineSection {
     applied: Option<Applied>,
     limits: Option<Limits>,
     allow: Option<Map<String, Value>>,
+    #[serde(default)]
+    on_exit: OnExit,
     quality: Option<Quality>,
+}
+
+/// What becomes of rungs that are taken when the daemon ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnExit {
+    /// They stay.
+    #[default]
+    Leave,
+    /// They are let go.
+    Restore,
 }
 
 /// `limits`: what the rules may cost the engine.
@@ -86,6 +99,7 @@ pub(crate) struct Engine {
     pub(crate) spec: EngineSpec,
     /// Where it shows its metrics, and what of them its rules name.
     pub(crate) metrics: Option<MetricsEndpoint>,
+    pub(crate) on_exit: OnExit,
 }
 
 /// The names of profiles that have been given out. Any other name is accepted too, unless it is a misspelling of these;
@@ -360,6 +374,7 @@ fn resolve(
     Ok(Engine {
         matcher: section.matcher.clone(),
         metrics,
+        on_exit: section.on_exit,
         spec: EngineSpec {
             name: name.to_owned(),
             config,

@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use plimsoll_collectors::MetricsEndpoint;
 use plimsoll_trace::units::{Period, Size};
-use plimsoll_tuner::{Ladder, RuleConfig};
+use plimsoll_tuner::{HostLimits, Ladder, RuleConfig};
 use serde::Deserialize;
 
-pub(crate) use engine::{Engine, EngineSection};
+pub(crate) use engine::{Engine, EngineSection, OnExit};
 pub(crate) use error::ConfigError;
 pub(crate) use place::{fits_socket, make_default_folder, socket_beside, socket_path, store_path};
 pub(crate) use written::{ladders_of, recorded_ladder};
@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) sampling: SamplingSection,
     /// The group whose members' processes may report, if any: its number.
     pub(crate) agent_group: Option<u32>,
+    /// What changes may cost all engines together.
+    pub(crate) limits: HostLimits,
     /// The engines, in order of their names, each with its ladder of rules in file order.
     pub(crate) engines: Vec<(Engine, Ladder)>,
     /// What is valid but does not do what one might expect.
@@ -83,6 +85,26 @@ struct AgentSection {
     group: Option<String>,
 }
 
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "the section [limits]")]
+struct HostSection {
+    restarts_per_hour: Option<u32>,
+    restarts_per_day: Option<u32>,
+    downtime_per_hour: Option<Period>,
+}
+
+impl HostSection {
+    fn resolve(&self) -> HostLimits {
+        let default = HostLimits::default();
+        let downtime = self.downtime_per_hour.map(|Period(duration)| duration);
+        HostLimits {
+            restarts_per_hour: self.restarts_per_hour.unwrap_or(default.restarts_per_hour),
+            restarts_per_day: self.restarts_per_day.unwrap_or(default.restarts_per_day),
+            downtime_per_hour: downtime.unwrap_or(default.downtime_per_hour),
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -93,6 +115,8 @@ struct File {
     http: Option<HttpSection>,
     #[serde(default)]
     agent: AgentSection,
+    #[serde(default)]
+    limits: HostSection,
     #[serde(default)]
     engine: BTreeMap<String, EngineSection>,
     #[serde(default)]
@@ -206,6 +230,7 @@ impl Config {
             store: file.store,
             sampling: file.sampling,
             agent_group,
+            limits: file.limits.resolve(),
             engines,
             warnings,
         })

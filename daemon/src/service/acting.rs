@@ -13,7 +13,7 @@ use plimsoll_tuner::{Engine, file};
 use super::journal::StoreJournal;
 use super::pipeline::{Event, Pipeline};
 use super::remember::remembering;
-use crate::config::Config;
+use crate::config::{self, Config, OnExit};
 
 impl Pipeline {
     /// Runs an action on a thread of its own; its report comes back as an event. `false` when there is no thread.
@@ -36,6 +36,37 @@ impl Pipeline {
             tracing::error!(%error, "there is no thread for an action; it is tried again later");
         }
         spawned.is_ok()
+    }
+
+    /// The daemon ends: engines that are to be left as their person wrote them are given their file back. Returns whether
+    /// that is under way.
+    pub(super) fn restore_engines(&mut self) -> bool {
+        let wanted = |(engine, _): &&(config::Engine, _)| engine.on_exit == OnExit::Restore;
+        let restored: BTreeSet<String> = self
+            .config
+            .engines
+            .iter()
+            .filter(wanted)
+            .map(|(engine, _)| engine.spec.name.clone())
+            .collect();
+        for index in 0..self.engines.len() {
+            if !restored.contains(self.engines[index].name()) {
+                continue;
+            }
+            let (now, run) = (Stamp::now(), self.runs.of_engine(self.engines[index].name()));
+            let writer = &self.writer;
+            let ids = || (writer.next_decision_id(), writer.next_change_id());
+            let step = self.engines[index].restore(run, now, ids);
+            self.store(step.records);
+            if let Some(order) = step.order {
+                tracing::info!(engine = self.engines[index].name(), "its rungs are let go");
+                if !self.act(move |live, journal| act::carry_out(order, live, journal)) {
+                    let memo = self.engines[index].not_begun(now);
+                    self.store(vec![memo]);
+                }
+            }
+        }
+        self.is_acting()
     }
 
     pub(super) fn take_report(&mut self, report: &act::Report) {

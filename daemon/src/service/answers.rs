@@ -19,6 +19,7 @@ impl Pipeline {
             Request::Status => {
                 let mut status = self.status.show(&self.runs, &self.rules(), &self.signals);
                 let paused = self.engines.iter().filter(|engine| engine.is_paused());
+                status["sampling_secs"] = self.pace.interval().as_secs_f64().into();
                 status["agents"] = self.attached.show(&self.runs).into();
                 status["paused"] = paused.map(Engine::name).collect();
                 status
@@ -142,12 +143,7 @@ impl Pipeline {
 
     fn rules(&self) -> Vec<Value> {
         let now = Stamp::now();
-        let explain = |engine: &Engine| {
-            let readings = self
-                .signals
-                .readings(engine.ladder(), &self.view(engine.name()), now);
-            engine.explain(&readings, now)
-        };
+        let explain = |engine: &Engine| engine.explain(&self.readings(engine, now), now);
         self.engines
             .iter()
             .flat_map(explain)

@@ -10,12 +10,13 @@ use plimsoll_collectors::{AgentDesk, AgentReport, Match, MetricsReport, ProcessT
 use plimsoll_store::{Reader, Unfinished, Writer};
 use plimsoll_trace::{Batch, EngineSample, Loss, Record, RunId, Stamp};
 use plimsoll_tuner::act::{self, Live, ProcessRef};
-use plimsoll_tuner::{Engine, EngineView, Intake, Signals};
+use plimsoll_tuner::{Engine, EngineView, Host, Intake, Readings, Signals, Spent};
 use tokio::sync::{mpsc, oneshot};
 
 use super::agents::Attached;
 use super::allocator::Heard;
 use super::control::Control;
+use super::pace::Pace;
 use super::remember::remembering;
 use super::runs::{Runs, watch_name};
 use super::snapshot::Snapshots;
@@ -28,6 +29,8 @@ use crate::config::Config;
 
 /// How long an action under way may hold up a graceful end.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long engines whose rungs are let go at the end may take to serve again: below the 90 s after which systemd kills.
+const RESTORES: Duration = Duration::from_secs(50);
 /// Samples are taken this often at least while it does.
 const HURRY: Duration = Duration::from_secs(1);
 
@@ -100,6 +103,8 @@ pub(crate) struct Pipeline {
     pub(super) status: Status,
     /// Brings samples to the rules in an order that a recording can repeat.
     intake: Intake,
+    /// How often samples are taken.
+    pub(super) pace: Pace,
     /// Commands of `plimsoll run`, by the connections that began them.
     pub(super) commands: HashMap<u64, Command>,
     pub(super) attached: Attached,
@@ -140,6 +145,7 @@ impl Pipeline {
         let (engines, moved) = remembering(&config, &mut memos, |_| false);
         let mut signals = Signals::new(config.sampling.interval.0);
         signals.watch(engines.iter().map(Engine::ladder));
+        let pace = Pace::new(config.sampling.interval.0, config.sampling.burst.0, Stamp::now());
         let mut pipeline = Self {
             config,
             named,
@@ -157,6 +163,7 @@ impl Pipeline {
             stopping: false,
             status: Status::new(Stamp::now()),
             intake: Intake::default(),
+            pace,
             commands: HashMap::new(),
             attached: Attached::default(),
             door,
@@ -204,7 +211,9 @@ impl Pipeline {
             if self.edited && !self.is_acting() {
                 self.edited = false;
                 self.reconfigure();
-                self.sources.set_interval(self.config.sampling.interval.0);
+                let (slow, fast) = (self.config.sampling.interval.0, self.config.sampling.burst.0);
+                self.pace = Pace::new(slow, fast, Stamp::now());
+                self.sources.set_interval(slow);
             }
         }
         self.drain(&mut queue).await;
@@ -283,13 +292,15 @@ impl Pipeline {
             self.store(marks);
             return;
         }
+        let mut soonest: Option<Duration> = None;
         for index in 0..self.engines.len() {
             let engine = &self.engines[index];
-            let view = self.view(engine.name());
-            let readings = self.signals.readings(engine.ladder(), &view, now);
+            let (readings, run) = (self.readings(engine, now), self.runs.of_engine(engine.name()));
             let writer = &self.writer;
             let ids = || (writer.next_decision_id(), writer.next_change_id());
-            let step = self.engines[index].tick(&readings, view.run, now, ids);
+            let step = self.engines[index].tick(&readings, run, now, ids);
+            let crossing = self.engines[index].soonest_crossing(&readings, now);
+            soonest = soonest.into_iter().chain(crossing).min();
             self.store(step.records);
             if let Some(order) = step.order
                 && !self.act(move |live, journal| act::carry_out(order, live, journal))
@@ -298,9 +309,25 @@ impl Pipeline {
                 self.store(vec![memo]);
             }
         }
+        if let Some(interval) = self.pace.next(soonest, now) {
+            tracing::debug!(?interval, "samples are taken at another pace");
+            self.sources.set_pace(interval);
+        }
     }
 
-    pub(super) fn view(&self, engine: &str) -> EngineView {
+    /// What an engine's rules see now.
+    pub(super) fn readings(&self, engine: &Engine, now: Stamp) -> Readings {
+        let view = self.view(engine.name());
+        let mut readings = self.signals.readings(engine.ladder(), &view, now);
+        let others = self.engines.iter().filter(|other| other.name() != engine.name());
+        readings.set_host(Host {
+            limits: self.config.limits.clone(),
+            others: others.fold(Spent::default(), |sum, other| sum.and(&other.spent())),
+        });
+        readings
+    }
+
+    fn view(&self, engine: &str) -> EngineView {
         let run = self.runs.of_engine(engine);
         EngineView {
             run,
@@ -390,25 +417,16 @@ impl Pipeline {
     async fn drain(mut self, queue: &mut mpsc::Receiver<Event>) {
         self.watch = None;
         self.stopping = true;
-        if self.is_acting() {
-            tracing::info!("waiting for the action under way");
-        }
-        let deadline = tokio::time::sleep(GRACE);
-        tokio::pin!(deadline);
         self.sources
             .set_interval(self.config.sampling.interval.0.min(HURRY));
-        while self.is_acting() {
-            let event = tokio::select! {
-                biased;
-                () = &mut deadline => None,
-                event = queue.recv() => event,
-            };
-            let Some(event) = event else {
-                tracing::warn!("the action under way did not end in time; the next start resolves it");
-                break;
-            };
-            self.handle(event);
+        if self.is_acting() {
+            tracing::info!("waiting for the action under way");
+            self.wait_for_actions(queue, GRACE).await;
         }
+        if self.restore_engines() {
+            self.wait_for_actions(queue, RESTORES).await;
+        }
+
         // What agents have written is read to its end.
         self.place_agents(Stamp::now());
         let mut flushed = self.flush_agents(true);
@@ -426,6 +444,24 @@ impl Pipeline {
         }
         // Agents' rings are told what is stored before they are let go of. What cannot be stored is said at the store's end.
         self.writer.commit(Batch::new(Stamp::now())).await.ok();
+    }
+
+    /// Goes on until no action is under way, for `grace` at most.
+    async fn wait_for_actions(&mut self, queue: &mut mpsc::Receiver<Event>, grace: Duration) {
+        let deadline = tokio::time::sleep(grace);
+        tokio::pin!(deadline);
+        while self.is_acting() {
+            let event = tokio::select! {
+                biased;
+                () = &mut deadline => None,
+                event = queue.recv() => event,
+            };
+            let Some(event) = event else {
+                tracing::warn!("the action under way did not end in time; the next start resolves it");
+                return;
+            };
+            self.handle(event);
+        }
     }
 }
 

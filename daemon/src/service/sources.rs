@@ -33,6 +33,8 @@ pub(crate) struct Sources {
 enum Order {
     /// Tick now, and so often from now on.
     Every(Duration),
+    /// Tick so often from now on; the next tick is no later than it was, and no later than that.
+    Pace(Duration),
     /// Look for these processes.
     Watch(Vec<Watch>),
     /// Read the metrics of these engines.
@@ -70,6 +72,11 @@ impl Sources {
     /// Ticks now, and then once in `interval`.
     pub(crate) fn set_interval(&self, interval: Duration) {
         self.order(Order::Every(interval));
+    }
+
+    /// Ticks once in `interval` from now on, without one at once.
+    pub(crate) fn set_pace(&self, interval: Duration) {
+        self.order(Order::Pace(interval));
     }
 
     /// Looks for the processes of others from now on.
@@ -171,6 +178,10 @@ fn beat(mut collectors: Collectors, orders: &Receiver<Order>) {
             Ok(Order::Every(next)) => {
                 interval = next;
                 due = Some(Instant::now());
+            }
+            Ok(Order::Pace(next)) => {
+                interval = next;
+                due = due.map(|due| due.min(Instant::now() + next));
             }
             Ok(Order::Watch(watches)) => collectors.processes.set_watches(watches),
             Ok(Order::Metrics(endpoints)) => collectors.metrics.set_endpoints(endpoints),

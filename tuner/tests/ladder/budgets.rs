@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use plimsoll_trace::{Stamp, Verdict};
+use plimsoll_trace::{DecisionId, Stamp, Verdict};
 use plimsoll_tuner::signals::Reading;
-use plimsoll_tuner::{Limits, Outcome, Readings, evaluate};
+use plimsoll_tuner::{Engine, EngineSpec, Host, HostLimits, Limits, Outcome, Readings, Reload, evaluate};
 
 use super::drive::{Drive, ladder, readings};
 
@@ -68,6 +68,53 @@ fn a_rollback_is_two_restarts() {
         "{:?}",
         drive.blocks(0)
     );
+}
+
+#[test]
+fn what_the_other_engines_of_the_host_cost_counts() {
+    let spec = |name: &str| EngineSpec {
+        name: name.to_owned(),
+        config: None,
+        reload: Reload::None,
+        health: None,
+        applied: None,
+    };
+    let limits = HostLimits {
+        restarts_per_hour: 1,
+        ..HostLimits::default()
+    };
+    let mut engines = ["a", "b"].map(|name| Engine::new(spec(name), ladder(RESTART), None));
+    let mut took = Vec::new();
+    let mut ids = 0;
+    for second in 1..4_000 {
+        let now = Stamp::at_secs(second);
+        for index in 0..2 {
+            let others = engines[1 - index].spent();
+            let mut seen = readings(engines[index].ladder(), Some(0.95), now);
+            seen.set_host(Host {
+                limits: limits.clone(),
+                others,
+            });
+            let next = || {
+                ids += 1;
+                (DecisionId(ids), ids)
+            };
+            let engine = &mut engines[index];
+            if let Some(order) = engine.tick(&seen, None, now, next).order {
+                // In the very tick in which the first begins, the second must know.
+                took.push((second, index));
+                drop(order);
+            }
+            if index == 1 && second == 11 {
+                let said = &engine.explain(&seen, now)[0].blocks[0].text;
+                assert!(
+                    said.starts_with("1 restarts on this host within the hour are spent"),
+                    "{said}"
+                );
+            }
+        }
+    }
+    assert_eq!(took, [(11, 0), (3_611, 1)]);
 }
 
 #[test]

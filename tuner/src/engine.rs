@@ -19,7 +19,7 @@ use crate::evaluate::{Evaluation, evaluate};
 use crate::explain::{RuleExplanation, explain};
 use crate::file;
 use crate::outcome::Outcome;
-use crate::rule::Ladder;
+use crate::rule::{Cost, Ladder};
 use crate::signals::Readings;
 use crate::spec::EngineSpec;
 use crate::state::LadderState;
@@ -359,7 +359,15 @@ impl Engine {
         if let Some(detail) = decision.detail.as_object_mut() {
             detail.insert("rungs_after".to_owned(), json!(rungs));
         }
+        let expected = decision.detail.get("expected_effect_bytes");
+        let promised_bytes = expected.and_then(serde_json::Value::as_i64);
+        let because = decision.detail.get("because_of");
+        let ladder = &self.memo.ladder;
         Order {
+            cost: ladder.under_way.as_ref().map_or(Cost::Restart, |it| it.cost),
+            promised_bytes,
+            changed_at: ladder.changed_at,
+            answers_death: because.and_then(serde_json::Value::as_str) == Some("out_of_memory"),
             engine: Arc::clone(&self.spec),
             decision,
             change,

@@ -11,6 +11,7 @@ mod engine;
 mod evaluate;
 mod explain;
 pub mod file;
+pub mod guard;
 mod outcome;
 mod projection;
 pub mod rule;

@@ -12,6 +12,7 @@ use super::plan::Plan;
 use crate::adopt::Base;
 use crate::edit::KeyPath;
 use crate::file;
+use crate::guard::Guard;
 use crate::spec::DEFAULT_WITHIN;
 
 /// An action under way.
@@ -28,6 +29,8 @@ pub(super) struct Action {
     pub(super) ours_left: bool,
     /// How long the engine did not serve because of it.
     pub(super) away: Duration,
+    /// The engine was down when it began, and nobody else's doing brought it down since.
+    pub(super) down: bool,
 }
 
 impl Action {
@@ -68,6 +71,7 @@ impl Action {
             resumed: false,
             ours_left: false,
             away: Duration::ZERO,
+            down: false,
         }
     }
 
@@ -95,6 +99,7 @@ impl Action {
             resumed: true,
             ours_left: false,
             away: Duration::ZERO,
+            down: false,
         }
     }
 
@@ -158,6 +163,24 @@ impl Action {
 
     pub(super) fn note(&mut self, key: &str, value: Value) {
         note(&mut self.order.decision, key, value);
+    }
+
+    /// Writes down what guards say, under "before", "during" or "after".
+    pub(super) fn note_guards(&mut self, when: &str, guards: &[Guard]) {
+        let said: Vec<Value> = guards.iter().map(Guard::to_json).collect();
+        let mut all = self
+            .order
+            .decision
+            .detail
+            .get("guards")
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
+        all.entry(when.to_owned())
+            .or_insert_with(|| json!([]))
+            .as_array_mut()
+            .map(|list| list.extend(said));
+        self.note("guards", Value::Object(all));
     }
 
     pub(super) fn within(&self) -> Duration {

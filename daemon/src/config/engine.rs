@@ -337,6 +337,14 @@ fn resolve(
             })
         }
     };
+    if section
+        .quality
+        .as_ref()
+        .is_some_and(|quality| quality.command.is_empty())
+    {
+        let message = format!("engine.{name}.quality.command is empty; it is a program and its arguments");
+        return Err(at.error(&["engine", name, "quality", "command"], message, None));
+    }
     let metrics = section.metrics.as_ref().map(|url| MetricsEndpoint {
         engine: name.to_owned(),
         url: url.0.clone(),

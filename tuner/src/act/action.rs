@@ -31,6 +31,10 @@ pub(super) struct Action {
     pub(super) away: Duration,
     /// The engine was down when it began, and nobody else's doing brought it down since.
     pub(super) down: bool,
+    /// What the quality command said before the change.
+    pub(super) score_before: Option<f64>,
+    /// What it said in the course of it, to be remembered.
+    pub(super) scores: Vec<(String, f64)>,
 }
 
 impl Action {
@@ -72,6 +76,8 @@ impl Action {
             ours_left: false,
             away: Duration::ZERO,
             down: false,
+            score_before: None,
+            scores: Vec::new(),
         }
     }
 
@@ -100,6 +106,8 @@ impl Action {
             ours_left: false,
             away: Duration::ZERO,
             down: false,
+            score_before: None,
+            scores: Vec::new(),
         }
     }
 
@@ -145,6 +153,7 @@ impl Action {
             away: self.away,
             base: base.filter(|base| base.text != base.written),
             left,
+            scores: self.scores,
             records,
         }
     }
@@ -176,10 +185,10 @@ impl Action {
             .and_then(Value::as_object)
             .cloned()
             .unwrap_or_default();
-        all.entry(when.to_owned())
-            .or_insert_with(|| json!([]))
-            .as_array_mut()
-            .map(|list| list.extend(said));
+        let list = all.entry(when.to_owned()).or_insert_with(|| json!([]));
+        if let Some(list) = list.as_array_mut() {
+            list.extend(said);
+        }
         self.note("guards", Value::Object(all));
     }
 

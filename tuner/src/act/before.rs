@@ -122,7 +122,9 @@ fn left_alone(order: &Order, plan: &Plan, live: &Live) -> Guard {
 /// How long ago the file was last written; unknown counts as long ago.
 fn age(plan: &Plan) -> Option<Duration> {
     let written = std::fs::metadata(&plan.snapshot.path).ok()?.modified().ok()?;
-    SystemTime::now().duration_since(written).ok()
+    let written = written.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let now = Duration::from_nanos(u64::try_from(Stamp::now().unix_ns).ok()?);
+    now.checked_sub(written)
 }
 
 fn is_younger(process: ProcessRef, than: Duration) -> bool {
@@ -185,6 +187,10 @@ fn fits(order: &Order) -> Guard {
 /// hurt, and there is nothing to compare.
 fn baseline(order: &Order, live: &Live, down: bool) -> (Guard, Option<Baseline>) {
     let name = "baseline";
+    if order.decision.verdict != Verdict::Apply {
+        let said = "it goes back towards the person's own text, which is right by itself";
+        return (Guard::unable(name, said), None);
+    }
     if !order.engine.guards.metrics {
         let said = "the engine's `metrics` are not configured, so latencies cannot be compared";
         return (Guard::unable(name, said), None);

@@ -63,6 +63,8 @@ impl Action {
             self.change = None;
             return self.refuse(&why);
         }
+        let quality = self.quality_before(plan);
+        self.note_guards("before", quality.as_slice());
         let idle = self.wait_until_idle(live);
         self.note_guards("during", idle.as_slice());
         self.order.decision.outcome = DecisionOutcome::Applying;
@@ -102,7 +104,7 @@ impl Action {
             Ok((read_back, after)) => {
                 // It is up now, whatever it was.
                 self.down = false;
-                self.verify(&read_back, after, (before, found.baseline), live, journal)
+                self.verify(&read_back, after, (before, found.baseline, plan), live, journal)
             }
             Err(problem) => self.roll_back(&problem, live, journal),
         }
@@ -113,7 +115,7 @@ impl Action {
         mut self,
         read_back: &ReadBack,
         took: Duration,
-        (before, baseline): (Latest, Option<Baseline>),
+        (before, baseline, plan): (Latest, Option<Baseline>, &Plan),
         live: &Live,
         journal: &dyn Journal,
     ) -> Report {
@@ -152,6 +154,9 @@ impl Action {
             Guard::unable("read_back", "it does not show the values in force")
         }];
         guards.extend(watched.guards);
+        if !matches!(consequence(&guards, self.order.cost), Consequence::TakeBack(_)) {
+            guards.extend(self.quality_after(plan));
+        }
         self.note_guards("after", &guards);
         let effect = watched.effect_bytes;
         let held = before.vram.map(|(_, bytes)| bytes);

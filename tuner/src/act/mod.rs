@@ -12,6 +12,7 @@ mod live;
 mod order;
 mod panics;
 mod plan;
+mod quality;
 mod ready;
 mod recover;
 mod reload;

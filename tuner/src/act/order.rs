@@ -1,5 +1,6 @@
 //! What an action is told, and what it answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct Order {
     pub changed_at: Option<Stamp>,
     /// The engine died because memory was out, and is perhaps still down.
     pub answers_death: bool,
+    /// What the quality command said before, by command and file.
+    pub scores: BTreeMap<String, f64>,
 }
 
 /// How an action ended.
@@ -74,6 +77,8 @@ pub struct Report {
     pub base: Option<Base>,
     /// What this action left in the file, whatever a person made of it since; `None` when it wrote nothing.
     pub left: Option<Vec<u8>>,
+    /// What the quality command said, by command and file.
+    pub scores: Vec<(String, f64)>,
     /// Rows to store: the decision, the change, events.
     pub records: Vec<Record>,
 }

@@ -61,7 +61,7 @@ fn held_bytes(text: &str) -> f64 {
     8.0 * GIB - freed("int8") - freed("swap: true")
 }
 
-const GIB: f64 = (1_u64 << 30) as f64;
+pub(crate) const GIB: f64 = (1_u64 << 30) as f64;
 
 pub(crate) struct World {
     _folder: tempfile::TempDir,
@@ -219,6 +219,11 @@ impl Daemon {
         let records = daemon.engine.file_changed(daemon.now);
         daemon.store(records);
         daemon
+    }
+
+    /// From now on somebody else shows what the engine holds.
+    pub(crate) fn stop_feeding(&self) {
+        self.feed.store(true, Ordering::Relaxed);
     }
 
     fn resolve(&mut self, rows: Rows) {

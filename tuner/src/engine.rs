@@ -24,7 +24,7 @@ use crate::explain::{RuleExplanation, explain};
 use crate::file;
 use crate::outcome::Outcome;
 use crate::pace::Pace;
-use crate::rule::Ladder;
+use crate::rule::{Cost, Ladder};
 use crate::signals::Readings;
 use crate::spec::EngineSpec;
 use crate::state::LadderState;
@@ -55,7 +55,12 @@ pub struct Engine {
 struct Memo {
     ladder: LadderState,
     base: Option<Base>,
+    /// What the quality command said, by command and file; oldest first.
+    scores: Vec<(String, f64)>,
 }
+
+/// More scores than this are not remembered.
+const MOST_SCORES: usize = 32;
 
 /// What one look at the rules came to.
 #[derive(Debug, Default)]
@@ -274,6 +279,12 @@ impl Engine {
         self.memo.ladder.on_outcome(rule, Outcome::Applied, now);
     }
 
+    /// The engine died because memory was out. Its rules answer at the next look; what was taken shortly before did not help.
+    pub fn ran_out_of_memory(&mut self, now: Stamp) -> Record {
+        self.memo.ladder.ran_out_of_memory(now);
+        self.memo()
+    }
+
     /// Takes note of how an action ended. Answers with rows to store.
     pub fn finished(&mut self, report: &Report, now: Stamp) -> Vec<Record> {
         self.acting = false;
@@ -283,6 +294,12 @@ impl Engine {
             return Vec::new();
         }
         self.memo.base.clone_from(&report.base);
+        for (key, score) in &report.scores {
+            self.memo.scores.retain(|(known, _)| known != key);
+            self.memo.scores.push((key.clone(), *score));
+        }
+        let surplus = self.memo.scores.len().saturating_sub(MOST_SCORES);
+        self.memo.scores.drain(..surplus);
         #[expect(
             clippy::cast_possible_truncation,
             reason = "bytes of device memory, far below 2^63"
@@ -392,7 +409,16 @@ impl Engine {
         if let Some(detail) = decision.detail.as_object_mut() {
             detail.insert("rungs_after".to_owned(), json!(rungs));
         }
+        let expected = decision.detail.get("expected_effect_bytes");
+        let promised_bytes = expected.and_then(serde_json::Value::as_i64);
+        let because = decision.detail.get("because_of");
+        let ladder = &self.memo.ladder;
         Order {
+            cost: ladder.under_way.as_ref().map_or(Cost::Restart, |it| it.cost),
+            promised_bytes,
+            changed_at: ladder.changed_at,
+            scores: self.memo.scores.iter().cloned().collect(),
+            answers_death: because.and_then(serde_json::Value::as_str) == Some("out_of_memory"),
             engine: Arc::clone(&self.spec),
             decision,
             change,

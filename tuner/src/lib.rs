@@ -13,6 +13,7 @@ mod evaluate;
 mod explain;
 pub mod file;
 mod forecast;
+pub mod guard;
 mod intake;
 mod leak;
 mod outcome;

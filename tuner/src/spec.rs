@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::edit::Format;
+use crate::guard::Guards;
 use crate::rule::Cost;
 
 /// One engine, as far as acting on it goes.
@@ -24,6 +25,8 @@ pub struct EngineSpec {
     pub health: Option<Health>,
     /// Where it shows the values in force, for the read-back.
     pub applied: Option<Applied>,
+    /// What a change may do to it, and how long that is watched.
+    pub guards: Guards,
 }
 
 /// The engine's own configuration file.

@@ -9,6 +9,7 @@ use plimsoll_collectors::{Match, MetricName, MetricsEndpoint};
 use plimsoll_trace::Mode;
 use plimsoll_trace::signal::{self, METRIC_PREFIX, Source};
 use plimsoll_trace::units::{Period, Ratio};
+use plimsoll_tuner::guard::Guards;
 use plimsoll_tuner::rule::Problem;
 use plimsoll_tuner::{
     Allowed, Applied, ConfigFile, EngineSpec, Format, Health, HttpUrl, KeyPath, Ladder, Reload, RuleConfig,
@@ -64,7 +65,6 @@ struct Limits {
     restarts_per_hour: Option<u32>,
     restarts_per_day: Option<u32>,
     downtime_per_hour: Option<Period>,
-    /// Checked so that a file written today is right when it is enforced.
     latency_max: Option<Ratio>,
     quality_loss_max: Option<Ratio>,
 }
@@ -83,13 +83,41 @@ impl Limits {
     }
 }
 
-/// `quality`, checked likewise.
+/// `quality`: the person's own check of the answers.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "read for its checks only: no version runs it yet")]
 struct Quality {
     command: Vec<String>,
     timeout: Option<Period>,
+}
+
+/// How long a quality command may take unless it says so.
+const QUALITY_TIMEOUT: Duration = Duration::from_secs(120);
+
+impl EngineSection {
+    /// What a change may do to the engine.
+    fn guards(&self) -> Guards {
+        let default = Guards::default();
+        let limits = self.limits.as_ref();
+        let ratio = |value: Option<Ratio>, default: f64| value.map_or(default, |Ratio(ratio)| ratio);
+        let quality = self
+            .quality
+            .as_ref()
+            .map(|quality| plimsoll_tuner::guard::Quality {
+                command: quality.command.clone(),
+                timeout: quality.timeout.map_or(QUALITY_TIMEOUT, |Period(timeout)| timeout),
+            });
+        Guards {
+            latency_max: ratio(limits.and_then(|limits| limits.latency_max), default.latency_max),
+            quality_loss_max: ratio(
+                limits.and_then(|limits| limits.quality_loss_max),
+                default.quality_loss_max,
+            ),
+            quality,
+            metrics: self.metrics.is_some(),
+            ..default
+        }
+    }
 }
 
 /// An engine: how its processes are found, and how it is acted on.
@@ -352,19 +380,13 @@ fn resolve(
             })
         }
     };
-    for (key, present) in [
-        (
-            "limits.latency_max",
-            section
-                .limits
-                .as_ref()
-                .is_some_and(|limits| limits.latency_max.is_some()),
-        ),
-        ("quality", section.quality.is_some()),
-    ] {
-        if present {
-            warnings.push(format!("[engine.{name}] {key} is not used by this version yet"));
-        }
+    if section
+        .quality
+        .as_ref()
+        .is_some_and(|quality| quality.command.is_empty())
+    {
+        let message = format!("engine.{name}.quality.command is empty; it is a program and its arguments");
+        return Err(at.error(&["engine", name, "quality", "command"], message, None));
     }
     let metrics = section.metrics.as_ref().map(|url| MetricsEndpoint {
         engine: name.to_owned(),
@@ -381,6 +403,7 @@ fn resolve(
             reload: section.reload.clone(),
             health: section.health.clone(),
             applied: section.applied.clone(),
+            guards: section.guards(),
         },
     })
 }
@@ -404,14 +427,6 @@ fn check_acting(
                 reload: Reload::Signal(_),
                 ..
             } if section.matcher.is_none() => "its engine has no `match`, so there is no process to signal",
-            _ if section
-                .limits
-                .as_ref()
-                .is_some_and(|limits| limits.latency_max.is_some())
-                || section.quality.is_some() =>
-            {
-                "its engine has `latency_max` or `quality`, which this version does not enforce yet"
-            }
             _ => continue,
         };
         let message = format!(

@@ -48,8 +48,6 @@ fn the_documented_example_is_valid() {
     insta::assert_snapshot!(config.warnings.join("\n"), @r#"
     [http] listen = "127.0.0.1:9690": this version serves no HTTP yet; use `plimsoll status`
     [engine.chat] profile = "vllm" is taken as "custom": this version has no profiles of its own
-    [engine.chat] limits.latency_max is not used by this version yet
-    [engine.chat] quality is not used by this version yet
     "#);
 }
 
@@ -112,6 +110,9 @@ fn mistakes_name_their_place() {
         format!("{ENGINE}health = {{ http = \"http://127.0.0.1:8000/health\", within = \"0\" }}"),
         format!("{ENGINE}health = {{ http = \"http://127.0.0.1:8000/health\", probe = {{ htp = \"\" }} }}"),
         format!("{ENGINE}limits = {{ restart_per_hour = 2 }}"),
+        format!("{ENGINE}quality = {{ command = [] }}"),
+        format!("{ENGINE}quality = {{ command = \"check\" }}"),
+        format!("{ENGINE}metrics = \"127.0.0.1:8000/metrics\""),
         rule("{ signl = \"vram.used_ratio\", enter = 0.8 }"),
         rule("{ signal = \"gpu\", enter = 0.8 }"),
         rule("{ signal = \"metric:queue{name=a}\", enter = 4, exit = 1 }"),
@@ -185,16 +186,6 @@ fn acting_has_preconditions() {
             "no `health`",
         ),
         ("match = { port = 8000 }\n", "", "no `match`"),
-        (
-            "match",
-            "limits = { latency_max = \"+20%\" }\nmatch",
-            "`latency_max` or `quality`",
-        ),
-        (
-            "match",
-            "quality = { command = [\"true\"] }\nmatch",
-            "`latency_max` or `quality`",
-        ),
     ] {
         let text = ACTING.replacen(without, instead, 1);
         assert_ne!(text, ACTING, "{without}");
@@ -205,6 +196,19 @@ fn acting_has_preconditions() {
         let advise = text.replace("\"act\"", "\"advise\"");
         assert!(parse(&advise).is_ok(), "{advise}");
     }
+    // What a change may do to latency and to the answers is checked by whoever acts.
+    let text = ACTING.replacen(
+        "match",
+        "limits = { latency_max = \"+20%\" }\nquality = { command = [\"true\"] }\nmatch",
+        1,
+    );
+    let config = parse(&text).unwrap_or_else(|error| panic!("{error}"));
+    let guards = &config.engines[0].0.spec.guards;
+    assert_eq!(guards.latency_max, 0.2);
+    assert_eq!(
+        guards.quality.as_ref().map(|quality| quality.timeout.as_secs()),
+        Some(120)
+    );
     // A process is needed for a signal only.
     let http = ACTING
         .replace(

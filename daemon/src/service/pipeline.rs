@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use plimsoll_collectors::{AgentDesk, AgentReport, Match, MetricsReport, ProcessTable, Watch as Watched};
 use plimsoll_store::{Reader, Unfinished, Writer};
-use plimsoll_trace::{Batch, EngineSample, Loss, Record, RunId, Stamp};
+use plimsoll_trace::{Batch, EngineSample, Loss, Record, RunId, RunOutcome, Stamp};
 use plimsoll_tuner::act::{self, Live, ProcessRef};
 use plimsoll_tuner::{Engine, EngineView, Host, Intake, Readings, Signals, Spent};
 use tokio::sync::{mpsc, oneshot};
@@ -337,7 +337,20 @@ impl Pipeline {
 
     fn take_table(&mut self, table: &ProcessTable) {
         let writer = self.writer.clone();
-        let records = self.runs.follow(table, || writer.next_run_id());
+        let runs: Vec<Option<RunId>> = self
+            .engines
+            .iter()
+            .map(|engine| self.runs.of_engine(engine.name()))
+            .collect();
+        let mut records = self.runs.follow(table, || writer.next_run_id());
+        let died = |run: &RunId| {
+            let is_that = |record: &Record| matches!(record, Record::RunEnd(end) if end.id == *run && end.outcome == RunOutcome::OutOfMemory);
+            records.iter().any(is_that)
+        };
+        let died: Vec<bool> = runs.iter().map(|run| run.as_ref().is_some_and(died)).collect();
+        for (engine, _) in self.engines.iter_mut().zip(died).filter(|(_, died)| *died) {
+            records.push(engine.ran_out_of_memory(table.at));
+        }
         self.store(records);
         self.follow_own(table);
         self.place_agents(table.at);

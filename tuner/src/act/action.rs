@@ -12,6 +12,7 @@ use super::plan::Plan;
 use crate::adopt::Base;
 use crate::edit::KeyPath;
 use crate::file;
+use crate::guard::Guard;
 use crate::spec::DEFAULT_WITHIN;
 
 /// An action under way.
@@ -28,6 +29,12 @@ pub(super) struct Action {
     pub(super) ours_left: bool,
     /// How long the engine did not serve because of it.
     pub(super) away: Duration,
+    /// The engine was down when it began, and nobody else's doing brought it down since.
+    pub(super) down: bool,
+    /// What the quality command said before the change.
+    pub(super) score_before: Option<f64>,
+    /// What it said in the course of it, to be remembered.
+    pub(super) scores: Vec<(String, f64)>,
 }
 
 impl Action {
@@ -68,6 +75,9 @@ impl Action {
             resumed: false,
             ours_left: false,
             away: Duration::ZERO,
+            down: false,
+            score_before: None,
+            scores: Vec::new(),
         }
     }
 
@@ -95,6 +105,9 @@ impl Action {
             resumed: true,
             ours_left: false,
             away: Duration::ZERO,
+            down: false,
+            score_before: None,
+            scores: Vec::new(),
         }
     }
 
@@ -140,6 +153,7 @@ impl Action {
             away: self.away,
             base: base.filter(|base| base.text != base.written),
             left,
+            scores: self.scores,
             records,
         }
     }
@@ -158,6 +172,24 @@ impl Action {
 
     pub(super) fn note(&mut self, key: &str, value: Value) {
         note(&mut self.order.decision, key, value);
+    }
+
+    /// Writes down what guards say, under "before", "during" or "after".
+    pub(super) fn note_guards(&mut self, when: &str, guards: &[Guard]) {
+        let said: Vec<Value> = guards.iter().map(Guard::to_json).collect();
+        let mut all = self
+            .order
+            .decision
+            .detail
+            .get("guards")
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
+        let list = all.entry(when.to_owned()).or_insert_with(|| json!([]));
+        if let Some(list) = list.as_array_mut() {
+            list.extend(said);
+        }
+        self.note("guards", Value::Object(all));
     }
 
     pub(super) fn within(&self) -> Duration {

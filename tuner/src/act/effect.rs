@@ -1,15 +1,15 @@
 //! What a change does to the engine's memory, once it serves again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use plimsoll_trace::{Stamp, units};
 
-use super::live::{Latest, Live};
+use super::live::Latest;
 
-/// How long the effect on memory is waited for at least.
+/// How long the effect on memory is waited for where nothing was promised.
 const WITHIN: Duration = Duration::from_secs(10);
-/// So many readings after the engine is ready make up the effect; their median counts.
-const READINGS: usize = 3;
+/// So many readings make up the effect.
+const READINGS: u32 = 3;
 /// A reading older than this says nothing about the engine before the change, unless values are read even more seldom.
 const FRESH: Duration = Duration::from_secs(30);
 
@@ -19,26 +19,11 @@ pub(super) fn fresh(latest: &Latest, now: Stamp, interval: Duration) -> Option<(
     latest.vram.filter(|(at, _)| now.since(*at) <= fresh)
 }
 
-/// Long enough for the readings to come, and one more that was under way already.
-fn within(interval: Duration) -> Duration {
-    let readings = u32::try_from(READINGS + 1).unwrap_or(u32::MAX);
-    WITHIN.max(interval.saturating_mul(readings))
-}
-
-/// The median of the first readings taken after `since`.
-pub(super) fn settled(engine: &str, since: Stamp, live: &Live) -> Option<f64> {
-    let deadline = Instant::now() + within(live.interval());
-    let (mut last, mut readings) = (since, Vec::new());
-    while readings.len() < READINGS {
-        let fresh = |now: &Latest| now.vram.filter(|(at, _)| at.mono_ns > last.mono_ns);
-        let Some((at, bytes)) = live.wait_for(engine, deadline, fresh) else {
-            break;
-        };
-        last = at;
-        readings.push(bytes);
-    }
-    readings.sort_by(f64::total_cmp);
-    readings.get(readings.len() / 2).copied()
+/// How long the effect is waited for: as long as a promise may take to be kept, a shorter while without one, and at least
+/// until a few readings have come, and one more that was under way already.
+pub(super) fn within(interval: Duration, promised: Duration, promises: bool) -> Duration {
+    let most = if promises { promised } else { promised.min(WITHIN) };
+    most.max(interval.saturating_mul(READINGS + 1))
 }
 
 /// Less than this comes and goes with the requests of the moment.
@@ -74,7 +59,9 @@ mod tests {
         };
         assert!(fresh(&latest, Stamp::at_secs(160), minute).is_some());
         assert!(fresh(&latest, Stamp::at_secs(160), Duration::from_secs(1)).is_none());
-        assert!(within(minute) > minute * 3);
-        assert_eq!(within(Duration::from_secs(1)), WITHIN);
+        let half = Duration::from_secs(30);
+        assert!(within(minute, half, true) > minute * 3);
+        assert_eq!(within(Duration::from_secs(1), half, true), half);
+        assert_eq!(within(Duration::from_secs(1), half, false), WITHIN);
     }
 }

@@ -15,8 +15,9 @@ use super::panics::{Panicked, caught};
 use super::plan::{self, Plan};
 use super::ready::{self, ReadBack, Readiness};
 use super::recover::recover;
-use super::{Journal, reload};
+use super::{Journal, before, reload};
 use crate::file;
+use crate::guard::{Baseline, Consequence, Finding, Guard, consequence};
 use crate::spec::Reload;
 
 /// Carries `order` out and reports. Blocks for as long as the engine may take to reload, twice in the worst case.
@@ -24,8 +25,8 @@ use crate::spec::Reload;
 pub fn carry_out(order: Order, live: &Live, journal: &dyn Journal) -> Report {
     let plan = match caught(|| plan::make(&order)) {
         Ok(Ok(plan)) => plan,
-        Ok(Err(error)) => return Action::new(order, None).refuse(&error),
-        Err(panic) => return Action::new(order, None).refuse(&panic),
+        Ok(Err(error)) => return Action::new(order, None).refuse(&chain(&error)),
+        Err(panic) => return Action::new(order, None).refuse(&chain(&panic)),
     };
     let action = Action::new(order, Some(&plan));
     if plan.is_empty() {
@@ -44,48 +45,77 @@ pub fn carry_out(order: Order, live: &Live, journal: &dyn Journal) -> Report {
 impl Action {
     fn run(mut self, plan: &Plan, live: &Live, journal: &dyn Journal) -> Report {
         let engine = Arc::clone(&self.order.engine);
-        let mut before = live.latest(&engine.name);
-        before.vram = effect::fresh(&before, Stamp::now(), live.interval());
         if let Err(error) = file::check(&plan.snapshot) {
             self.change = None;
-            return self.refuse(&error);
+            return self.refuse(&chain(&error));
         }
-        if let Err(error) = reload::check(&engine.reload, before.root) {
+        let found = before::look(&self.order, plan, live);
+        self.note_guards("before", &found.guards);
+        self.down = found.down;
+        let mut before = live.latest(&engine.name);
+        before.vram = effect::fresh(&before, Stamp::now(), live.interval());
+        let refusal = found.refusal().map(str::to_owned);
+        let refusal = refusal.or_else(|| match reload::check(&engine.reload, before.root) {
+            Err(error) if !self.down => Some(chain(&error)),
+            _ => None,
+        });
+        if let Some(why) = refusal {
             self.change = None;
-            return self.refuse(&error);
+            return self.refuse(&why);
         }
+        let quality = self.quality_before(plan);
+        self.note_guards("before", quality.as_slice());
+        let idle = self.wait_until_idle(live);
+        self.note_guards("during", idle.as_slice());
         self.order.decision.outcome = DecisionOutcome::Applying;
         if let Err(error) = journal.commit(self.rows()) {
             self.change = None;
-            return self.refuse(&error);
+            return self.refuse(&chain(&error));
         }
         let started = Instant::now();
         if let Err(error) = file::replace(&plan.snapshot, &plan.after) {
             if let Some(change) = &mut self.change {
                 change.outcome = ChangeOutcome::RolledBack;
             }
-            return self.refuse(&error);
+            return self.refuse(&chain(&error));
         }
-        let ready = match reload::carry_out(&engine.reload, before.root, self.within()) {
+        let ready = match self.tell(&before, Stamp::now(), live) {
+            Ok(()) if self.down => ready::wait_until_ready(&engine, &plan.wanted, Instant::now()),
             Ok(()) => ready::wait_until_ready(&engine, &plan.wanted, started),
-            Err(error) => Readiness::NotReady(chain(&error)),
+            Err(problem) => Readiness::NotReady(problem),
         };
         self.away = started.elapsed();
-        match ready {
-            Readiness::Ready { read_back, after } => self.verify(&read_back, after, before, live, journal),
-            Readiness::NotChecked => {
-                self.verify(&ReadBack::Unknown, started.elapsed(), before, live, journal)
+        let (guard, ready) = match ready {
+            Readiness::Ready { read_back, after } => (
+                Guard::new("ready", Finding::Pass, "it serves again")
+                    .with(json!({ "after_secs": after.as_secs_f64() })),
+                Ok((read_back, after)),
+            ),
+            Readiness::NotChecked => (
+                Guard::unable("ready", "no health check is configured"),
+                Ok((ReadBack::Unknown, started.elapsed())),
+            ),
+            Readiness::NotReady(problem) => {
+                (Guard::new("ready", Finding::Fail, problem.as_str()), Err(problem))
             }
-            Readiness::NotReady(problem) => self.roll_back(&problem, live, journal),
+        };
+        self.note_guards("during", &[guard]);
+        match ready {
+            Ok((read_back, after)) => {
+                // It is up now, whatever it was.
+                self.down = false;
+                self.verify(&read_back, after, (before, found.baseline, plan), live, journal)
+            }
+            Err(problem) => self.roll_back(&problem, live, journal),
         }
     }
 
-    /// The engine serves with the new values. What did it do to memory?
+    /// The engine serves with the new values. What did it do to memory, to requests, to the answers?
     fn verify(
         mut self,
         read_back: &ReadBack,
         took: Duration,
-        before: Latest,
+        (before, baseline, plan): (Latest, Option<Baseline>, &Plan),
         live: &Live,
         journal: &dyn Journal,
     ) -> Report {
@@ -117,7 +147,28 @@ impl Action {
                 "the step 'applied' is not stored"
             );
         }
-        let after = effect::settled(&self.order.engine.name, applied, live);
+        let watched = self.watch(&before, baseline, applied, live);
+        let mut guards = vec![if equal {
+            Guard::new("read_back", Finding::Pass, "it shows the new values")
+        } else {
+            Guard::unable("read_back", "it does not show the values in force")
+        }];
+        guards.extend(watched.guards);
+        if !matches!(consequence(&guards, self.order.cost), Consequence::TakeBack(_)) {
+            guards.extend(self.quality_after(plan));
+        }
+        self.note_guards("after", &guards);
+        let effect = watched.effect_bytes;
+        let held = before.vram.map(|(_, bytes)| bytes);
+        self.note(
+            "effect",
+            json!({ "before_bytes": held, "after_bytes": watched.after_bytes, "freed_bytes": effect }),
+        );
+        let unsure = match consequence(&guards, self.order.cost) {
+            Consequence::TakeBack(problem) => return self.roll_back(&problem, live, journal),
+            Consequence::KeepAndSay(unsure) => format!("; it stays, though {unsure}"),
+            Consequence::Keep => String::new(),
+        };
         let restarted = !matches!(self.order.engine.reload, Reload::Restart(_));
         let replaced = match (before.root, live.latest(&self.order.engine.name).root) {
             (Some(before), Some(now)) if before != now && restarted => {
@@ -125,14 +176,8 @@ impl Action {
             }
             _ => "",
         };
-        let before = before.vram.map(|(_, bytes)| bytes);
-        let effect = before.zip(after).map(|(before, after)| before - after);
-        self.note(
-            "effect",
-            json!({ "before_bytes": before, "after_bytes": after, "freed_bytes": effect }),
-        );
         let said = format!(
-            "the engine serves again after {}{values}{replaced}; {}",
+            "the engine serves again after {}{values}{replaced}; {}{unsure}",
             units::show_duration(took),
             effect.map_or_else(|| "what it did to memory is unknown".to_owned(), effect::show)
         );
@@ -147,8 +192,8 @@ impl Action {
         recover(self.order, self.change, live, journal)
     }
 
-    fn refuse(self, error: &dyn std::error::Error) -> Report {
-        let said = format!("refused, nothing was changed: {}", chain(error));
+    fn refuse(self, why: &str) -> Report {
+        let said = format!("refused, nothing was changed: {why}");
         self.end(Ended::Refused, DecisionOutcome::Refused, &said, None)
     }
 }

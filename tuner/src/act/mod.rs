@@ -4,6 +4,7 @@
 //! the [`Journal`] before it is an act, so that whoever finds the journal later can finish or undo.
 
 mod action;
+mod before;
 mod effect;
 mod execute;
 mod http;
@@ -11,10 +12,13 @@ mod live;
 mod order;
 mod panics;
 mod plan;
+mod quality;
 mod ready;
 mod recover;
 mod reload;
+mod tell;
 mod undo;
+mod watch;
 
 pub use execute::carry_out;
 pub use http::HttpError;

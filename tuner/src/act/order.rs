@@ -1,13 +1,15 @@
 //! What an action is told, and what it answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_trace::{Decision, Record};
+use plimsoll_trace::{Decision, Record, Stamp};
 
 use crate::adopt::Base;
 use crate::desired::Overlay;
 use crate::edit::KeyPath;
+use crate::rule::Cost;
 use crate::spec::EngineSpec;
 
 /// Everything that an action needs to know.
@@ -29,6 +31,16 @@ pub struct Order {
     pub overlays: Vec<Overlay>,
     /// The keys that this action touches.
     pub keys: Vec<KeyPath>,
+    /// What it costs the engine.
+    pub cost: Cost,
+    /// How much memory it is to free, bytes; `None` when that is not known, negative when a rung is let go.
+    pub promised_bytes: Option<i64>,
+    /// When the engine's configuration was last changed. How it served before that is no measure.
+    pub changed_at: Option<Stamp>,
+    /// The engine died because memory was out, and is perhaps still down.
+    pub answers_death: bool,
+    /// What the quality command said before, by command and file.
+    pub scores: BTreeMap<String, f64>,
 }
 
 /// How an action ended.
@@ -65,6 +77,8 @@ pub struct Report {
     pub base: Option<Base>,
     /// What this action left in the file, whatever a person made of it since; `None` when it wrote nothing.
     pub left: Option<Vec<u8>>,
+    /// What the quality command said, by command and file.
+    pub scores: Vec<(String, f64)>,
     /// Rows to store: the decision, the change, events.
     pub records: Vec<Record>,
 }

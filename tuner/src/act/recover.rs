@@ -101,6 +101,7 @@ impl Action {
             away: self.away,
             base: None,
             left: None,
+            scores: Vec::new(),
             records: self.rows(),
         }
     }

@@ -96,6 +96,12 @@ impl Action {
                 .push(Event::new(EventKind::Quarantine, message).in_run(run));
         }
         match ready {
+            // It was down before: the file is as it was, and so is the engine.
+            Readiness::NotReady(again) if self.down => {
+                let said =
+                    format!("{problem}; the former file is back, and the engine is still down: {again}");
+                self.end(Ended::RolledBack, DecisionOutcome::RolledBack, &said, None)
+            }
             Readiness::NotReady(again) => {
                 let message = format!(
                     "{} does not serve after its former configuration was put back: {again}",
@@ -184,7 +190,7 @@ fn untangled(order: &Order, base: Option<&Base>, edited: &[u8]) -> Option<Vec<u8
 }
 
 /// Whether a process began its life after `at`. `/proc` counts in clock ticks since boot, as CLOCK_BOOTTIME does.
-fn started_after(process: ProcessRef, at: Stamp) -> bool {
+pub(super) fn started_after(process: ProcessRef, at: Stamp) -> bool {
     let per_second = rustix::param::clock_ticks_per_second().max(1);
     let started_ns = u128::from(process.started_ticks) * 1_000_000_000 / u128::from(per_second);
     u128::try_from(at.mono_ns).is_ok_and(|at| started_ns > at)

@@ -109,7 +109,8 @@ impl TestEngine {
     }
 }
 
-fn serve(stream: TcpStream, shared: &Mutex<State>) -> std::io::Result<()> {
+/// The path that is asked for, and where the answer goes.
+pub(crate) fn asked(stream: TcpStream) -> std::io::Result<(String, TcpStream)> {
     let mut reader = BufReader::new(stream);
     let mut first = String::new();
     reader.read_line(&mut first)?;
@@ -127,8 +128,11 @@ fn serve(stream: TcpStream, shared: &Mutex<State>) -> std::io::Result<()> {
     }
     reader.read_exact(&mut vec![0; length])?;
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut stream = reader.into_inner();
+    Ok((path, reader.into_inner()))
+}
 
+fn serve(stream: TcpStream, shared: &Mutex<State>) -> std::io::Result<()> {
+    let (path, stream) = asked(stream)?;
     let mut state = shared.lock().unwrap();
     if state.dead {
         return Ok(());
@@ -146,34 +150,44 @@ fn serve(stream: TcpStream, shared: &Mutex<State>) -> std::io::Result<()> {
     at(When::After);
     state.hook = hook;
     drop(state);
-    match answer {
-        Answer::Is(status, body) => {
-            let length = body.len();
-            write!(
-                stream,
-                "HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nlocation: /health\r\nconnection: close\r\n\r\n{body}"
-            )
-        }
-        Answer::Nothing => {
-            // Until the caller has had enough.
-            let mut byte = [0];
-            stream.read(&mut byte).map(drop)
-        }
-        Answer::Endless => {
-            write!(stream, "HTTP/1.1 200 x\r\nconnection: close\r\n\r\n")?;
-            loop {
-                stream.write_all(b"and then ")?;
-                std::thread::sleep(Duration::from_millis(20));
+    answer.give(stream)
+}
+
+impl Answer {
+    /// Gives it, for as long as the caller listens.
+    pub(crate) fn give(self, mut stream: TcpStream) -> std::io::Result<()> {
+        match self {
+            Answer::Is(status, body) => {
+                let length = body.len();
+                write!(
+                    stream,
+                    "HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nlocation: /health\r\nconnection: close\r\n\r\n{body}"
+                )
             }
+            Answer::Nothing => {
+                // Until the caller has had enough.
+                let mut byte = [0];
+                stream.read(&mut byte).map(drop)
+            }
+            Answer::Endless => {
+                write!(stream, "HTTP/1.1 200 x\r\nconnection: close\r\n\r\n")?;
+                loop {
+                    stream.write_all(b"and then ")?;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+            Answer::Garbage => stream.write_all(b"\x00\xff no HTTP at all\r\n\r\n"),
+            Answer::Closed => Ok(()),
         }
-        Answer::Closed => Ok(()),
     }
 }
 
-enum Answer {
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
     Is(u16, String),
     Nothing,
     Endless,
+    Garbage,
     Closed,
 }
 

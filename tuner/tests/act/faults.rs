@@ -87,8 +87,8 @@ fn a_command_is_run_once_each_way() {
     let mut spec = world.spec();
     let script = format!("echo run >> {}; exit 1", ran.display());
     spec.reload = Reload::Command(["sh", "-c", &script].map(str::to_owned).to_vec());
-    // So that it never counts as serving.
-    spec.health.as_mut().expect("a health check").http += "/of/somebody/else";
+    // So that nobody can tell that it still serves its former values.
+    spec.applied = None;
     let mut daemon = Daemon::start_with(&world.paths, world.book(), spec, RULES);
     let report = daemon.act(0.85).expect("an action");
     assert_eq!(report.ended, Ended::Failed, "{:?}", report.records);
@@ -141,7 +141,11 @@ fn with_failing_journal(
 fn nothing_is_done_without_a_row() {
     let (world, report) = with_failing_journal(&[], |number| number == 0);
     assert_eq!(report.ended, Ended::Refused);
-    assert_eq!(world.engine.requests(), [""; 0], "the engine was not even asked");
+    assert_eq!(
+        world.engine.requests(),
+        ["/health"],
+        "the engine was asked whether it is well, and nothing else"
+    );
     assert!(world.book().rows().changes.is_empty());
 }
 

@@ -226,7 +226,7 @@ fn while_a_change_is_taken_back() {
 #[test]
 fn what_cannot_be_read_is_resolved_when_it_can() {
     let world = World::new();
-    let point = Point::Request(0, When::Before);
+    let point = Point::Request(1, When::Before);
     assert!(killed(&world, 0.95, point));
     let (planned, away) = (world.text(), world.folder.join("away"));
     std::fs::rename(world.file(), &away).unwrap();
@@ -246,8 +246,8 @@ fn what_cannot_be_read_is_resolved_when_it_can() {
 #[test]
 fn while_a_former_kill_is_resolved() {
     for first in [
-        Point::Request(0, When::Before),
-        Point::Request(0, When::After),
+        Point::Request(1, When::Before),
+        Point::Request(1, When::After),
         Point::Commit(2, When::After),
     ] {
         let mut planned = None;

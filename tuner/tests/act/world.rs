@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use plimsoll_trace::{DecisionId, DecisionOutcome, Record, Stamp};
 use plimsoll_tuner::act::{self, Journal, Live, Order, Report};
+use plimsoll_tuner::guard::{Guards, Waits};
 use plimsoll_tuner::rule::Cost;
 use plimsoll_tuner::signals::Reading;
 use plimsoll_tuner::{
@@ -44,6 +45,23 @@ for = "0"
 hold = "1s"
 calm = "1s"
 "#;
+
+/// Nobody waits for what cannot come any more.
+const WAITS: Waits = Waits {
+    settled: Duration::ZERO,
+    idle: Duration::from_millis(200),
+    warm_up: Duration::ZERO,
+    memory: Duration::from_millis(300),
+    latency: Duration::from_millis(300),
+};
+
+/// What the engine holds with what its file says.
+fn held_bytes(text: &str) -> f64 {
+    let freed = |what: &str| if text.contains(what) { 2.0 * GIB } else { 0.0 };
+    8.0 * GIB - freed("int8") - freed("swap: true")
+}
+
+pub(crate) const GIB: f64 = (1_u64 << 30) as f64;
 
 pub(crate) struct World {
     _folder: tempfile::TempDir,
@@ -125,6 +143,10 @@ impl Paths {
                 url: url("status"),
                 pointer: "/applied".to_owned(),
             }),
+            guards: Guards {
+                waits: WAITS,
+                ..Guards::default()
+            },
         }
     }
 }
@@ -167,10 +189,17 @@ impl Daemon {
         let rows = book.rows();
         let live = Arc::new(Live::default());
         let feed = Arc::new(AtomicBool::new(false));
-        let (fed, stop) = (Arc::clone(&live), Arc::clone(&feed));
+        let (fed, stop, file) = (Arc::clone(&live), Arc::clone(&feed), paths.file());
         std::thread::spawn(move || {
+            let mut held = 8.0 * GIB;
             while !stop.load(Ordering::Relaxed) {
-                fed.update("e", |latest| latest.vram = Some((Stamp::now(), 8e9)));
+                // Of a file that is being saved, nothing new is known.
+                if let Ok(text) = std::fs::read_to_string(&file)
+                    && !text.is_empty()
+                {
+                    held = held_bytes(&text);
+                }
+                fed.update("e", |latest| latest.vram = Some((Stamp::now(), held)));
                 std::thread::sleep(Duration::from_millis(3));
             }
         });
@@ -190,6 +219,11 @@ impl Daemon {
         let records = daemon.engine.file_changed(daemon.now);
         daemon.store(records);
         daemon
+    }
+
+    /// From now on somebody else shows what the engine holds.
+    pub(crate) fn stop_feeding(&self) {
+        self.feed.store(true, Ordering::Relaxed);
     }
 
     fn resolve(&mut self, rows: Rows) {

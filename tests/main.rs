@@ -20,6 +20,7 @@ mod door;
 mod driver_faults;
 mod export;
 mod injection;
+mod orders;
 mod recovery;
 mod replay;
 mod rollback;

@@ -141,6 +141,41 @@ the allocator up for a moment. Of a run that has ended it shows the last that wa
         #[arg(long)]
         json: bool,
     },
+    /// Show what waits for a person and what the rules would do next: the exact change, the reload, what blocks
+    Plan {
+        #[command(flatten)]
+        source: Source,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Carry out what a rule in mode advise proposes, with the same checks as a rule in mode act
+    #[command(after_help = "\
+Exit status: 0 it is kept, 1 it was refused or taken back, 4 no daemon answers.")]
+    Apply {
+        /// The decision's number or the rule's name
+        proposal: String,
+        #[command(flatten)]
+        source: Source,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take back what a kept decision did; its rule is silent then until the pressure is over
+    #[command(after_help = "\
+When nothing was changed on top of it, the file is byte for byte what it was before. It is refused while a later decision is \
+in force on top of it: revert that first.
+
+Exit status: 0 it is taken back, 1 it was refused or did not work, 4 no daemon answers.")]
+    Revert {
+        /// The decision's number
+        decision: i64,
+        #[command(flatten)]
+        source: Source,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Look at rules: lint them, run their tests, or replay them over a recorded run
     #[command(subcommand)]
     Rules(Rules),

@@ -80,6 +80,13 @@ impl Spent {
         }
     }
 
+    /// How long the engine was away at the last change of this cost, if that was seen.
+    pub(crate) fn last_away(&self, cost: Cost) -> Option<Duration> {
+        let of_cost = |spending: &&Spending| spending.cost == cost && spending.away_ns > 0;
+        let last = self.0.iter().rev().find(of_cost)?;
+        Some(Duration::from_nanos(last.away_ns))
+    }
+
     /// The limit that a change of this cost would pass now. What costs nothing passes none.
     pub(crate) fn exceeded(&self, limits: &Limits, cost: Cost, now: Stamp) -> Option<Exceeded> {
         if cost == Cost::Hot {

@@ -27,7 +27,7 @@ mod transition;
 
 pub use budget::Limits;
 pub use edit::{Format, KeyPath};
-pub use engine::{Engine, Step};
+pub use engine::{Engine, Named, OrderError, Planned, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};
 pub use explain::{Block, ClauseExplanation, Phase, RuleExplanation, explain};
 pub use intake::{Intake, UNDECIDED};

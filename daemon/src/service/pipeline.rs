@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::agents::Attached;
 use super::allocator::Heard;
 use super::control::Control;
+use super::orders::Ordered;
 use super::remember::remembering;
 use super::runs::{Runs, watch_name};
 use super::snapshot::Snapshots;
@@ -107,6 +108,8 @@ pub(crate) struct Pipeline {
     pub(super) heard: Heard,
     pub(super) snapshots: Snapshots,
     pub(super) told: Told,
+    /// Who waits for the end of what they ordered.
+    pub(super) ordered: Vec<Ordered>,
     watch: Option<Watch>,
 }
 
@@ -161,6 +164,7 @@ impl Pipeline {
             heard: Heard::new(),
             snapshots: Snapshots::default(),
             told: Told::default(),
+            ordered: Vec::new(),
             watch: None,
         };
         pipeline.live.set_interval(pipeline.config.sampling.interval.0);

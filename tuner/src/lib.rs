@@ -12,6 +12,7 @@ mod evaluate;
 mod explain;
 pub mod file;
 mod intake;
+mod lint;
 mod outcome;
 mod projection;
 pub mod replay;
@@ -24,6 +25,7 @@ mod stat;
 mod state;
 mod timer;
 mod transition;
+pub mod trial;
 
 pub use budget::Limits;
 pub use edit::{Format, KeyPath};
@@ -31,6 +33,7 @@ pub use engine::{Engine, Named, OrderError, Planned, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};
 pub use explain::{Block, ClauseExplanation, Phase, RuleExplanation, explain};
 pub use intake::{Intake, UNDECIDED};
+pub use lint::{Lint, lint};
 pub use outcome::{
     BLAMED_WITHIN, FIRST_BACKOFF, FIRST_QUARANTINE, LONGEST_BACKOFF, LONGEST_QUARANTINE, Outcome, SOON_AGAIN,
 };

@@ -24,6 +24,7 @@ mod orders;
 mod recovery;
 mod replay;
 mod rollback;
+mod rule_tools;
 mod rules;
 mod run_command;
 mod sampling;

@@ -32,7 +32,7 @@ impl<'a> Locator<'a> {
         }
     }
 
-    fn line(&self, keys: &[&str]) -> Option<usize> {
+    pub(super) fn line(&self, keys: &[&str]) -> Option<usize> {
         let mut item: &Item = self.document.as_ref()?.as_item();
         let mut found = None;
         let mut rest = keys;

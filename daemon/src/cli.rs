@@ -141,6 +141,41 @@ the allocator up for a moment. Of a run that has ended it shows the last that wa
         #[arg(long)]
         json: bool,
     },
+    /// Show what waits for a person and what the rules would do next: the exact change, the reload, what blocks
+    Plan {
+        #[command(flatten)]
+        source: Source,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Carry out what a rule in mode advise proposes, with the same checks as a rule in mode act
+    #[command(after_help = "\
+Exit status: 0 it is kept, 1 it was refused or taken back, 4 no daemon answers.")]
+    Apply {
+        /// The decision's number or the rule's name
+        proposal: String,
+        #[command(flatten)]
+        source: Source,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take back what a kept decision did; its rule is silent then until the pressure is over
+    #[command(after_help = "\
+When nothing was changed on top of it, the file is byte for byte what it was before. It is refused while a later decision is \
+in force on top of it: revert that first.
+
+Exit status: 0 it is taken back, 1 it was refused or did not work, 4 no daemon answers.")]
+    Revert {
+        /// The decision's number
+        decision: i64,
+        #[command(flatten)]
+        source: Source,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Look at rules: lint them, run their tests, or replay them over a recorded run
     #[command(subcommand)]
     Rules(Rules),
@@ -356,8 +391,47 @@ pub(crate) struct Export {
     pub(crate) source: Source,
 }
 
+const RULES_TEST: &str = "\
+FILE has rules as a configuration has them, and tests behind them:
+
+  [[test]]
+  name = \"a peak of half a minute\"
+  usable = \"24GiB\"
+  series = { \"vram.used_ratio\" = \"0.5 x10, 0.5..0.95 over 30s, 95% for 5s, unknown x3, 0.5\" }
+  expect = [
+    { at = \"30s\", states = { quantize = \"idle\" } },
+    { at = \"60s\", decisions = [\"apply quantize\"] },
+  ]
+
+The parts of a series follow each other; the last value stays. Readings are what they would be without any rung; what a rung \
+saves is taken off while it is in force. docs/tuning.md says more.
+
+Exit status: 0 all tests pass, 1 one fails, 2 the file is not valid.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Rules {
+    /// Say what is valid in the rules and hardly meant: where, why it matters, what to do
+    #[command(after_help = "\
+Exit status: 0 nothing was found, 2 the configuration is not valid, 6 something was found.")]
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try rules out on readings that are written down, and say where they decide otherwise than expected
+    #[command(after_help = RULES_TEST)]
+    Test {
+        /// The file with rules and tests
+        file: PathBuf,
+        /// Take the rules from this configuration instead
+        #[arg(long, value_name = "FILE")]
+        rules: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Say what rules would have decided in a recorded run
     Replay(RulesReplay),
 }

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use crate::change;
 use crate::error::ReportError;
+use crate::grounds;
 use crate::instant::full;
 use crate::plain::{UNKNOWN, quoted, wrapped};
 use crate::row::rows;
@@ -130,28 +131,34 @@ impl Decision {
             Some(run) => format!("{}, run {run}", full(self.at_ns, zone)),
             None => full(self.at_ns, zone),
         };
-        out += &wrapped(&when, 2);
-        let show = |value: Option<f64>| value.map_or_else(|| UNKNOWN.to_owned(), |value| self.shown(value));
-        if !self.signal.is_empty() {
-            out += &wrapped(
-                &format!(
-                    "{} was {}, the line is {}",
-                    self.signal,
-                    show(self.value),
-                    show(self.threshold)
-                ),
-                2,
-            );
-        }
+        out += &wrapped(&format!("{when}{}", self.by_whom()), 2);
         out += &wrapped(&self.explanation, 2);
         let clauses = self.detail.get("clauses").and_then(Json::as_array);
-        for clause in clauses.into_iter().flatten() {
-            if let Some(text) = clause.get("text").and_then(Json::as_str) {
+        if let Some(clauses) = clauses.filter(|clauses| !clauses.is_empty()) {
+            out += "  seen:\n";
+            for text in clauses.iter().filter_map(|clause| clause.get("text")?.as_str()) {
                 out += &wrapped(&format!("- {text}"), 2);
             }
+        } else if !self.signal.is_empty() {
+            let show =
+                |value: Option<f64>| value.map_or_else(|| UNKNOWN.to_owned(), |value| self.shown(value));
+            let (value, line) = (show(self.value), show(self.threshold));
+            out += &wrapped(&format!("{} was {value}, the line is {line}", self.signal), 2);
         }
-        if let Some(freed) = self.detail.pointer("/effect/freed_bytes").and_then(Json::as_f64) {
-            out += &wrapped(&format!("observed effect: {}", change::freed(freed)), 2);
+        for line in grounds::lines(&self.detail) {
+            out += &wrapped(&line, 2);
+        }
+        let expected = self.detail.get("expected_effect_bytes").and_then(Json::as_f64);
+        let freed = self.detail.pointer("/effect/freed_bytes").and_then(Json::as_f64);
+        match (expected, freed) {
+            (Some(expected), Some(freed)) => {
+                let (expected, freed) = (change::freed(expected), change::freed(freed));
+                out += &wrapped(&format!("observed effect: {freed}; expected: {expected}"), 2);
+            }
+            (None, Some(freed)) => {
+                out += &wrapped(&format!("observed effect: {}", change::freed(freed)), 2);
+            }
+            (_, None) => {}
         }
         for change in &self.changes {
             out += &wrapped(
@@ -161,6 +168,29 @@ impl Decision {
             out += &quoted(&change.diff, 4);
         }
         out
+    }
+
+    /// Who decided, and who else had a part.
+    fn by_whom(&self) -> String {
+        let text = |key: &str| {
+            let actor = self.detail.get(key)?;
+            let uid = actor.get("uid").and_then(Json::as_u64);
+            Some(match (actor.get("kind")?.as_str()?, uid) {
+                ("person", Some(uid)) => format!("the user with number {uid}"),
+                ("person", None) => "a person".to_owned(),
+                ("recovery", _) => "the next daemon, after the one before ended in the middle".to_owned(),
+                (other, _) => format!("the {other}"),
+            })
+        };
+        let told = [
+            ("actor", "decided by"),
+            ("applied_by", "applied by"),
+            ("resolved_by", "resolved by"),
+        ];
+        let parts = told
+            .iter()
+            .filter_map(|(key, how)| Some(format!("; {how} {}", text(key)?)));
+        parts.collect()
     }
 
     fn shown(&self, value: f64) -> String {

@@ -13,6 +13,7 @@ pub mod export;
 pub mod family;
 mod find;
 pub mod flame;
+mod grounds;
 pub mod html;
 mod instant;
 pub mod kernels;

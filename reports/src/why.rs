@@ -12,15 +12,17 @@ use crate::versioned;
 
 /// How many decisions are told.
 const MOST: usize = 10;
+/// How many of one rule's.
+const MOST_OF_A_RULE: usize = 3;
 
 /// Reads the decision with a number, the newest decisions of a rule, or the newest of all; newest first.
 ///
 /// # Errors
 /// [`ReportError::UnknownDecision`] with names that look like it.
 pub async fn load(reader: &Reader, wanted: Option<&str>) -> Result<Vec<Decision>, ReportError> {
-    let newest = format!("ORDER BY at_ns DESC, id DESC LIMIT {MOST}");
+    let newest = |most: usize| format!("ORDER BY at_ns DESC, id DESC LIMIT {most}");
     let Some(wanted) = wanted else {
-        return decisions::read(reader, &format!("1 {newest}"), &[]).await;
+        return decisions::read(reader, &format!("1 {}", newest(MOST)), &[]).await;
     };
     if let Ok(id) = wanted.parse::<i64>() {
         let found = decisions::read(reader, "id = ?", &[Value::Integer(id)]).await?;
@@ -28,7 +30,12 @@ pub async fn load(reader: &Reader, wanted: Option<&str>) -> Result<Vec<Decision>
             return Ok(found);
         }
     }
-    let found = decisions::read(reader, &format!("rule = ? {newest}"), &[Value::from(wanted)]).await?;
+    let found = decisions::read(
+        reader,
+        &format!("rule = ? {}", newest(MOST_OF_A_RULE)),
+        &[Value::from(wanted)],
+    )
+    .await?;
     if !found.is_empty() {
         return Ok(found);
     }

@@ -15,7 +15,7 @@ use crate::table::{Line, Section, quantile};
 use crate::usage::ended_children_secs;
 use crate::world::{GIB, World, number};
 
-const DEVICES: u32 = 8;
+pub(crate) const DEVICES: u32 = 8;
 pub(crate) const DAY_SECS: i64 = 86_400;
 /// 2026-11-21 00:00 UTC.
 pub(crate) const START_SECS: i64 = 1_795_219_200;
@@ -162,7 +162,7 @@ async fn store_a_day(path: &Path, devices: u32, reading: fn(i64) -> Batch) -> an
 }
 
 /// A server's second: it loads, its cache breathes with the load, traffic rises and falls.
-fn reading(second: i64) -> Batch {
+pub(crate) fn reading(second: i64) -> Batch {
     let mut batch = Batch::new(Stamp::at_secs(START_SECS + second));
     #[expect(clippy::cast_precision_loss, reason = "seconds of one day")]
     let hours = second as f64 / 3600.0;

@@ -8,6 +8,7 @@ mod drawing;
 mod floor;
 mod machine;
 mod reaction;
+mod replayed_day;
 mod stand_in;
 mod table;
 mod traced_day;
@@ -49,6 +50,8 @@ enum Part {
     Drawing,
     /// Reports on a day of kernels
     Traced,
+    /// Rules over the recording of a day
+    Replay,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -76,6 +79,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wants(Part::Traced) {
         show(&traced_day::measure().context("the traced day")?);
+    }
+    if wants(Part::Replay) {
+        show(&replayed_day::measure().context("the replayed day")?);
     }
     println!("{}", machine::load());
     Ok(())

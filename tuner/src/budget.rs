@@ -155,6 +155,13 @@ impl Spent {
         }
     }
 
+    /// How long the engine was away at the last change of this cost, if that was seen.
+    pub(crate) fn last_away(&self, cost: Cost) -> Option<Duration> {
+        let of_cost = |spending: &&Spending| spending.cost == cost && spending.away_ns > 0;
+        let last = self.0.iter().rev().find(of_cost)?;
+        Some(Duration::from_nanos(last.away_ns))
+    }
+
     fn exceeded(&self, limits: &Rate, cost: Cost, now: Stamp) -> Option<Exceeded> {
         if cost == Cost::Hot {
             return None;

@@ -2,10 +2,11 @@
 
 mod edits;
 mod marks;
+mod people;
 mod proposals;
 mod restore;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use crate::spec::EngineSpec;
 use crate::state::LadderState;
 use crate::transition::Transition;
 use marks::Left;
+pub use people::{Named, OrderError, Planned};
 
 /// An engine and everything that is remembered about it.
 #[derive(Debug)]
@@ -57,6 +59,8 @@ struct Memo {
     base: Option<Base>,
     /// What the quality command said, by command and file; oldest first.
     scores: Vec<(String, f64)>,
+    /// The decision that took each rung in force, by rule.
+    kept: BTreeMap<String, i64>,
 }
 
 /// More scores than this are not remembered.
@@ -230,6 +234,7 @@ impl Engine {
                 return step;
             }
         }
+        let standing = (!transitions.is_empty()).then(|| self.memo.ladder.standing(&self.ladder));
         // As it is before the transition, and only where it is needed.
         let mut active = if acts {
             self.overlays(&self.active())
@@ -245,7 +250,16 @@ impl Engine {
         }
         for transition in &transitions {
             let (id, change) = ids();
-            let decision = decision(id, self.name(), run, now, transition);
+            let mut decision = decision(id, self.name(), run, now, transition);
+            if let Some(detail) = decision.detail.as_object_mut() {
+                detail.insert("actor".to_owned(), json!({ "kind": "rule" }));
+                detail.insert("rules_hash".to_owned(), json!(&**self.ladder.source.hash()));
+                detail.insert("state_before".to_owned(), json!(standing));
+                if transition.mode != Mode::Act {
+                    let standing = self.memo.ladder.standing(&self.ladder);
+                    detail.insert("state_after".to_owned(), json!(standing));
+                }
+            }
             match transition.mode {
                 Mode::Observe => step.records.push(Record::Decision(decision)),
                 Mode::Advise => {
@@ -321,7 +335,13 @@ impl Engine {
         if let Some(left) = &report.left {
             self.seen = Some(left.clone());
         }
+        let decision = report.records.iter().find_map(|record| match record {
+            Record::Decision(decision) => Some(decision),
+            _ => None,
+        });
+        let decision = decision.map(|decision| self.settled(decision));
         let mut records = self.look_at_file(now);
+        records.extend(decision);
         records.push(self.memo());
         records
     }

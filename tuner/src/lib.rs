@@ -16,6 +16,7 @@ mod forecast;
 pub mod guard;
 mod intake;
 mod leak;
+mod lint;
 mod outcome;
 mod pace;
 mod projection;
@@ -29,15 +30,17 @@ mod stat;
 mod state;
 mod timer;
 mod transition;
+pub mod trial;
 
 pub use allow::{AllowError, Allowed};
 pub use budget::{Host, HostLimits, Limits, Spent};
 pub use edit::{Format, KeyPath};
-pub use engine::{Engine, Step};
+pub use engine::{Engine, Named, OrderError, Planned, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};
 pub use explain::{Block, ClauseExplanation, Phase, RuleExplanation, explain};
 pub use forecast::{Forecast, NOT_FILLING_SECS, Rise};
 pub use intake::{Intake, UNDECIDED};
+pub use lint::{Lint, lint};
 pub use outcome::{
     BLAMED_WITHIN, FIRST_BACKOFF, FIRST_QUARANTINE, LONGEST_BACKOFF, LONGEST_QUARANTINE, Outcome,
     REST_AFTER_ROLLBACK, ROLLBACKS_WITHIN, SOON_AGAIN,

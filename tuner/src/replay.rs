@@ -8,7 +8,7 @@
 //! another history. Each further reading of memory or of the KV cache is moved by what the rungs differ in; every other
 //! signal stays as it was recorded. An action is taken to work, and to do what its rule is known or said to do.
 
-mod estimate;
+pub(crate) mod estimate;
 mod past;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -184,6 +184,28 @@ impl LadderState {
         self.rules.get(rule).is_some_and(RuleState::is_on)
     }
 
+    /// Where each rule of the ladder stands, in a word, whatever its condition says.
+    pub(crate) fn standing(&self, ladder: &Ladder) -> BTreeMap<String, &'static str> {
+        let under_way = |rule: &str| {
+            let it = self.under_way.as_ref();
+            it.filter(|it| it.rungs.iter().any(|rung| rung == rule))
+        };
+        let word = |rule: &Rule| {
+            let state = self.rules.get(&rule.name);
+            match (under_way(&rule.name), state.map(|state| &state.rung)) {
+                (Some(it), _) if it.verdict == Verdict::Apply => "being taken",
+                (Some(_), _) => "being let go",
+                _ if state.is_some_and(|state| !state.suspended.is_empty()) => "suspended",
+                (None, Some(Rung::On { .. })) => "taken",
+                (None, Some(Rung::Observed { .. })) => "observed",
+                (None, Some(Rung::Proposed { .. })) => "proposed",
+                (None, Some(Rung::Off) | None) => "not taken",
+            }
+        };
+        let rules = ladder.rules.iter();
+        rules.map(|rule| (rule.name.clone(), word(rule))).collect()
+    }
+
     /// Rules that hold a rung and are not on the ladder: they were taken out of the configuration.
     pub(crate) fn absent<'a>(&'a self, ladder: &'a Ladder) -> impl Iterator<Item = &'a str> {
         let rules = self.rules.iter().filter(|(_, state)| state.is_on());

@@ -213,17 +213,36 @@ fn status_text(status: &Value) -> String {
 /// Where a rule stands, in a few lines.
 pub(super) fn rule_text(rule: &Value) -> String {
     let mut text = format!(
-        "rule {} of {} ({}): {}\n",
+        "rule {} of {} ({}): {}{}\n",
         word(rule, "rule"),
         word(rule, "engine"),
         word(rule, "mode"),
-        word(rule, "phase")
+        word(rule, "phase"),
+        since(rule)
     );
-    let lines = ["clauses", "blocks"].into_iter().flat_map(|key| list(rule, key));
-    for line in lines {
-        text += &format!("  {}\n", word(line, "text"));
+    for clause in list(rule, "clauses") {
+        let beyond = if clause["entered"] == true {
+            since(clause)
+        } else {
+            String::new()
+        };
+        text += &format!("  {}{beyond}\n", word(clause, "text"));
+    }
+    for block in list(rule, "blocks") {
+        text += &format!("  not yet: {}\n", word(block, "text"));
     }
     text
+}
+
+/// For how long something has been so, if that is known.
+fn since(value: &Value) -> String {
+    let now = plimsoll_trace::Stamp::now().unix_ns;
+    let passed = value["since_ns"]
+        .as_i64()
+        .and_then(|since| u64::try_from(now - since).ok());
+    passed.map_or_else(String::new, |ns| {
+        format!(", for {}", units::show_duration(Duration::from_nanos(ns)))
+    })
 }
 
 pub(super) fn plain(header: &[&str]) -> Table {

@@ -9,6 +9,7 @@ mod drop_in;
 mod init;
 mod injection;
 mod manual;
+mod orders;
 mod probe;
 mod query;
 mod rules;
@@ -49,6 +50,17 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             source,
             json,
         } => control::why(subject.as_deref(), &source, json),
+        Command::Plan { source, json } => orders::plan(&source, json),
+        Command::Apply {
+            proposal,
+            source,
+            json,
+        } => orders::apply(proposal, &source, json),
+        Command::Revert {
+            decision,
+            source,
+            json,
+        } => orders::revert(decision, &source, json),
         Command::Rules(command) => rules::run(&command),
         Command::Pause { source } => control::pause(&source),
         Command::Resume { rule, source } => control::resume(rule, &source),

@@ -6,6 +6,7 @@
 mod engine;
 mod error;
 mod group;
+mod lints;
 mod locate;
 mod place;
 #[cfg(test)]
@@ -24,8 +25,9 @@ use serde::Deserialize;
 
 pub(crate) use engine::{Engine, EngineSection, OnExit};
 pub(crate) use error::ConfigError;
+pub(crate) use lints::{Linted, lints_of};
 pub(crate) use place::{fits_socket, make_default_folder, socket_beside, socket_path, store_path};
-pub(crate) use written::{ladders_of, recorded_ladder};
+pub(crate) use written::{ladders, ladders_of, recorded_ladder};
 
 /// The configuration in force.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@ use std::path::Path;
 use plimsoll_tuner::rule::Cost;
 use plimsoll_tuner::{Ladder, Source};
 use serde_json::{Map, Value, json};
+use toml_edit::DocumentMut;
 
 use super::{ConfigError, File, engine, locate};
 
@@ -20,6 +21,9 @@ const NOT_RECORDED: [&str; 9] = [
     "quality",
     "on_exit",
 ];
+
+/// What the tests of rules have beside rules.
+const BESIDE: &str = "test";
 
 /// A configuration's text as data.
 pub(super) struct Written {
@@ -62,8 +66,17 @@ impl Written {
 /// # Errors
 /// The first thing that is not valid, with its line.
 pub(crate) fn ladders(text: &str, path: &Path) -> Result<Vec<Ladder>, ConfigError> {
-    let mut file: File =
-        toml_edit::de::from_str(text).map_err(|error| super::error::from_toml(&error, text, path))?;
+    let wrong = |error: &toml_edit::de::Error| super::error::from_toml(error, text, path);
+    let file: File = if text.contains(BESIDE) {
+        let mut document: DocumentMut = text
+            .parse()
+            .map_err(|error: toml_edit::TomlError| wrong(&error.into()))?;
+        document.remove(BESIDE);
+        toml_edit::de::from_document(document).map_err(|error| wrong(&error))?
+    } else {
+        toml_edit::de::from_str(text).map_err(|error| wrong(&error))?
+    };
+    let mut file = file;
     for rule in &file.rule {
         if !file.engine.contains_key(&rule.engine)
             && let Ok(section) = serde_json::from_value(json!({ "profile": "custom" }))

@@ -90,7 +90,14 @@ impl Pipeline {
                 tracing::info!(engine = decision.engine, rule = decision.rule, outcome = %decision.outcome, "{}", decision.explanation);
             }
         }
+        let ended = records.iter().find_map(|record| match record {
+            Record::Decision(decision) => Some(decision.clone()),
+            _ => None,
+        });
         self.store(records);
+        if let Some(ended) = ended.filter(|_| report.ended != act::Ended::Unresolved) {
+            self.tell_ended(&ended);
+        }
         if report.ended != act::Ended::Unresolved {
             self.recover(&report.engine);
         }

@@ -25,6 +25,9 @@ impl Pipeline {
                 status
             }
             Request::Why => json!({ "version": 1, "rules": self.rules() }),
+            Request::Plan => json!({ "version": 1, "plan": self.plan() }),
+            Request::Apply { proposal } => return self.apply(&proposal, call.peer.uid, call.answer),
+            Request::Revert { decision } => return self.revert(decision, call.peer.uid, call.answer),
             Request::Pause => {
                 let now = Stamp::now();
                 let memos = self.engines.iter_mut().map(|engine| engine.pause(now)).collect();

@@ -24,6 +24,12 @@ pub(crate) enum Request {
     Status,
     /// Rules clause by clause.
     Why,
+    /// What waits for a person, and what the rules would do next.
+    Plan,
+    /// Carry out what is proposed: by a decision's number or a rule's name.
+    Apply { proposal: String },
+    /// Take back what a kept decision did.
+    Revert { decision: i64 },
     /// Hold all acting.
     Pause,
     /// Act again; with a rule, lift its suspension or quarantine.

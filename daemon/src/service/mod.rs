@@ -6,6 +6,7 @@ mod allocator;
 mod answers;
 mod control;
 mod journal;
+mod orders;
 mod pace;
 mod pipeline;
 mod places;

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::agents::Attached;
 use super::allocator::Heard;
 use super::control::Control;
+use super::orders::Ordered;
 use super::pace::Pace;
 use super::remember::remembering;
 use super::runs::{Runs, watch_name};
@@ -114,6 +115,8 @@ pub(crate) struct Pipeline {
     pub(super) heard: Heard,
     pub(super) snapshots: Snapshots,
     pub(super) told: Told,
+    /// Who waits for the end of what they ordered.
+    pub(super) ordered: Vec<Ordered>,
     watch: Option<Watch>,
 }
 
@@ -170,6 +173,7 @@ impl Pipeline {
             heard: Heard::new(),
             snapshots: Snapshots::default(),
             told: Told::default(),
+            ordered: Vec::new(),
             watch: None,
         };
         pipeline.live.set_interval(pipeline.config.sampling.interval.0);
@@ -319,12 +323,17 @@ impl Pipeline {
     pub(super) fn readings(&self, engine: &Engine, now: Stamp) -> Readings {
         let view = self.view(engine.name());
         let mut readings = self.signals.readings(engine.ladder(), &view, now);
-        let others = self.engines.iter().filter(|other| other.name() != engine.name());
-        readings.set_host(Host {
+        readings.set_host(self.host(engine.name()));
+        readings
+    }
+
+    /// The host's limits, and what changes of all other engines have taken of them.
+    pub(super) fn host(&self, engine: &str) -> Host {
+        let others = self.engines.iter().filter(|other| other.name() != engine);
+        Host {
             limits: self.config.limits.clone(),
             others: others.fold(Spent::default(), |sum, other| sum.and(&other.spent())),
-        });
-        readings
+        }
     }
 
     fn view(&self, engine: &str) -> EngineView {

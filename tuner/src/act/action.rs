@@ -130,6 +130,9 @@ impl Action {
         self.order.decision.outcome = outcome;
         self.order.decision.explanation = format!("{} {}.", self.order.decision.explanation, sentence(said));
         self.note("step", json!("ended"));
+        if self.resumed {
+            self.note("resolved_by", json!({ "kind": "recovery" }));
+        }
         let ours = kept || self.ours_left;
         let left = self
             .change

@@ -24,7 +24,7 @@ pub use execute::carry_out;
 pub use http::HttpError;
 pub use live::{Latest, Live, ProcessRef};
 pub use order::{Ended, Order, Report};
-pub use plan::PlanError;
+pub use plan::{PlanError, preview};
 pub use ready::is_healthy;
 pub use recover::recover;
 pub use reload::ReloadError;

@@ -71,6 +71,14 @@ pub(crate) fn make(order: &Order) -> Result<Plan, PlanError> {
     })
 }
 
+/// What an order would change in the engine's file, as a unified diff; empty when the file says so already. Reads only.
+///
+/// # Errors
+/// [`PlanError`] says why there would be no change.
+pub fn preview(order: &Order) -> Result<String, PlanError> {
+    make(order).map(|plan| plan.diff)
+}
+
 /// The values that a text has at these keys, where it has any.
 pub(super) fn values(
     text: &[u8],

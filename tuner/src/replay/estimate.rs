@@ -31,7 +31,7 @@ impl Default for Estimate {
 }
 
 /// How long an engine is away for a change.
-const fn takes(cost: Cost) -> Duration {
+pub(crate) const fn takes(cost: Cost) -> Duration {
     Duration::from_secs(match cost {
         Cost::Hot => 0,
         Cost::Reload => 5,
@@ -71,34 +71,38 @@ impl Estimate {
             // What was read before is as good as what comes after: it is moved.
             state.changed_at = None;
         }
-        let more = taken(ladder, state).and(self.there.undone());
-        let usable = readings.usable_bytes();
-        let clauses = ladder.rules.iter().flat_map(|rule| rule.when.clauses());
-        let probes: BTreeSet<&Probe> = clauses.map(|clause| &clause.probe).collect();
-        for probe in probes {
-            let Some(reading) = readings.get(probe) else {
-                continue;
-            };
-            let bytes = more.bytes.map(|bytes| bytes as f64);
-            let value = match (&*probe.signal, bytes, more.capacity) {
-                ("vram.used_bytes" | "run.vram_bytes", Some(freed), _) => (reading.value - freed).max(0.0),
-                ("vram.free_bytes", Some(freed), _) => (reading.value + freed).max(0.0),
-                ("vram.used_ratio", Some(freed), _) => match usable {
-                    Some(usable) if usable > 0 => (reading.value - freed / usable as f64).max(0.0),
-                    _ => continue,
-                },
-                ("engine.kv_used_ratio", _, Some(times)) => reading.value / times,
-                _ => continue,
-            };
-            readings.insert(
-                probe.clone(),
-                Reading {
-                    value,
-                    at: reading.at,
-                },
-            );
-        }
+        shift(ladder, taken(ladder, state).and(self.there.undone()), readings);
     }
+}
+
+/// Moves readings of memory and of the KV cache by a relief.
+fn shift(ladder: &Ladder, relief: Relief, readings: &mut Readings) {
+    let usable = readings.usable_bytes();
+    let clauses = ladder.rules.iter().flat_map(|rule| rule.when.clauses());
+    let probes: BTreeSet<&Probe> = clauses.map(|clause| &clause.probe).collect();
+    for probe in probes {
+        let Some(reading) = readings.get(probe) else {
+            continue;
+        };
+        let bytes = relief.bytes.map(|bytes| bytes as f64);
+        let value = match (&*probe.signal, bytes, relief.capacity) {
+            ("vram.used_bytes" | "run.vram_bytes", Some(freed), _) => (reading.value - freed).max(0.0),
+            ("vram.free_bytes", Some(freed), _) => (reading.value + freed).max(0.0),
+            ("vram.used_ratio", Some(freed), _) => match usable {
+                Some(usable) if usable > 0 => (reading.value - freed / usable as f64).max(0.0),
+                _ => continue,
+            },
+            ("engine.kv_used_ratio", _, Some(times)) => reading.value / times,
+            _ => continue,
+        };
+        let at = reading.at;
+        readings.insert(probe.clone(), Reading { value, at });
+    }
+}
+
+/// Moves readings as if they had been taken without any rung by what the rungs that are taken do.
+pub(crate) fn with_rungs(ladder: &Ladder, state: &LadderState, readings: &mut Readings) {
+    shift(ladder, taken(ladder, state), readings);
 }
 
 /// What all rungs that are taken do together; a rung of which nothing is known does nothing.

@@ -78,6 +78,7 @@ fn what_the_other_engines_of_the_host_cost_counts() {
         reload: Reload::None,
         health: None,
         applied: None,
+        guards: Default::default(),
     };
     let limits = HostLimits {
         restarts_per_hour: 1,

@@ -16,7 +16,7 @@ pub(super) use findings::{Finding, Grade};
 use self::unit::{Door, Unit};
 use super::drop_in::DropIn;
 use super::{Outcome, injection, print, print_json};
-use crate::config::{Config, fits_socket, socket_path};
+use crate::config::{Config, Linted, fits_socket, lints_of, socket_path};
 use crate::failure::{Failure, chain};
 
 /// The contract's statuses of this command.
@@ -33,6 +33,7 @@ pub(super) fn run(named: Option<&Path>, as_json: bool) -> Outcome {
     found.extend(driver_findings(&driver));
     found.extend(agent_findings(&config));
     found.extend(cupti::findings());
+    found.extend(rules_findings(&config));
     let (about_units, drop_ins) = services(&config);
     found.extend(about_units);
     if as_json {
@@ -142,6 +143,22 @@ fn agent_findings(config: &Config) -> Vec<Finding> {
             .why("engines that are started as services are recorded by it; `plimsoll run` works without")
     };
     vec![agent, daemon]
+}
+
+/// What `plimsoll rules check` finds.
+fn rules_findings(config: &Config) -> Vec<Finding> {
+    let path = config.file.as_deref();
+    // A file that cannot be read is a finding of its own.
+    let found = path.and_then(|path| lints_of(Some(path)).ok());
+    let Some((Some(path), found)) = found else {
+        return Vec::new();
+    };
+    let finding = |found: &Linted| {
+        Finding::note("rules", found.what(&path))
+            .why(found.lint.why)
+            .remedy(found.lint.to_do)
+    };
+    found.iter().map(finding).collect()
 }
 
 /// What is to be said of the engines' services, and what makes them load the agent; without any, what would make one.

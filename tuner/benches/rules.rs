@@ -29,7 +29,10 @@ fn when(index: usize) -> String {
             used("unless_falling = true,"),
             1_000 + index
         ),
-        _ => format!("{{ signal = 'vram.full_in_secs', enter = {}, exit = 1800 }}", 300 + index),
+        _ => format!(
+            "{{ signal = 'vram.full_in_secs', enter = {}, exit = 1800 }}",
+            300 + index
+        ),
     }
 }
 

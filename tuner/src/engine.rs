@@ -25,7 +25,7 @@ use crate::outcome::Outcome;
 use crate::pace::Pace;
 use crate::rule::Ladder;
 use crate::signals::Readings;
-use crate::spec::EngineSpec;
+use crate::spec::{EngineSpec, Reload};
 use crate::state::LadderState;
 use crate::transition::Transition;
 
@@ -43,6 +43,8 @@ pub struct Engine {
     /// What waits for a person, by rule.
     proposals: HashMap<String, Decision>,
     pace: Pace,
+    /// Its last run.
+    run: Option<RunId>,
 }
 
 /// What survives a restart of the daemon.
@@ -82,6 +84,7 @@ impl Engine {
             held: false,
             proposals: HashMap::new(),
             pace: Pace::default(),
+            run: None,
         };
         engine.tell_of_absent();
         engine
@@ -195,6 +198,7 @@ impl Engine {
         if self.held {
             return Step::default();
         }
+        self.follow(run, now);
         let orphans = self.orphans();
         let Evaluation {
             state,
@@ -247,6 +251,28 @@ impl Engine {
             step.records.push(self.memo());
         }
         step
+    }
+
+    /// Another run is another process: the engine was restarted, or came back.
+    fn follow(&mut self, run: Option<RunId>, now: Stamp) {
+        if let Some(run) = run
+            && let Some(former) = self.run.replace(run)
+            && former != run
+        {
+            self.memo.ladder.restarted = Some(now);
+        }
+    }
+
+    /// The engine died because memory was out. Answers with what to remember.
+    ///
+    /// Its rules answer only where a rung can be had without the engine's help: a process that is gone takes no signal and
+    /// no call, and is not to be blamed on the rung.
+    pub fn ran_out_of_memory(&mut self, now: Stamp) -> Record {
+        self.memo.ladder.ran_out_of_memory(now);
+        if !matches!(self.spec.reload, Reload::None | Reload::Restart(_)) {
+            self.memo.ladder.out_of_memory = None;
+        }
+        self.memo()
     }
 
     /// How long the nearest line of a rung that is not taken takes to be crossed at least, if values move as fast as they

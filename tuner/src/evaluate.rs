@@ -76,6 +76,11 @@ pub const LONGEST_HOLD: Duration = Duration::from_secs(86_400);
 pub fn evaluate(ladder: &Ladder, state: &LadderState, readings: &Readings, now: Stamp) -> Evaluation {
     let mut state = state.clone();
     state.realign(now);
+    for rule in &ladder.rules {
+        if !state.rules.contains_key(&rule.name) {
+            state.rule_mut(&rule.name);
+        }
+    }
     let sight = Sight {
         readings,
         changed_at: state.changed_at,
@@ -133,7 +138,10 @@ impl<'a> Tick<'a> {
     /// Moves a rule's timers on. Done for every rule on every tick, whatever else is going on.
     fn watch(&mut self, rule: &Rule) {
         let (sight, now, longest) = (&self.sight, self.now, self.sight.readings.max_age());
-        let state = self.state.rule_mut(&rule.name);
+        // Every rule of the ladder has a state; to look for it takes no new name.
+        let Some(state) = self.state.rules.get_mut(&rule.name) else {
+            return;
+        };
         let value = |clause: &_| sight.value(clause);
 
         state.beyond.resize(rule.when.clauses().len(), None);
@@ -237,9 +245,9 @@ impl<'a> Tick<'a> {
 
     /// A value is at an emergency line: hot rungs do not wait for `for`, and no other is taken.
     fn answer_emergency(&mut self) -> bool {
-        let may_ask =
-            |rule: &Rule| rule.mode == Mode::Act && (self.is_free(rule) || self.state.is_on(&rule.name));
-        let in_emergency = |rule: &Rule| may_ask(rule) && self.sight.is_emergency(rule);
+        let may_ask = |rule: &Rule| self.is_free(rule) || self.state.is_on(&rule.name);
+        let in_emergency =
+            |rule: &Rule| rule.mode == Mode::Act && self.sight.is_emergency(rule) && may_ask(rule);
         let highest = self.ladder.rules.iter().rposition(in_emergency);
         highest
             .is_some_and(|highest| self.climb_to(highest, Because::Emergency, |rule| rule.cost == Cost::Hot))
@@ -313,12 +321,14 @@ impl<'a> Tick<'a> {
         !self.exceeds(rule.cost) && self.keeps_quality(rule, others)
     }
 
-    /// Whether a change of this cost would pass a limit of the engine or of the host.
+    /// Whether a change of this cost comes too soon after another, or would pass a limit of the engine or of the host.
     fn exceeds(&self, cost: Cost) -> bool {
+        let limits = &self.ladder.limits;
+        if self.state.cools_down(limits, cost, self.now).is_some() {
+            return true;
+        }
         let (spent, host) = (&self.state.spent, self.sight.readings.host());
-        exceeded(spent, &self.ladder.limits, host, cost, self.now)
-            .next()
-            .is_some()
+        exceeded(spent, limits, host, cost, self.now).next().is_some()
     }
 
     fn keeps_quality(&self, rule: &Rule, others: &[&Rule]) -> bool {
@@ -329,13 +339,13 @@ impl<'a> Tick<'a> {
     /// Lets go of the highest rung, if nothing speaks against it.
     fn step_down(&mut self) {
         let ladder = self.ladder;
-        let pressed = |rule: &Rule| rule.mode == Mode::Act && self.is_free(rule) && self.holds(rule);
-        if ladder.rules.iter().any(pressed) {
-            return;
-        }
         let Some(rule) = highest_on(ladder, &self.state) else {
             return;
         };
+        let pressed = |rule: &Rule| rule.mode == Mode::Act && self.holds(rule) && self.is_free(rule);
+        if ladder.rules.iter().any(pressed) {
+            return;
+        }
         let now = self.now;
         let state = self.state.rule_mut(&rule.name);
         let Rung::On {
@@ -446,6 +456,10 @@ pub(crate) fn quality_loss<'a>(
 
 /// The rung that would be let go first: the highest that is taken, of the rules that may do more than observe.
 pub(crate) fn highest_on<'a>(ladder: &'a Ladder, state: &LadderState) -> Option<&'a Rule> {
+    // Mostly there is none, and no need to look for each by its name.
+    if !state.rules.values().any(RuleState::is_on) {
+        return None;
+    }
     ladder
         .rules
         .iter()

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use plimsoll_collectors::{AgentDesk, AgentReport, Match, ProcessTable, Watch as Watched};
 use plimsoll_store::{Reader, Unfinished, Writer};
-use plimsoll_trace::{Batch, Record, RunId, Stamp};
+use plimsoll_trace::{Batch, Record, RunId, RunOutcome, Stamp};
 use plimsoll_tuner::act::{self, Live, ProcessRef};
 use plimsoll_tuner::{Engine, EngineView, Host, Readings, Signals, Spent};
 use tokio::sync::{mpsc, oneshot};
@@ -320,7 +320,19 @@ impl Pipeline {
 
     fn take_table(&mut self, table: &ProcessTable) {
         let writer = self.writer.clone();
-        let records = self.runs.follow(table, || writer.next_run_id());
+        let former: Vec<Option<RunId>> = self
+            .engines
+            .iter()
+            .map(|engine| self.runs.of_engine(engine.name()))
+            .collect();
+        let mut records = self.runs.follow(table, || writer.next_run_id());
+        let now = Stamp::now();
+        let died = |run: RunId| {
+            records.iter().any(|record| matches!(record, Record::RunEnd(end) if end.id == run && end.outcome == RunOutcome::OutOfMemory))
+        };
+        let dead: Vec<bool> = former.iter().map(|run| run.is_some_and(&died)).collect();
+        let engines = self.engines.iter_mut().zip(dead).filter(|(_, dead)| *dead);
+        records.extend(engines.map(|(engine, _)| engine.ran_out_of_memory(now)));
         self.store(records);
         self.follow_own(table);
         self.place_agents(table.at);

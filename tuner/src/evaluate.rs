@@ -76,11 +76,6 @@ pub const LONGEST_HOLD: Duration = Duration::from_secs(86_400);
 pub fn evaluate(ladder: &Ladder, state: &LadderState, readings: &Readings, now: Stamp) -> Evaluation {
     let mut state = state.clone();
     state.realign(now);
-    for rule in &ladder.rules {
-        if !state.rules.contains_key(&rule.name) {
-            state.rule_mut(&rule.name);
-        }
-    }
     let sight = Sight {
         readings,
         changed_at: state.changed_at,
@@ -92,6 +87,7 @@ pub fn evaluate(ladder: &Ladder, state: &LadderState, readings: &Readings, now: 
         state,
         transitions: Vec::new(),
         withdrawn: Vec::new(),
+        entered: Vec::new(),
     };
     for rule in &ladder.rules {
         tick.watch(rule);
@@ -132,27 +128,35 @@ struct Tick<'a> {
     state: LadderState,
     transitions: Vec<Transition>,
     withdrawn: Vec<Withdrawal>,
+    /// Whether each clause of the rule that is looked at holds; kept to be used again.
+    entered: Vec<Option<bool>>,
 }
 
 impl<'a> Tick<'a> {
     /// Moves a rule's timers on. Done for every rule on every tick, whatever else is going on.
     fn watch(&mut self, rule: &Rule) {
         let (sight, now, longest) = (&self.sight, self.now, self.sight.readings.max_age());
-        // Every rule of the ladder has a state; to look for it takes no new name.
+        // To look for its state takes no new name; to make one does.
         let Some(state) = self.state.rules.get_mut(&rule.name) else {
-            return;
+            self.state.rule_mut(&rule.name);
+            return self.watch(rule);
         };
         let value = |clause: &_| sight.value(clause);
 
         state.beyond.resize(rule.when.clauses().len(), None);
+        let entered = &mut self.entered;
+        entered.clear();
         for (clause, beyond) in rule.when.clauses().iter().zip(&mut state.beyond) {
-            match value(clause).map(|value| clause.entered(value)) {
+            let truth = value(clause).map(|value| clause.entered(value));
+            match truth {
                 Some(true) => *beyond = beyond.or(Some(now)),
                 Some(false) => *beyond = None,
                 None => {}
             }
+            entered.push(truth);
         }
-        Timer::advance(&mut state.held, rule.when.entered(value), longest, now);
+        let holds = rule.when.joined(entered.iter().copied());
+        Timer::advance(&mut state.held, holds, longest, now);
         if state.spent && rule.when.exited(value) == Some(true) {
             state.spent = false;
         }

@@ -25,6 +25,20 @@ pub struct Limits {
     pub downtime_per_hour: Duration,
     /// How much all rungs that are taken may cost in quality together, 0..1.
     pub quality_loss_max: f64,
+    /// How long after a change of the engine (by its rules, by a person, by its death) no rule reloads or restarts it.
+    /// `None`: a minute for restarts, and none for reloads.
+    pub cooldown: Option<Duration>,
+}
+
+impl Limits {
+    /// How long after a change of the engine no change of this cost is made.
+    pub(crate) fn cooldown(&self, cost: Cost) -> Duration {
+        match (cost, self.cooldown) {
+            (Cost::Hot, _) | (Cost::Reload, None) => Duration::ZERO,
+            (Cost::Restart, None) => Duration::from_secs(60),
+            (_, Some(cooldown)) => cooldown,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -34,6 +48,7 @@ impl Default for Limits {
             restarts_per_day: 8,
             downtime_per_hour: Duration::from_secs(180),
             quality_loss_max: 0.03,
+            cooldown: None,
         }
     }
 }

@@ -178,10 +178,14 @@ impl Condition {
 
     /// Whether the condition holds by what is so of each clause. `None`: it depends on what is unknown.
     pub(crate) fn holds(&self, clause: impl Fn(&Clause) -> Option<bool>) -> Option<bool> {
-        let clauses = self.clauses.iter().map(clause);
+        self.joined(self.clauses.iter().map(clause))
+    }
+
+    /// The same of what is so of each clause, in order.
+    pub(crate) fn joined(&self, truths: impl Iterator<Item = Option<bool>>) -> Option<bool> {
         match self.join {
-            Join::All => every(clauses),
-            Join::Any => some(clauses),
+            Join::All => every(truths),
+            Join::Any => some(truths),
         }
     }
 

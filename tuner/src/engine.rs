@@ -49,6 +49,8 @@ pub struct Engine {
     /// How the last evaluation left things, to tell when something else changed them since.
     left: Left,
     pace: Pace,
+    /// Its last run.
+    run: Option<RunId>,
 }
 
 /// What survives a restart of the daemon.
@@ -96,6 +98,7 @@ impl Engine {
             proposals: HashMap::new(),
             left: Left::default(),
             pace: Pace::default(),
+            run: None,
         };
         engine.tell_of_absent();
         engine
@@ -212,6 +215,7 @@ impl Engine {
                 order: None,
             };
         }
+        self.follow(run, now);
         let mut orphans = self.orphans();
         orphans.extend(self.mark_before(readings, now));
         let Evaluation {
@@ -278,6 +282,16 @@ impl Engine {
             step.records.push(self.memo());
         }
         step
+    }
+
+    /// Another run is another process: the engine was restarted, or came back.
+    fn follow(&mut self, run: Option<RunId>, now: Stamp) {
+        if let Some(run) = run
+            && let Some(former) = self.run.replace(run)
+            && former != run
+        {
+            self.memo.ladder.restarted = Some(now);
+        }
     }
 
     /// How long the nearest line of a rung that is not taken takes to be crossed at least, if values move as fast as they

@@ -89,6 +89,7 @@ pub fn evaluate(ladder: &Ladder, state: &LadderState, readings: &Readings, now: 
         state,
         transitions: Vec::new(),
         withdrawn: Vec::new(),
+        entered: Vec::new(),
     };
     for rule in &ladder.rules {
         tick.watch(rule);
@@ -129,24 +130,35 @@ struct Tick<'a> {
     state: LadderState,
     transitions: Vec<Transition>,
     withdrawn: Vec<Withdrawal>,
+    /// Whether each clause of the rule that is looked at holds; kept to be used again.
+    entered: Vec<Option<bool>>,
 }
 
 impl<'a> Tick<'a> {
     /// Moves a rule's timers on. Done for every rule on every tick, whatever else is going on.
     fn watch(&mut self, rule: &Rule) {
         let (sight, now, longest) = (&self.sight, self.now, self.sight.readings.max_age());
-        let state = self.state.rule_mut(&rule.name);
+        // To look for its state takes no new name; to make one does.
+        let Some(state) = self.state.rules.get_mut(&rule.name) else {
+            self.state.rule_mut(&rule.name);
+            return self.watch(rule);
+        };
         let value = |clause: &_| sight.value(clause);
 
         state.beyond.resize(rule.when.clauses().len(), None);
+        let entered = &mut self.entered;
+        entered.clear();
         for (clause, beyond) in rule.when.clauses().iter().zip(&mut state.beyond) {
-            match value(clause).map(|value| clause.entered(value)) {
+            let truth = value(clause).map(|value| clause.entered(value));
+            match truth {
                 Some(true) => *beyond = beyond.or(Some(now)),
                 Some(false) => *beyond = None,
                 None => {}
             }
+            entered.push(truth);
         }
-        Timer::advance(&mut state.held, rule.when.entered(value), longest, now);
+        let holds = rule.when.joined(entered.iter().copied());
+        Timer::advance(&mut state.held, holds, longest, now);
         if state.spent && rule.when.exited(value) == Some(true) {
             state.spent = false;
         }
@@ -239,9 +251,9 @@ impl<'a> Tick<'a> {
 
     /// A value is at an emergency line: hot rungs do not wait for `for`, and no other is taken.
     fn answer_emergency(&mut self) -> bool {
-        let may_ask =
-            |rule: &Rule| rule.mode == Mode::Act && (self.is_free(rule) || self.state.is_on(&rule.name));
-        let in_emergency = |rule: &Rule| may_ask(rule) && self.sight.is_emergency(rule);
+        let may_ask = |rule: &Rule| self.is_free(rule) || self.state.is_on(&rule.name);
+        let in_emergency =
+            |rule: &Rule| rule.mode == Mode::Act && self.sight.is_emergency(rule) && may_ask(rule);
         let highest = self.ladder.rules.iter().rposition(in_emergency);
         highest
             .is_some_and(|highest| self.climb_to(highest, Because::Emergency, |rule| rule.cost == Cost::Hot))
@@ -325,12 +337,14 @@ impl<'a> Tick<'a> {
         !self.exceeds(rule.cost) && self.keeps_quality(rule, others)
     }
 
-    /// Whether a change of this cost would pass a limit of the engine or of the host.
+    /// Whether a change of this cost comes too soon after another, or would pass a limit of the engine or of the host.
     fn exceeds(&self, cost: Cost) -> bool {
+        let limits = &self.ladder.limits;
+        if self.state.cools_down(limits, cost, self.now).is_some() {
+            return true;
+        }
         let (spent, host) = (&self.state.spent, self.sight.readings.host());
-        exceeded(spent, &self.ladder.limits, host, cost, self.now)
-            .next()
-            .is_some()
+        exceeded(spent, limits, host, cost, self.now).next().is_some()
     }
 
     fn keeps_quality(&self, rule: &Rule, others: &[&Rule]) -> bool {
@@ -341,13 +355,13 @@ impl<'a> Tick<'a> {
     /// Lets go of the highest rung, if nothing speaks against it.
     fn step_down(&mut self) {
         let ladder = self.ladder;
-        let pressed = |rule: &Rule| rule.mode == Mode::Act && self.is_free(rule) && self.holds(rule);
-        if ladder.rules.iter().any(pressed) {
-            return;
-        }
         let Some(rule) = highest_on(ladder, &self.state) else {
             return;
         };
+        let pressed = |rule: &Rule| rule.mode == Mode::Act && self.holds(rule) && self.is_free(rule);
+        if ladder.rules.iter().any(pressed) {
+            return;
+        }
         let now = self.now;
         let state = self.state.rule_mut(&rule.name);
         let Rung::On {
@@ -458,6 +472,10 @@ pub(crate) fn quality_loss<'a>(
 
 /// The rung that would be let go first: the highest that is taken, of the rules that may do more than observe.
 pub(crate) fn highest_on<'a>(ladder: &'a Ladder, state: &LadderState) -> Option<&'a Rule> {
+    // Mostly there is none, and no need to look for each by its name.
+    if !state.rules.values().any(RuleState::is_on) {
+        return None;
+    }
     ladder
         .rules
         .iter()

@@ -362,6 +362,9 @@ impl Scene<'_> {
         for exceeded in exceeded(spent, &self.ladder.limits, host, rule.cost, self.now) {
             blocks.push(timed(&exceeded.limit, exceeded.remaining));
         }
+        if let Some(left) = self.state.cools_down(&self.ladder.limits, rule.cost, self.now) {
+            blocks.push(timed("the engine was changed a short while ago", left));
+        }
     }
 
     fn apply_blocks(&self, rule: &Rule, state: &RuleState, blocks: &mut Vec<Block>) {

@@ -57,74 +57,81 @@ impl Series {
         }
         let value = match stat {
             Stat::Last => last,
-            Stat::Change => self.change(window, max_age, now)?,
-            Stat::Mean | Stat::Max | Stat::Percentile(_) => {
+            Stat::Mean => {
+                let (covered_secs, sum) = self.sum(window, Duration::ZERO, max_age, now)?;
+                sum / covered_secs
+            }
+            Stat::Change => {
+                let half = window / 2;
+                let (secs_before, before) = self.sum(window, half, max_age, now)?;
+                let (secs_after, after) = self.sum(half, Duration::ZERO, max_age, now)?;
+                let before = Some(before / secs_before).filter(|before| *before > 0.0)?;
+                after / secs_after / before
+            }
+            Stat::Max => {
                 let mut covered_secs = 0.0;
-                let mut sum = 0.0;
                 let mut max = last;
-                let mut stood_for: Vec<(f64, f64)> = Vec::new();
-                for (position, &(from, value)) in self.points.iter().enumerate() {
-                    let until = self.points.get(position + 1).map_or(now, |(next, _)| *next);
-                    let stood = until.since(from).min(max_age);
-                    // The part of [from, from + stood] that lies within the window, which is [now - window, now].
-                    let inside = (window + stood)
-                        .saturating_sub(now.since(from))
-                        .min(stood)
-                        .as_secs_f64();
-                    if inside > 0.0 {
-                        covered_secs += inside;
-                        sum += value * inside;
-                        max = max.max(value);
-                        if let Stat::Percentile(_) = stat {
-                            stood_for.push((value, inside));
-                        }
-                    }
+                for (value, secs) in self.stood(window, Duration::ZERO, max_age, now) {
+                    covered_secs += secs;
+                    max = max.max(value);
                 }
-                if covered_secs * 2.0 < window.as_secs_f64() {
-                    return None;
-                }
-                match stat {
-                    Stat::Max => max,
-                    Stat::Percentile(hundredths) => {
-                        percentile(stood_for, covered_secs * f64::from(hundredths) / 100.0).unwrap_or(last)
-                    }
-                    Stat::Last | Stat::Change | Stat::Mean => sum / covered_secs,
-                }
+                is_covered(covered_secs, window).then_some(max)?
+            }
+            Stat::Percentile(hundredths) => {
+                let mut stood_for = Vec::with_capacity(self.points.len());
+                stood_for.extend(self.stood(window, Duration::ZERO, max_age, now));
+                let covered_secs: f64 = stood_for.iter().map(|(_, secs): &(f64, f64)| secs).sum();
+                let wanted_secs = covered_secs * f64::from(hundredths) / 100.0;
+                is_covered(covered_secs, window)
+                    .then(|| percentile(stood_for, wanted_secs).unwrap_or(last))?
             }
         };
         Some(Reading { value, at })
     }
 
-    /// The mean of the window's second half over that of its first; `None` when half of either is not covered, or the
-    /// first is not above 0.
-    fn change(&self, window: Duration, max_age: Duration, now: Stamp) -> Option<f64> {
-        let half = window / 2;
-        let half_secs = half.as_secs_f64();
-        // Covered seconds and sum, in the first half and in the second.
-        let mut halves = [(0.0, 0.0); 2];
-        for (position, &(from, value)) in self.points.iter().enumerate() {
-            let until = self.points.get(position + 1).map_or(now, |(next, _)| *next);
-            let age = now.since(from).as_secs_f64();
-            let end = age - until.since(from).min(max_age).as_secs_f64();
-            for (half, (covered, sum)) in halves.iter_mut().enumerate() {
-                // In seconds before now.
-                let (begins, ends) = if half == 0 {
-                    (2.0 * half_secs, half_secs)
-                } else {
-                    (half_secs, 0.0)
-                };
-                let inside = age.min(begins) - end.max(ends);
-                if inside > 0.0 {
-                    *covered += inside;
-                    *sum += value * inside;
-                }
-            }
+    /// The seconds that are covered between `from` and `until` before now, and the sum of the values over them. `None` when
+    /// less than half is covered.
+    fn sum(&self, from: Duration, until: Duration, max_age: Duration, now: Stamp) -> Option<(f64, f64)> {
+        let mut all = (0.0, 0.0);
+        for (value, secs) in self.stood(from, until, max_age, now) {
+            all.0 += secs;
+            all.1 += value * secs;
         }
-        let mean = |(covered, sum): (f64, f64)| (covered * 2.0 >= half_secs).then(|| sum / covered);
-        let [before, after] = halves.map(mean);
-        let (before, after) = before.zip(after)?;
-        (before > 0.0).then(|| after / before)
+        (all.0 > 0.0 && is_covered(all.0, from.saturating_sub(until))).then_some(all)
     }
+
+    /// The values that stood between `from` and `until` before now, and for how many seconds of that.
+    fn stood(
+        &self,
+        from: Duration,
+        until: Duration,
+        max_age: Duration,
+        now: Stamp,
+    ) -> impl Iterator<Item = (f64, f64)> {
+        let ns = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        let (from, until) = (
+            now.mono_ns.saturating_sub(ns(from)),
+            now.mono_ns.saturating_sub(ns(until)),
+        );
+        let max_age = ns(max_age);
+        // The value that stood when the window began is the last one before it.
+        let first = self
+            .points
+            .partition_point(|(at, _)| at.mono_ns <= from)
+            .saturating_sub(1);
+        let next = self.points.range(first..).skip(1).map(|(at, _)| at.mono_ns);
+        let points = self.points.range(first..).zip(next.chain([now.mono_ns]));
+        points.filter_map(move |((at, value), next)| {
+            let end = next.min(at.mono_ns.saturating_add(max_age)).min(until);
+            let inside = end - at.mono_ns.max(from);
+            (inside > 0).then_some((*value, inside as f64 / 1e9))
+        })
+    }
+}
+
+/// Whether at least half of a window is covered.
+fn is_covered(secs: f64, window: Duration) -> bool {
+    secs * 2.0 >= window.as_secs_f64()
 }
 
 /// The smallest value such that it and those below it stood for `wanted_secs`.

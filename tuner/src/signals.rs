@@ -22,12 +22,13 @@ pub const LONGEST_WINDOW: Duration = Duration::from_secs(600);
 /// What a clause reads: a signal, and how.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Probe {
-    /// The signal's name.
-    pub signal: Arc<str>,
-    /// The newest value, or a figure over a window.
-    pub stat: Stat,
+    // In this order numbers are compared before names, which is what most lookups of a tick need.
     /// The window's length; zero for the newest value.
     pub window: Duration,
+    /// The newest value, or a figure over a window.
+    pub stat: Stat,
+    /// The signal's name.
+    pub signal: Arc<str>,
 }
 
 /// A known value.

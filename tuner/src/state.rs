@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll_trace::{Stamp, Verdict, signal};
 use serde::{Deserialize, Serialize};
 
-use crate::budget::Spent;
+use crate::budget::{Limits, Spent};
 use crate::edit::KeyPath;
 use crate::rule::{Cost, Ladder, Rule};
 use crate::timer::Timer;
@@ -27,6 +27,8 @@ pub struct LadderState {
     pub(crate) out_of_memory: Option<Stamp>,
     /// When it did so last, answered or not.
     pub(crate) last_death: Option<Stamp>,
+    /// When the engine's process was last seen to be another one.
+    pub(crate) restarted: Option<Stamp>,
     /// Whether it had done so shortly before that.
     pub(crate) died_again: bool,
     /// What changes cost the engine lately.
@@ -180,6 +182,17 @@ impl LadderState {
         spent
     }
 
+    /// For how much longer no change of this cost is made, because the engine was changed or died a short while ago.
+    pub(crate) fn cools_down(&self, limits: &Limits, cost: Cost, now: Stamp) -> Option<Duration> {
+        let disturbed = [self.changed_at, self.last_death, self.restarted];
+        let last = disturbed
+            .into_iter()
+            .flatten()
+            .max_by_key(|stamp| stamp.mono_ns)?;
+        let left = limits.cooldown(cost).saturating_sub(now.since(last));
+        (!left.is_zero()).then_some(left)
+    }
+
     pub(crate) fn is_on(&self, rule: &str) -> bool {
         self.rules.get(rule).is_some_and(RuleState::is_on)
     }
@@ -252,6 +265,7 @@ impl LadderState {
             .chain(&mut self.changed_at)
             .chain(&mut self.out_of_memory)
             .chain(&mut self.last_death)
+            .chain(&mut self.restarted)
             .for_each(&mut *change);
         self.spent.each_stamp(&mut *change);
         self.under_way

@@ -65,6 +65,7 @@ struct Limits {
     restarts_per_hour: Option<u32>,
     restarts_per_day: Option<u32>,
     downtime_per_hour: Option<Period>,
+    cooldown: Option<Period>,
     latency_max: Option<Ratio>,
     quality_loss_max: Option<Ratio>,
 }
@@ -79,6 +80,7 @@ impl Limits {
             restarts_per_day: self.restarts_per_day.unwrap_or(default.restarts_per_day),
             downtime_per_hour: downtime.unwrap_or(default.downtime_per_hour),
             quality_loss_max: quality.unwrap_or(default.quality_loss_max),
+            cooldown: self.cooldown.map(|Period(duration)| duration),
         }
     }
 }

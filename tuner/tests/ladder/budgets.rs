@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_trace::{DecisionId, Stamp, Verdict};
+use plimsoll_trace::{DecisionId, RunId, Stamp, Verdict};
 use plimsoll_tuner::signals::Reading;
 use plimsoll_tuner::{Engine, EngineSpec, Host, HostLimits, Limits, Outcome, Readings, Reload, evaluate};
 
@@ -70,21 +70,64 @@ fn a_rollback_is_two_restarts() {
     );
 }
 
-#[test]
-fn what_the_other_engines_of_the_host_cost_counts() {
-    let spec = |name: &str| EngineSpec {
+fn spec(name: &str, reload: Reload) -> EngineSpec {
+    EngineSpec {
         name: name.to_owned(),
         config: None,
-        reload: Reload::None,
+        reload,
         health: None,
         applied: None,
         guards: Default::default(),
+    }
+}
+
+#[test]
+fn a_restart_waits_after_any_change_of_the_engine() {
+    // A person's edit, of whatever key.
+    let mut drive = Drive::new(ladder(RESTART));
+    drive.run(5, Some(0.95));
+    drive.state.suspend(&drive.ladder, &[], drive.now);
+    drive.run(59, Some(0.95));
+    assert_eq!(drive.logged(), []);
+    assert_eq!(
+        drive.blocks(0),
+        ["the engine was changed a short while ago: 1.0 s to go"]
+    );
+    drive.run(1, Some(0.95));
+    assert_eq!(drive.logged(), [(65, "apply quantize")]);
+
+    // Another process, as after a crash or a restart by hand.
+    let mut engine = Engine::new(spec("e", Reload::None), ladder(RESTART), None);
+    let mut took = Vec::new();
+    for second in 1..100 {
+        let now = Stamp::at_secs(second);
+        let seen = readings(engine.ladder(), Some(0.95), now);
+        let run = RunId(if second < 5 { 1 } else { 2 });
+        let step = engine.tick(&seen, Some(run), now, || (DecisionId(second), second));
+        took.extend(step.order.map(|_| second));
+    }
+    assert_eq!(took, [65]);
+
+    // As long as the engine's limits say; a reload too, then.
+    let limits = Limits {
+        cooldown: Some(Duration::from_secs(20)),
+        ..Limits::default()
     };
+    let ladder = ladder(&RESTART.replace("'restart'", "'reload'")).within(limits);
+    let mut drive = Drive::new(ladder);
+    drive.run(1, Some(0.95));
+    drive.state.suspend(&drive.ladder, &[], drive.now);
+    drive.run(30, Some(0.95));
+    assert_eq!(drive.logged(), [(21, "apply quantize")]);
+}
+
+#[test]
+fn what_the_other_engines_of_the_host_cost_counts() {
     let limits = HostLimits {
         restarts_per_hour: 1,
         ..HostLimits::default()
     };
-    let mut engines = ["a", "b"].map(|name| Engine::new(spec(name), ladder(RESTART), None));
+    let mut engines = ["a", "b"].map(|name| Engine::new(spec(name, Reload::None), ladder(RESTART), None));
     let mut took = Vec::new();
     let mut ids = 0;
     for second in 1..4_000 {

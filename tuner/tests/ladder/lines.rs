@@ -40,11 +40,11 @@ fn beyond_its_emergency_line_a_rule_takes_hot_rungs_at_once() {
     drive
         .state
         .on_outcome("cap", Outcome::Kept { effect_bytes: None }, drive.now);
-    // No other is hot: the rest waits for its minute, of which 21 s have passed.
+    // No other is hot: the rest waits for a minute, and for one after each change.
     drive.run(38, Some(0.97));
     assert_eq!(drive.log.len(), 1);
-    drive.run(3, Some(0.97));
-    let later = [(61, "apply weights"), (62, "apply cache")];
+    drive.run(90, Some(0.97));
+    let later = [(81, "apply weights"), (141, "apply cache")];
     assert_eq!(drive.logged()[1..], later);
 }
 

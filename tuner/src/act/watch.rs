@@ -59,7 +59,13 @@ impl Action {
         let (mut seen, mut read) = (applied, applied);
         loop {
             let new = |latest: &Latest| latest.vram.filter(|(at, _)| at.mono_ns > seen.mono_ns);
-            if let Some((at, bytes)) = live.wait_for(&engine.name, Instant::now() + LOOK, new) {
+            // Not beyond the moment at which nothing is waited for any more.
+            let (now, end) = (Instant::now(), memory_until.max(latency_until));
+            let next = match end.checked_duration_since(now) {
+                Some(left) => now + LOOK.min(left),
+                None => now + if alive.is_sure() { Duration::ZERO } else { LOOK },
+            };
+            if let Some((at, bytes)) = live.wait_for(&engine.name, next, new) {
                 seen = at;
                 memory.add(bytes);
             }
@@ -93,11 +99,15 @@ impl Action {
     }
 }
 
-/// A restart is worth waiting for as many requests as a verdict takes.
+/// How long latencies are watched: not at all without a baseline. A restart is worth waiting for as many requests as a
+/// verdict takes.
 fn latency_time(most: Duration, cost: Cost, baseline: Option<&Baseline>) -> Duration {
-    let Some(baseline) = baseline.filter(|_| cost == Cost::Restart) else {
-        return most;
+    let Some(baseline) = baseline else {
+        return Duration::ZERO;
     };
+    if cost != Cost::Restart {
+        return most;
+    }
     let secs = WINDOWS * MIN_REQUESTS / baseline.arrivals_per_sec().max(f64::MIN_POSITIVE);
     let needed = Duration::try_from_secs_f64(secs).unwrap_or(LONGEST);
     most.max(needed.min(LONGEST))

@@ -439,6 +439,7 @@ impl Patient {
 
 /// Shows the engine's memory, metrics and process as the collectors would, many times as fast.
 struct Feed {
+    paths: Paths,
     patient: Arc<Patient>,
     live: Arc<Live>,
     stop: Arc<AtomicBool>,
@@ -512,9 +513,10 @@ fn secs_ago(secs: i64) -> Stamp {
 
 impl Feed {
     /// The two minutes before the change, and then what comes.
-    fn start(patient: &Arc<Patient>, live: &Arc<Live>) -> Arc<AtomicBool> {
+    fn start(paths: &Paths, patient: &Arc<Patient>, live: &Arc<Live>) -> Arc<AtomicBool> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut feed = Self {
+            paths: paths.clone(),
             patient: Arc::clone(patient),
             live: Arc::clone(live),
             stop: Arc::clone(&stop),
@@ -537,6 +539,14 @@ impl Feed {
             .update("e", |latest| latest.vram = Some((Stamp::now(), held)));
     }
 
+    /// Whether the change is in force and its effect is awaited.
+    fn is_watched(&self) -> bool {
+        let rows = self.paths.book().rows();
+        rows.decisions
+            .values()
+            .any(|it| it.outcome == DecisionOutcome::Applied)
+    }
+
     fn run(mut self) {
         let bad = self.patient.bad.clone();
         let mut since: Option<(Stamp, u64)> = None;
@@ -554,9 +564,11 @@ impl Feed {
                 Bad::Frees(None) => {}
                 _ => self.hold(1.0),
             }
-            if matches!(bad, Bad::Restarted) && *steps == 30 {
-                self.live
-                    .update("e", |latest| latest.root = Some(process(Stamp::now())));
+            if matches!(bad, Bad::Restarted) && self.is_watched() {
+                // Processes are told apart by hundredths of a second.
+                std::thread::sleep(Duration::from_millis(30));
+                let started = process(Stamp::now());
+                self.live.update("e", |latest| latest.root = Some(started));
             }
             let (per_sec, slower, lost) = match bad {
                 Bad::NoMetrics => continue,
@@ -600,7 +612,7 @@ fn play(bad: &Bad, cost: &str) -> Played {
     );
     let mut daemon = Daemon::start_with(&paths, paths.book(), spec(&paths, bad), &rules);
     daemon.stop_feeding();
-    let stop = Feed::start(&patient, &daemon.live);
+    let stop = Feed::start(&paths, &patient, &daemon.live);
     let report = daemon.act(0.85).expect("an action");
     let decision = daemon.book.rows().last().clone();
     let played = Played {

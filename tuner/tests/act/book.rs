@@ -50,7 +50,8 @@ impl Book {
     pub(crate) fn rows(&self) -> Rows {
         let mut rows = Rows::default();
         let text = std::fs::read_to_string(&self.path).unwrap_or_default();
-        for line in text.lines() {
+        // A line may be under way.
+        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             let batch: Vec<Value> = serde_json::from_str(line).unwrap();
             for record in &batch {
                 rows.take(record);

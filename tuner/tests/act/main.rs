@@ -8,6 +8,7 @@ mod book;
 mod edits;
 mod engine;
 mod faults;
+mod interleavings;
 mod kills;
 mod memory;
 mod world;

@@ -64,6 +64,18 @@ fn the_demo_shows_the_whole_loop() {
     let decisions: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
     let replayed = replay(&world, &["last", "--db", "demo/plimsoll.db"]);
     is_reproduced(&replayed, &decisions);
+    // Without a daemon the recording itself says where the rules stood at its end, and why.
+    let why = text(&world.call(&["why", "--db", "demo/plimsoll.db"]).stdout);
+    for words in [
+        "rule quantize of engine (act): committed",
+        "% without this rung",
+        "it stays: ",
+        "decided by the rule",
+        "quantize was not taken and is taken",
+        "by hash: rules ",
+    ] {
+        assert!(why.contains(words), "{words}: {why}");
+    }
     let picture = world.read("demo/timeline.svg");
     for word in ["checkpointing", "quantize", "peak"] {
         assert!(picture.contains(word), "{word}");

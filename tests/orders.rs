@@ -144,6 +144,40 @@ fn what_lies_below_another_change_is_not_taken_back() {
 }
 
 #[test]
+fn a_daemon_that_is_killed_while_it_applies_leaves_the_former_file() {
+    let world = World::new();
+    let _engine = world.engine(&["--reload-fault", "hang", "--reload-fault-times", "1"]);
+    let daemon = world.daemon(&world.config(&advising()));
+    press(&world.gpu);
+    world.decision("quantize", "proposed");
+    let mut order = crate::world::Process(world.plimsoll().args(["apply", "quantize"]).spawn().unwrap());
+    until("the engine hangs", || {
+        (world.http("GET", "/health").0 == 503).then_some(())
+    });
+    assert_ne!(
+        world.read("engine.yaml"),
+        world.engine_yaml(),
+        "the file is written"
+    );
+    daemon.kill();
+    assert_eq!(
+        order.wait().code(),
+        Some(4),
+        "it says that nobody answers any more"
+    );
+    let _next = world.start_daemon();
+    let decision = world.decision("quantize", "interrupted");
+    assert_eq!(world.read("engine.yaml"), world.engine_yaml(), "byte for byte");
+    let detail: Value = serde_json::from_str(decision["detail"].as_str().unwrap()).unwrap();
+    assert_eq!(detail["resolved_by"]["kind"], "recovery");
+    let why = text(&world.call(&["why", &decision["id"].to_string()]).stdout);
+    assert!(
+        why.contains("applied by the user") && why.contains("resolved by the next daemon"),
+        "{why}"
+    );
+}
+
+#[test]
 fn an_order_is_refused_with_its_reason() {
     let world = World::new();
     let _engine = world.engine(&[]);

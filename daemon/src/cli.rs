@@ -451,7 +451,8 @@ FILE is a configuration; engines' sections may be left out, and a rule then cost
 pub(crate) struct RulesReplay {
     #[command(flatten)]
     pub(crate) run: RunName,
-    /// The rules [default: those that were in force then, else those of the configuration]
+    /// The rules [default: those of `--config` where that is given, else those that were in force then, else those of the
+    /// configuration]
     #[arg(long, value_name = "FILE")]
     pub(crate) rules: Option<PathBuf>,
     /// Rules to compare with

@@ -7,7 +7,7 @@ use plimsoll_trace::{Batch, Level, Record, Stamp, Work};
 use crate::signals::Signals;
 
 /// Without a driver the rules are looked at this often at least, as long as the host is sampled.
-pub const UNDECIDED: Duration = Duration::from_secs(3);
+const UNDECIDED: Duration = Duration::from_secs(3);
 
 /// More batches than this do not wait; the oldest are taken in.
 const MOST_WAITING: usize = 4_096;

@@ -39,7 +39,7 @@ pub use engine::{Engine, Named, OrderError, Planned, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};
 pub use explain::{Block, ClauseExplanation, Phase, RuleExplanation, explain};
 pub use forecast::{Forecast, NOT_FILLING_SECS, Rise};
-pub use intake::{Intake, UNDECIDED};
+pub use intake::Intake;
 pub use lint::{Lint, lint};
 pub use outcome::{
     BLAMED_WITHIN, FIRST_BACKOFF, FIRST_QUARANTINE, LONGEST_BACKOFF, LONGEST_QUARANTINE, Outcome,

@@ -20,10 +20,11 @@ use serde::Serialize;
 pub use past::{Difference, Mark, Past};
 
 use crate::evaluate::evaluate;
+use crate::explain::{RuleExplanation, explain};
 use crate::intake::Intake;
 use crate::outcome::Outcome;
 use crate::rule::Ladder;
-use crate::signals::{EngineView, Signals};
+use crate::signals::{EngineView, Readings, Signals};
 use crate::state::LadderState;
 use crate::transition::Transition;
 use estimate::Estimate;
@@ -50,6 +51,8 @@ pub struct Replay {
     past: VecDeque<Past>,
     estimate: Option<Estimate>,
     log: Log,
+    /// What the last evaluation saw, and when.
+    last: Option<(Readings, Stamp)>,
 }
 
 /// What a replay came to.
@@ -114,6 +117,7 @@ impl Replay {
             past: past.into(),
             estimate: None,
             log: Log::default(),
+            last: None,
         }
     }
 
@@ -168,6 +172,13 @@ impl Replay {
         }
     }
 
+    /// When the rules were evaluated last, ns since the Unix epoch, and where each stood then.
+    #[must_use]
+    pub fn stands(&self) -> Option<(i64, Vec<RuleExplanation>)> {
+        let (readings, now) = self.last.as_ref()?;
+        Some((now.unix_ns, explain(&self.ladder, &self.state, readings, *now)))
+    }
+
     /// The rest of the recording's decisions are not in the replay.
     #[must_use]
     pub fn finish(mut self) -> Log {
@@ -190,6 +201,7 @@ impl Replay {
         let evaluation = evaluate(&self.ladder, &self.state, &readings, now);
         self.state = evaluation.state;
         let made = evaluation.transitions;
+        self.last = Some((readings, now));
         let then: Vec<Past> = if self.estimate.is_some() {
             Vec::new()
         } else {
@@ -315,3 +327,6 @@ impl LadderState {
 const fn works(effect_bytes: Option<i64>) -> Outcome {
     Outcome::Kept { effect_bytes }
 }
+
+#[cfg(test)]
+mod tests;

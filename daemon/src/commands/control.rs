@@ -26,15 +26,8 @@ pub(super) fn status(source: &Source, json: bool) -> Outcome {
 
 /// The rules as the daemon sees them now, when it runs; and what was decided, from the store, in any case.
 pub(super) fn why(subject: Option<&str>, source: &Source, json: bool) -> Outcome {
-    let rules = ask(source, &Request::Why)
-        .map(|answer| answer.get("rules").cloned())
-        .unwrap_or_else(|failure| {
-            say(format_args!(
-                "only what was decided, not where the rules stand now: {failure}"
-            ));
-            None
-        });
-    query::why(subject, rules.as_ref(), source, json)
+    let rules = ask(source, &Request::Why).map(|answer| list(&answer, "rules").to_vec());
+    query::why(subject, rules, source, json)
 }
 
 pub(super) fn pause(source: &Source) -> Outcome {
@@ -197,7 +190,7 @@ fn status_text(status: &Value) -> String {
         );
     }
     for rule in list(status, "rules") {
-        text += &rule_text(rule);
+        text += &rule_text(rule, plimsoll_trace::Stamp::now().unix_ns);
     }
     if let Some(started) = status["started_ns"].as_i64() {
         let now = plimsoll_trace::Stamp::now().unix_ns;
@@ -211,35 +204,39 @@ fn status_text(status: &Value) -> String {
 }
 
 /// Where a rule stands, in a few lines.
-pub(super) fn rule_text(rule: &Value) -> String {
+pub(super) fn rule_text(rule: &Value, now_ns: i64) -> String {
     let mut text = format!(
         "rule {} of {} ({}): {}{}\n",
         word(rule, "rule"),
         word(rule, "engine"),
         word(rule, "mode"),
         word(rule, "phase"),
-        since(rule)
+        since(rule, now_ns)
     );
     for clause in list(rule, "clauses") {
         let beyond = if clause["entered"] == true {
-            since(clause)
+            since(clause, now_ns)
         } else {
             String::new()
         };
         text += &format!("  {}{beyond}\n", word(clause, "text"));
     }
+    let holds = if rule["phase"] == "committed" {
+        "it stays"
+    } else {
+        "not yet"
+    };
     for block in list(rule, "blocks") {
-        text += &format!("  not yet: {}\n", word(block, "text"));
+        text += &format!("  {holds}: {}\n", word(block, "text"));
     }
     text
 }
 
 /// For how long something has been so, if that is known.
-fn since(value: &Value) -> String {
-    let now = plimsoll_trace::Stamp::now().unix_ns;
+fn since(value: &Value, now_ns: i64) -> String {
     let passed = value["since_ns"]
         .as_i64()
-        .and_then(|since| u64::try_from(now - since).ok());
+        .and_then(|since| u64::try_from(now_ns - since).ok());
     passed.map_or_else(String::new, |ns| {
         format!(", for {}", units::show_duration(Duration::from_nanos(ns)))
     })

@@ -70,31 +70,39 @@ pub(super) fn page() -> io::Result<String> {
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
     writeln!(page, ".SH COMMANDS")?;
-    for command in command
-        .get_subcommands()
-        .filter(|command| command.get_name() != "help")
-    {
-        let mut section = Vec::new();
-        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        let synopsis = command.clone().render_usage().to_string();
-        let synopsis = synopsis
-            .trim_start_matches("Usage: ")
-            .replace('\\', "\\\\")
-            .replace('-', "\\-");
-        writeln!(
-            section,
-            ".SS \"{}\"\n{}.\n.PP\n.nf\n{synopsis}\n.fi",
-            command.get_name(),
-            about.replace('\\', "\\\\")
-        )?;
-        Man::new(command.clone().mut_arg("help", |help| help.hide(true)))
-            .render_options_section(&mut section)?;
-        page.extend(
-            String::from_utf8_lossy(&section)
-                .replace(".SH OPTIONS\n", "")
-                .bytes(),
-        );
+    for command in shown(&command) {
+        section(command, "", &mut page)?;
     }
     page.extend(BEHIND.bytes());
     Ok(String::from_utf8_lossy(&page).into_owned())
+}
+
+fn shown(command: &Command) -> impl Iterator<Item = &Command> {
+    command
+        .get_subcommands()
+        .filter(|command| command.get_name() != "help")
+}
+
+/// A command, and those below it.
+fn section(command: &Command, above: &str, page: &mut Vec<u8>) -> io::Result<()> {
+    let mut section = Vec::new();
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let synopsis = command.clone().render_usage().to_string();
+    let synopsis = synopsis
+        .trim_start_matches("Usage: ")
+        .replace('\\', "\\\\")
+        .replace('-', "\\-");
+    let name = format!("{above}{}", command.get_name());
+    writeln!(
+        section,
+        ".SS \"{name}\"\n{}.\n.PP\n.nf\n{synopsis}\n.fi",
+        about.replace('\\', "\\\\")
+    )?;
+    Man::new(command.clone().mut_arg("help", |help| help.hide(true))).render_options_section(&mut section)?;
+    page.extend(
+        String::from_utf8_lossy(&section)
+            .replace(".SH OPTIONS\n", "")
+            .bytes(),
+    );
+    shown(command).try_for_each(|below| self::section(below, &format!("{name} "), page))
 }

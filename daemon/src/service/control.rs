@@ -119,7 +119,10 @@ impl Client {
         let line = serde_json::to_string(request)? + "\n";
         self.stream.get_mut().write_all(line.as_bytes())?;
         let mut answer = String::new();
-        self.stream.read_line(&mut answer)?;
+        if self.stream.read_line(&mut answer)? == 0 {
+            let text = "it ended before it had answered";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+        }
         let answer: Value = serde_json::from_str(&answer)?;
         match answer.get("error").and_then(Value::as_str) {
             Some(problem) => Err(io::Error::other(problem.to_owned())),

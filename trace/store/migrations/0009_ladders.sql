@@ -41,3 +41,7 @@ INSERT INTO _column (view, position, "column", unit, meaning) VALUES
 ('ladder_marks', 7, 'run_id', 'id', 'The engine''s run then, see runs.'),
 ('ladder_marks', 8, 'devices', 'json', 'The devices that it ran on, a list.'),
 ('ladder_marks', 9, 'state', 'json', 'The state of all rules, as the tuner remembers it; its form may change.');
+
+UPDATE _column
+SET meaning = 'What it rested on and what was done, an object: clauses (what was read), actor, applied_by and resolved_by (who), rules_hash (see rule_sets), state_before and state_after (each rule''s rung), guards, file (hashes before and after, reload), ready, effect, steps.'
+WHERE view = 'decisions' AND "column" = 'detail';

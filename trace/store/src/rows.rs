@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use plimsoll_trace::{
     ConfigChange, Decision, DeviceInfo, DeviceSample, EngineMemo, Event, HostSample, LadderMark, Loss,
-    MemoryVersion, ProcessSample, RunEnd, RunId, RunStart,
+    MarkKind, MemoryVersion, ProcessSample, RunEnd, RunId, RunStart,
 };
 
 use crate::script::Script;
@@ -303,8 +303,8 @@ pub(crate) fn engine_memo(script: &mut Script, memo: &EngineMemo) {
         .bind(memo.state.as_str());
 }
 
-/// So many marks are kept: those of years, for there is one at each start and around each action.
-const MOST_MARKS: i64 = 20_000;
+/// So many marks are kept, some of each start and each action: those of weeks, and some 50 MB at worst.
+const MOST_MARKS: i64 = 4_000;
 
 pub(crate) fn ladder_mark(script: &mut Script, mark: &LadderMark) {
     script
@@ -330,7 +330,9 @@ pub(crate) fn ladder_mark(script: &mut Script, mark: &LadderMark) {
     script
         .rare("DELETE FROM _ladder_mark WHERE id <= (SELECT max(id) FROM _ladder_mark) - ?")
         .bind(MOST_MARKS);
-    script.rare("DELETE FROM _rule_set WHERE hash NOT IN (SELECT rules_hash FROM _ladder_mark)");
+    if mark.kind == MarkKind::Start {
+        script.rare("DELETE FROM _rule_set WHERE hash NOT IN (SELECT rules_hash FROM _ladder_mark)");
+    }
 }
 
 /// A count as SQLite holds it; one beyond 2^63 is nothing that a driver can mean.

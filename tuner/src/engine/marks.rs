@@ -28,6 +28,7 @@ pub(super) struct Evaluated {
     ladder: LadderState,
     source: Source,
     view: EngineView,
+    max_age: Duration,
 }
 
 impl Engine {
@@ -39,7 +40,8 @@ impl Engine {
             Left::Evaluated(left)
                 if left.ladder == self.memo.ladder
                     && left.source == self.ladder.source
-                    && left.view == *readings.view() =>
+                    && left.view == *readings.view()
+                    && left.max_age == readings.max_age() =>
             {
                 return None;
             }
@@ -60,6 +62,7 @@ impl Engine {
             ladder: self.memo.ladder.clone(),
             source: self.ladder.source.clone(),
             view: readings.view().clone(),
+            max_age: readings.max_age(),
         }));
     }
 

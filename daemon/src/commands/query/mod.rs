@@ -109,29 +109,49 @@ pub(super) fn kernels(run: &str, limit: u32, source: &Source, json: bool) -> Out
     })
 }
 
-/// What was decided, from the store; and, as far as a daemon answers, where the rules stand now.
-pub(super) fn why(subject: Option<&str>, rules: Option<&Value>, source: &Source, json: bool) -> Outcome {
-    let wanted = |rule: &&Value| subject.is_none_or(|subject| rule["rule"] == subject);
-    let now: Vec<&Value> = rules
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter(wanted)
-        .collect();
-    let decisions = runtime()?.block_on(async {
+/// What was decided, from the store; and where the rules stand: now, as far as a daemon answers, else at the recording's end.
+pub(super) fn why(
+    subject: Option<&str>,
+    rules: Result<Vec<Value>, Failure>,
+    source: &Source,
+    json: bool,
+) -> Outcome {
+    let (stands, decisions) = runtime()?.block_on(async {
         let reader = open(source).await?;
-        match why::load(&reader, subject).await {
+        let mut stands = match rules {
+            Ok(rules) => vec![(now_ns(), rules)],
+            Err(failure) => {
+                say(format_args!(
+                    "where the rules stood when the recording ends, not where they stand now: {failure}"
+                ));
+                super::rules::replay::stood(&reader)
+                    .await
+                    .unwrap_or_else(|failure| {
+                        say(format_args!("that is not known either: {failure}"));
+                        Vec::new()
+                    })
+            }
+        };
+        let wanted = |rule: &Value| subject.is_none_or(|subject| rule["rule"] == subject);
+        stands.iter_mut().for_each(|(_, rules)| rules.retain(wanted));
+        stands.retain(|(_, rules)| !rules.is_empty());
+        let decisions = match why::load(&reader, subject).await {
             // A rule that never decided anything still stands somewhere.
-            Err(ReportError::UnknownDecision { .. }) if !now.is_empty() => Ok(Vec::new()),
-            loaded => loaded.map_err(failed),
-        }
+            Err(ReportError::UnknownDecision { .. }) if !stands.is_empty() => Vec::new(),
+            loaded => loaded.map_err(failed)?,
+        };
+        Ok::<_, Failure>((stands, decisions))
     })?;
     if json {
         let mut body: Value = serde_json::from_str(&why::json(&decisions)).map_err(anyhow::Error::from)?;
-        body["rules"] = now.into_iter().cloned().collect();
+        body["rules_at_ns"] = stands.first().map(|(at_ns, _)| *at_ns).into();
+        body["rules"] = stands.into_iter().flat_map(|(_, rules)| rules).collect();
         return super::print_json(&body);
     }
-    let rules: String = now.into_iter().map(super::control::rule_text).collect();
+    let told = stands
+        .iter()
+        .flat_map(|(at_ns, rules)| rules.iter().map(|rule| super::control::rule_text(rule, *at_ns)));
+    let rules: String = told.collect();
     let gap = if rules.is_empty() { "" } else { "\n" };
     print(&format!(
         "{rules}{gap}{}",

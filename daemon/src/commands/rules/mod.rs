@@ -1,7 +1,7 @@
 //! `plimsoll rules`: what rules mean, what they would have done, whether they are wise. Nothing here changes anything.
 
 mod check;
-mod replay;
+pub(super) mod replay;
 mod test;
 
 use super::Outcome;

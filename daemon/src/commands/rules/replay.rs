@@ -76,6 +76,30 @@ pub(super) fn run(arguments: &RulesReplay) -> Outcome {
     print(&recording.text(&played))
 }
 
+/// Where the rules of each engine stood when its newest run was last recorded, for when no daemon can be asked: the time, ns
+/// since the Unix epoch, and the rules as the daemon shows them. Engines without recorded rules are left out.
+pub(in crate::commands) async fn stood(reader: &Reader) -> Result<Vec<(i64, Vec<Value>)>, Failure> {
+    let sql =
+        "SELECT max(id) FROM runs WHERE engine IN (SELECT DISTINCT engine FROM ladder_marks) GROUP BY engine";
+    let table = reader.query(sql, &[]).await.map_err(unreadable)?;
+    let mut all = Vec::new();
+    for row in table.rows {
+        let Some(Cell::Integer(run)) = row.first() else {
+            continue;
+        };
+        let recording = Recording::read(reader, *run).await?;
+        if let Some(chosen) = recording.rules_of_then() {
+            let replay = recording.follow_rules(reader, chosen).await?;
+            all.extend(
+                replay
+                    .stands()
+                    .map(|(at_ns, stands)| (at_ns, stands.iter().map(|stands| json!(stands)).collect())),
+            );
+        }
+    }
+    Ok(all)
+}
+
 impl Recording {
     async fn read(reader: &Reader, run: i64) -> Result<Self, Failure> {
         let sql = "SELECT name, engine, started_ns,
@@ -184,6 +208,15 @@ impl Recording {
         })
     }
 
+    fn rules_of_then(&self) -> Option<Chosen> {
+        let first = self.first_rules.as_ref()?;
+        Some(Chosen {
+            name: "the rules of then".to_owned(),
+            ladder: self.rule_sets.get(first)?.clone(),
+            follows: true,
+        })
+    }
+
     /// The rules that were asked for.
     fn rules(&self, arguments: &RulesReplay) -> Result<Chosen, Failure> {
         if let Some(path) = arguments
@@ -193,16 +226,8 @@ impl Recording {
         {
             return self.rules_of(path);
         }
-        let first = self
-            .first_rules
-            .as_ref()
-            .and_then(|hash| self.rule_sets.get(hash));
-        if let Some(rules) = first {
-            return Ok(Chosen {
-                name: "the rules of then".to_owned(),
-                ladder: rules.clone(),
-                follows: true,
-            });
+        if let Some(chosen) = self.rules_of_then() {
+            return Ok(chosen);
         }
         match &Config::load(None)?.file {
             Some(path) => self.rules_of(path),
@@ -242,8 +267,23 @@ impl Recording {
     }
 
     async fn play(&self, reader: &Reader, chosen: Chosen) -> Result<Played, Failure> {
+        let rules = chosen.name.clone();
+        let (engine, hash) = (
+            chosen.ladder.engine.clone(),
+            chosen.ladder.source.hash().to_string(),
+        );
+        let log = self.follow_rules(reader, chosen).await?.finish();
+        Ok(Played {
+            rules,
+            engine,
+            hash,
+            log,
+        })
+    }
+
+    /// The rules after all that is recorded.
+    async fn follow_rules(&self, reader: &Reader, chosen: Chosen) -> Result<Replay, Failure> {
         let ladder = chosen.ladder;
-        let (engine, hash) = (ladder.engine.clone(), ladder.source.hash().to_string());
         let (rule_sets, past) = (self.rule_sets.clone(), self.past.clone());
         let mut replay = Replay::new(ladder, chosen.follows, rule_sets, past);
         let begin_ns = self.marks.first().map_or(self.from_ns, |mark| mark.at_ns);
@@ -258,12 +298,7 @@ impl Recording {
                 replay.batch(batch);
             }
         }
-        Ok(Played {
-            rules: chosen.name,
-            engine,
-            hash,
-            log: replay.finish(),
-        })
+        Ok(replay)
     }
 
     fn json(&self, played: &[Played]) -> Value {

@@ -4,6 +4,7 @@ mod console;
 mod crash;
 mod ledger;
 mod open;
+mod recording;
 mod round_trip;
 mod scan;
 mod schema;

@@ -19,7 +19,7 @@ use crate::evaluate::{Evaluation, evaluate};
 use crate::explain::{RuleExplanation, explain};
 use crate::file;
 use crate::outcome::Outcome;
-use crate::rule::Ladder;
+use crate::rule::{Ladder, Rule};
 use crate::signals::Readings;
 use crate::spec::EngineSpec;
 use crate::state::LadderState;
@@ -359,9 +359,11 @@ impl Engine {
         if let Some(detail) = decision.detail.as_object_mut() {
             detail.insert("rungs_after".to_owned(), json!(rungs));
         }
+        let restart = self.ladder.rule(&decision.rule).is_some_and(Rule::only_restarts);
         Order {
             engine: Arc::clone(&self.spec),
             decision,
+            restart,
             change,
             base: self.memo.base.clone(),
             seen: self.seen.as_deref().map(file::hash),

@@ -16,10 +16,8 @@ const FIRST_STRETCH: Duration = Duration::from_secs(60);
 const MOST_TROUGHS: usize = 64;
 /// With fewer nothing is known.
 const FEWEST_TROUGHS: usize = 8;
-/// Standard deviations that chance passes, upwards, in one of 100 cases and in one of 20.
+/// Standard deviations that chance passes, upwards, in one of 100 cases.
 const ONE_IN_100: f64 = 2.326;
-const ONE_IN_20: f64 = 1.645;
-const HOUR_SECS: f64 = 3_600.0;
 
 /// One stretch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,7 +45,9 @@ pub(crate) struct Troughs {
     open: Option<Open>,
     /// The first stretch is none: the model is loaded and the caches fill.
     is_warm: bool,
-    growth: Option<f64>,
+    growth_per_sec: Option<f64>,
+    /// When it was first looked at.
+    since: Option<Stamp>,
 }
 
 impl Default for Troughs {
@@ -57,7 +57,8 @@ impl Default for Troughs {
             closed: Vec::new(),
             open: None,
             is_warm: false,
-            growth: None,
+            growth_per_sec: None,
+            since: None,
         }
     }
 }
@@ -65,6 +66,7 @@ impl Default for Troughs {
 impl Troughs {
     /// Takes what the process holds now, and how much it has to do (in any unit that grows with its need).
     pub(crate) fn push(&mut self, at: Stamp, bytes: f64, load: Option<f64>) {
+        self.since.get_or_insert(at);
         let open = self.open.get_or_insert(Open {
             since: at,
             bytes,
@@ -89,13 +91,14 @@ impl Troughs {
             self.closed = self.closed.chunks(2).filter_map(merged).collect();
             self.stretch *= 2;
         }
-        self.growth = self.find();
+        self.growth_per_sec = self.find();
     }
 
-    /// Bytes an hour that it grows by; 0 when chance may have made what is seen. `None` while too little is known, or
-    /// while the load rises as well: that may be all there is to it.
-    pub(crate) const fn growth_per_hour(&self) -> Option<f64> {
-        self.growth
+    /// Bytes that it grew by since it is watched; 0 when chance may have made what is seen. `None` while too little is
+    /// known, or while the load rises as well: that may be all there is to it.
+    pub(crate) fn leaked_bytes(&self, now: Stamp) -> Option<f64> {
+        let watched = self.since.map_or(0.0, |since| now.since(since).as_secs_f64());
+        self.growth_per_sec.map(|growth| growth * watched)
     }
 
     fn find(&self) -> Option<f64> {
@@ -107,11 +110,10 @@ impl Troughs {
             return Some(0.0);
         }
         let loads: Option<Vec<f64>> = self.closed.iter().map(|trough| trough.load).collect();
-        if loads.is_some_and(|loads| rises_by(&loads) > ONE_IN_20) {
+        if loads.is_some_and(|loads| rises_by(&loads) > ONE_IN_100) {
             return None;
         }
-        let per_hour = HOUR_SECS / self.stretch.as_secs_f64();
-        slope(&bytes).map(|slope| (slope * per_hour).max(0.0))
+        slope(&bytes).map(|slope| (slope / self.stretch.as_secs_f64()).max(0.0))
     }
 }
 
@@ -167,14 +169,15 @@ mod tests {
             let held = 1_000.0 + leak_mib * secs as f64 / 60.0 + 40.0 * wave * load(secs);
             troughs.push(Stamp::at_secs(secs), held * MIB, Some(load(secs)));
         }
-        troughs.growth_per_hour().map(|bytes| bytes / MIB)
+        let leaked = troughs.leaked_bytes(Stamp::at_secs(minutes * 60));
+        leaked.map(|bytes| bytes / MIB / minutes as f64)
     }
 
     #[test]
     fn a_leak_is_found_with_its_slope_whatever_the_waves_on_it() {
         for minutes in [12, 60, 300, 1_500] {
             let found = watched(minutes, 1.0, |_| 1.0);
-            assert!(found.is_some_and(|mib| (mib - 60.0).abs() < 6.0), "{minutes}: {found:?}");
+            assert!(found.is_some_and(|mib| (mib - 1.0).abs() < 0.1), "{minutes}: {found:?}");
         }
     }
 

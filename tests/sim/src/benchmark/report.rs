@@ -47,6 +47,9 @@ fn policy(case: &Case, score: &Score) -> Value {
         "downtime_secs": rounded(score.down_secs, 2),
         "lost_requests": score.lost,
         "rung_minutes": minutes,
+        "limits_taken_back": score.limits_taken_back,
+        "reaction_secs_max": rounded(score.reaction_secs.iter().copied().fold(0.0, f64::max), 2),
+        "false_alarms_per_hour": rounded(score.false_alarms as f64 / case.hours.max(1.0 / 60.0), 3),
     })
 }
 

@@ -18,6 +18,8 @@ const MOST_TROUGHS: usize = 64;
 const FEWEST_TROUGHS: usize = 8;
 /// Standard deviations that chance passes, upwards, in one of 100 cases.
 const ONE_IN_100: f64 = 2.326;
+/// A load that grows by less than this share of itself explains no growth of memory.
+const GROWTH_SHARE: f64 = 0.15;
 
 /// One stretch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,7 +112,7 @@ impl Troughs {
             return Some(0.0);
         }
         let loads: Option<Vec<f64>> = self.closed.iter().map(|trough| trough.load).collect();
-        if loads.is_some_and(|loads| rises_by(&loads) > ONE_IN_100) {
+        if loads.is_some_and(|loads| is_growth(&loads)) {
             return None;
         }
         slope(&bytes).map(|slope| (slope / self.stretch.as_secs_f64()).max(0.0))
@@ -141,6 +143,15 @@ fn rises_by(values: &[f64]) -> f64 {
         return 0.0;
     }
     (score - score.signum().min(score.abs())) / variance.sqrt()
+}
+
+/// Whether a load grows by so much, and so certainly, that memory may grow with it.
+fn is_growth(loads: &[f64]) -> bool {
+    let mut sorted = loads.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+    let growth = slope(loads).unwrap_or(0.0) * loads.len() as f64;
+    rises_by(loads) > ONE_IN_100 && growth > GROWTH_SHARE * median
 }
 
 /// Theil and Sen's: the median of the slopes between any two values, per step.

@@ -59,7 +59,7 @@ impl Kind {
     /// Memory that each of the limits leaves to others and to leaks, in bytes. A pool is the engine's, whoever comes.
     const fn reserves(self) -> &'static [u64] {
         match self {
-            Self::OnDemand => &[0, 1100 << 20, 1100 << 20, 1300 << 20, 2200 << 20, 3300 << 20, 4400 << 20, 5400 << 20],
+            Self::OnDemand => &[0, 1000 << 20, 1100 << 20, 1100 << 20, 2000 << 20, 2200 << 20, 3300 << 20, 4400 << 20, 5400 << 20],
             Self::Preallocated => &[0],
         }
     }

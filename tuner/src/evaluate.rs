@@ -236,7 +236,8 @@ impl<'a> Tick<'a> {
                 continue;
             }
             let own = self.relief(rule);
-            let passed = trigger.only_restarts() || rule.only_restarts() || own.is_useless(&trigger.when, &self.sight);
+            let passed =
+                trigger.only_restarts() || rule.only_restarts() || own.is_useless(&trigger.when, &self.sight);
             if position < highest && passed {
                 continue;
             }
@@ -265,7 +266,11 @@ impl<'a> Tick<'a> {
         let died_again = self.state.died_again;
         let next = |rule: &&Rule| {
             let is_tried = rule.cost == Cost::Hot || died_again;
-            rule.mode == Mode::Act && is_tried && !rule.only_restarts() && self.is_free(rule) && self.keeps_quality(rule, &[])
+            rule.mode == Mode::Act
+                && is_tried
+                && !rule.only_restarts()
+                && self.is_free(rule)
+                && self.keeps_quality(rule, &[])
         };
         let Some(rule) = ladder.rules.iter().find(next) else {
             return false;

@@ -133,11 +133,22 @@ fn rises_by(values: &[f64]) -> f64 {
         .iter()
         .enumerate()
         .flat_map(|(position, first)| values.iter().skip(position + 1).map(move |second| second - first));
-    let score: f64 = pairs.map(|difference| if difference == 0.0 { 0.0 } else { difference.signum() }).sum();
+    let score: f64 = pairs
+        .map(|difference| {
+            if difference == 0.0 {
+                0.0
+            } else {
+                difference.signum()
+            }
+        })
+        .sum();
     let spread = |n: f64| n * (n - 1.0) * (2.0 * n + 5.0);
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
-    let ties: f64 = sorted.chunk_by(|a, b| a == b).map(|same| spread(same.len() as f64)).sum();
+    let ties: f64 = sorted
+        .chunk_by(|a, b| a == b)
+        .map(|same| spread(same.len() as f64))
+        .sum();
     let variance = (spread(values.len() as f64) - ties) / 18.0;
     if variance <= 0.0 {
         return 0.0;
@@ -159,7 +170,11 @@ fn slope(values: &[f64]) -> Option<f64> {
     let mut slopes: Vec<f64> = Vec::with_capacity(values.len() * values.len() / 2);
     for (position, first) in values.iter().enumerate() {
         let later = values.iter().skip(position + 1);
-        slopes.extend((1_u32..).zip(later).map(|(steps, second)| (second - first) / f64::from(steps)));
+        slopes.extend(
+            (1_u32..)
+                .zip(later)
+                .map(|(steps, second)| (second - first) / f64::from(steps)),
+        );
     }
     slopes.sort_unstable_by(f64::total_cmp);
     slopes.get(slopes.len() / 2).copied()
@@ -188,7 +203,10 @@ mod tests {
     fn a_leak_is_found_with_its_slope_whatever_the_waves_on_it() {
         for minutes in [12, 60, 300, 1_500] {
             let found = watched(minutes, 1.0, |_| 1.0);
-            assert!(found.is_some_and(|mib| (mib - 1.0).abs() < 0.1), "{minutes}: {found:?}");
+            assert!(
+                found.is_some_and(|mib| (mib - 1.0).abs() < 0.1),
+                "{minutes}: {found:?}"
+            );
         }
     }
 
@@ -201,6 +219,11 @@ mod tests {
     #[test]
     fn memory_that_grows_with_the_load_is_no_leak() {
         assert_eq!(watched(60, 1.0, |secs| 1.0 + secs as f64 / 600.0), None);
+        let steady = watched(60, 1.0, |secs| 1.0 + secs as f64 / 100_000.0);
+        assert!(
+            steady.is_some_and(|mib| mib > 0.9),
+            "a load that hardly grows explains nothing: {steady:?}"
+        );
     }
 
     #[test]

@@ -96,7 +96,11 @@ impl Relief {
     pub(crate) fn is_useless(&self, when: &Condition, sight: &Sight<'_>) -> bool {
         let helps = |clause: &Clause| {
             let (now, after) = (sight.value(clause)?, sight.after(clause, self)?);
-            Some(if clause.is_under() { after > now } else { after < now })
+            Some(if clause.is_under() {
+                after > now
+            } else {
+                after < now
+            })
         };
         let known: Vec<bool> = when.clauses().iter().filter_map(helps).collect();
         !known.is_empty() && known.iter().all(|helps| !helps)

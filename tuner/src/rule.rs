@@ -265,7 +265,9 @@ impl RuleConfig {
             return Err(fail(("name".to_owned(), Problem::Empty)));
         }
         let when = self.when.resolve().map_err(fail)?;
-        let cost = self.cost.unwrap_or(if self.restart { Cost::Restart } else { reload_cost });
+        let cost = self
+            .cost
+            .unwrap_or(if self.restart { Cost::Restart } else { reload_cost });
         if self.restart && (!self.set.is_empty() || cost != Cost::Restart) {
             return Err(fail(("restart".to_owned(), Problem::RestartAlone)));
         }

@@ -189,7 +189,11 @@ mod tests {
     fn rows_are_sorted_by_time() {
         let text = "t_s,input_tokens,output_tokens\n5,1,1\n4,2,2\n5,3,3\n";
         let workload = Workload::parse(text).expect("valid");
-        let inputs: Vec<u32> = workload.arrivals.iter().map(|arrival| arrival.input_tokens).collect();
+        let inputs: Vec<u32> = workload
+            .arrivals
+            .iter()
+            .map(|arrival| arrival.input_tokens)
+            .collect();
         assert_eq!(inputs, [2, 1, 3]);
     }
 

@@ -19,7 +19,9 @@ pub(super) fn clairvoyant(scenario: &Arc<Scenario>, worths: &[f64], constant: &[
     while courses.iter().any(|course| !course.is_over()) {
         let mut next: Vec<World> = Vec::new();
         for course in &courses {
-            let choices = (0..rungs).map(|rung| scenario.rungs.taken(rung)).chain(scenario.rungs.lower_limits());
+            let choices = (0..rungs)
+                .map(|rung| scenario.rungs.taken(rung))
+                .chain(scenario.rungs.lower_limits());
             let choices = choices.filter(|taken| *taken == course.taken() || course.is_up());
             next.extend(choices.map(|taken| {
                 let mut other = course.clone();
@@ -53,10 +55,18 @@ fn kept(courses: Vec<World>, rungs: usize, worths: &[f64]) -> Vec<World> {
     let mut keep = vec![false; courses.len()];
     for worth in worths {
         let mut order: Vec<usize> = (0..courses.len()).collect();
-        let value = |position: &usize| courses.get(*position).map_or(0.0, |course| course.score().value(*worth));
+        let value = |position: &usize| {
+            courses
+                .get(*position)
+                .map_or(0.0, |course| course.score().value(*worth))
+        };
         order.sort_by(|a, b| value(b).total_cmp(&value(a)));
         for rung in 0..rungs {
-            let ends_there = |position: &&usize| courses.get(**position).is_some_and(|course| course.rung() == rung);
+            let ends_there = |position: &&usize| {
+                courses
+                    .get(**position)
+                    .is_some_and(|course| course.rung() == rung)
+            };
             for position in order.iter().filter(ends_there).take(KEPT) {
                 if let Some(kept) = keep.get_mut(*position) {
                     *kept = true;
@@ -64,5 +74,9 @@ fn kept(courses: Vec<World>, rungs: usize, worths: &[f64]) -> Vec<World> {
             }
         }
     }
-    courses.into_iter().zip(keep).filter_map(|(course, kept)| kept.then_some(course)).collect()
+    courses
+        .into_iter()
+        .zip(keep)
+        .filter_map(|(course, kept)| kept.then_some(course))
+        .collect()
 }

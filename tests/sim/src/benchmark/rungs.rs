@@ -59,7 +59,17 @@ impl Kind {
     /// Memory that each of the limits leaves to others and to leaks, in bytes. A pool is the engine's, whoever comes.
     const fn reserves(self) -> &'static [u64] {
         match self {
-            Self::OnDemand => &[0, 1000 << 20, 1100 << 20, 1100 << 20, 2000 << 20, 2200 << 20, 3300 << 20, 4400 << 20, 5400 << 20],
+            Self::OnDemand => &[
+                0,
+                1000 << 20,
+                1100 << 20,
+                1100 << 20,
+                2000 << 20,
+                2200 << 20,
+                3300 << 20,
+                4400 << 20,
+                5400 << 20,
+            ],
             Self::Preallocated => &[0],
         }
     }
@@ -177,7 +187,10 @@ impl Rungs {
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
             load_secs: 0.0,
         };
-        let reserve = taken.limits.checked_sub(1).and_then(|limit| self.kind.reserves().get(limit));
+        let reserve = taken
+            .limits
+            .checked_sub(1)
+            .and_then(|limit| self.kind.reserves().get(limit));
         if let Some(reserve) = reserve {
             let left = self.usable_bytes.saturating_sub(*reserve);
             config.max_batch_total_tokens = whole(room_tokens(&config, left) * self.kind.limit_share());

@@ -80,8 +80,14 @@ impl Score {
     }
 
     pub(super) fn restarted(&mut self, now: f64, to: Direction) {
-        let recent = self.restarts.iter().rev().take_while(|(at, _)| now - at <= FLAP_SECS);
-        let last = recent.map(|(_, before)| *before).find(|before| *before != Direction::Same);
+        let recent = self
+            .restarts
+            .iter()
+            .rev()
+            .take_while(|(at, _)| now - at <= FLAP_SECS);
+        let last = recent
+            .map(|(_, before)| *before)
+            .find(|before| *before != Direction::Same);
         let back = to != Direction::Same && last.is_some_and(|before| before != to);
         self.flaps += u32::from(back);
         self.restarts.push((now, to));

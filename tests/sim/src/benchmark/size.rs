@@ -75,7 +75,8 @@ pub(super) fn fit(workload: &Workload, duration_secs: f64, sizes: &[Size]) -> Ve
     };
     let own = Rungs::new(Kind::OnDemand, 1, USABLE_BYTES);
     let activation = memory::activation_token_bytes(&own.config(super::rungs::Taken::default()));
-    let room_bytes = room_tokens(&own.config(super::rungs::Taken::default()), USABLE_BYTES) * (1.0 + activation);
+    let room_bytes =
+        room_tokens(&own.config(super::rungs::Taken::default()), USABLE_BYTES) * (1.0 + activation);
     // The cache of a token changes the speed at which tokens come, and that what is in flight: a fixed point.
     let middling = 65_536;
     let speed = slowest(&workload, duration_secs, middling);

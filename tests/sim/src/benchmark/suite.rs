@@ -125,9 +125,15 @@ pub fn of_file(path: &Path, restarts_secs: &[f64]) -> std::result::Result<Vec<Ca
     // A file may begin at any time, such as that of the wall clock.
     let (first_secs, span_secs) = (first.at_secs, last.at_secs - first.at_secs);
     if span_secs > LONGEST_SECS {
-        return Err(BenchmarkError::Long(path.display().to_string(), span_secs / 3_600.0));
+        return Err(BenchmarkError::Long(
+            path.display().to_string(),
+            span_secs / 3_600.0,
+        ));
     }
-    workload.arrivals.iter_mut().for_each(|arrival| arrival.at_secs -= first_secs);
+    workload
+        .arrivals
+        .iter_mut()
+        .for_each(|arrival| arrival.at_secs -= first_secs);
     let name = path
         .file_stem()
         .map_or_else(|| "file".into(), |stem| stem.to_string_lossy());

@@ -49,7 +49,9 @@ pub(super) fn tuned(scenario: &Arc<Scenario>) -> Result<Score, LadderError> {
         for transition in &evaluation.transitions {
             let rule = &transition.rule;
             // The limits are no alarm: they come with the first request.
-            if transition.verdict == Verdict::Apply && ladder.rules.first().is_none_or(|first| first.name != *rule) {
+            if transition.verdict == Verdict::Apply
+                && ladder.rules.first().is_none_or(|first| first.name != *rule)
+            {
                 alarms.raised(reading.at_secs);
             }
             if ladder.rule(rule).is_some_and(Rule::only_restarts) {
@@ -88,7 +90,9 @@ impl Alarms {
     const FULL_RATIO: f64 = 0.95;
 
     fn see(&mut self, reading: &Reading) {
-        let pressed = reading.used_ratio >= Self::FULL_RATIO || reading.refused_ratio > 0.0 || reading.preemptions_per_sec > 0.0;
+        let pressed = reading.used_ratio >= Self::FULL_RATIO
+            || reading.refused_ratio > 0.0
+            || reading.preemptions_per_sec > 0.0;
         if !pressed {
             return;
         }
@@ -100,7 +104,9 @@ impl Alarms {
     }
 
     fn raised(&mut self, at_secs: f64) {
-        let founded = self.pressed_secs.is_some_and(|pressed| at_secs - pressed <= Self::NEAR_SECS);
+        let founded = self
+            .pressed_secs
+            .is_some_and(|pressed| at_secs - pressed <= Self::NEAR_SECS);
         self.raised.push((at_secs, founded));
     }
 
@@ -117,7 +123,11 @@ fn kept(state: &mut LadderState, rule: &str, now: Stamp) {
 /// The rungs that are in force after a transition.
 fn rungs<'a>(ladder: &'a Ladder, transition: &'a Transition) -> impl Iterator<Item = usize> + 'a {
     let position = |name: &String| ladder.rules.iter().position(|rule| rule.name == *name);
-    transition.rungs.iter().filter_map(position).map(|position| position + 1)
+    transition
+        .rungs
+        .iter()
+        .filter_map(position)
+        .map(|position| position + 1)
 }
 
 /// What the collectors would deliver.

@@ -175,7 +175,11 @@ impl World {
         }
         let (from, now) = (std::mem::replace(&mut self.taken, taken), self.now_secs());
         if !from.is_hot(taken) {
-            let direction = if taken.is_below(from) { Direction::Down } else { Direction::Up };
+            let direction = if taken.is_below(from) {
+                Direction::Down
+            } else {
+                Direction::Up
+            };
             self.drain(from, direction);
         } else if let Life::Up(engine) = &mut self.life {
             self.score.limited(now, taken.is_below(from));

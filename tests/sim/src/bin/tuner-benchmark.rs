@@ -44,7 +44,9 @@ fn main() -> ExitCode {
             eprintln!("tuner-benchmark: {}", chain(&error));
             match error {
                 BenchmarkError::Ladder(_) => ExitCode::FAILURE,
-                BenchmarkError::Workload(_) | BenchmarkError::Empty(_) | BenchmarkError::Long(..) => ExitCode::from(2),
+                BenchmarkError::Workload(_) | BenchmarkError::Empty(_) | BenchmarkError::Long(..) => {
+                    ExitCode::from(2)
+                }
             }
         }
     }

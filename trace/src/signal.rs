@@ -70,7 +70,7 @@ catalogue! {
     "vram.used_ratio" Ratio Device "used / (total - reserved)"
     "vram.full_in_secs" Seconds Device "time until the device is full if the present trend goes on"
     "vram.others_bytes" Bytes Run "device memory in use on the run's devices that the run does not hold"
-    "run.leak_bytes_per_hour" Bytes Run "by how much the least device memory that the run holds grows while its load does not"
+    "run.leaked_bytes" Bytes Run "by how much the least device memory that the run holds has grown while its load has not"
     "run.vram_bytes" Bytes Run "device memory held by the run's processes"
     "allocator.slack_ratio" Ratio Agent "1 - allocated / reserved"
     "allocator.stuck_ratio" Ratio Agent "inactive_split / reserved: free, but not releasable"

@@ -25,7 +25,7 @@ use crate::explain::{RuleExplanation, explain};
 use crate::file;
 use crate::outcome::Outcome;
 use crate::pace::Pace;
-use crate::rule::{Cost, Ladder};
+use crate::rule::{Cost, Ladder, Rule};
 use crate::signals::Readings;
 use crate::spec::EngineSpec;
 use crate::state::LadderState;
@@ -447,6 +447,7 @@ impl Engine {
         let promised_bytes = expected.and_then(serde_json::Value::as_i64);
         let because = decision.detail.get("because_of");
         let ladder = &self.memo.ladder;
+        let restart = self.ladder.rule(&decision.rule).is_some_and(Rule::only_restarts);
         Order {
             cost: ladder.under_way.as_ref().map_or(Cost::Restart, |it| it.cost),
             promised_bytes,
@@ -455,6 +456,7 @@ impl Engine {
             answers_death: because.and_then(serde_json::Value::as_str) == Some("out_of_memory"),
             engine: Arc::clone(&self.spec),
             decision,
+            restart,
             change,
             base: self.memo.base.clone(),
             seen: self.seen.as_deref().map(file::hash),

@@ -16,10 +16,10 @@ const FIRST_STRETCH: Duration = Duration::from_secs(60);
 const MOST_TROUGHS: usize = 64;
 /// With fewer nothing is known.
 const FEWEST_TROUGHS: usize = 8;
-/// Standard deviations that chance passes, upwards, in one of 100 cases and in one of 20.
+/// Standard deviations that chance passes, upwards, in one of 100 cases.
 const ONE_IN_100: f64 = 2.326;
-const ONE_IN_20: f64 = 1.645;
-const HOUR_SECS: f64 = 3_600.0;
+/// A load that grows by less than this share of itself explains no growth of memory.
+const GROWTH_SHARE: f64 = 0.15;
 
 /// One stretch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,7 +47,9 @@ pub(crate) struct Troughs {
     open: Option<Open>,
     /// The first stretch is none: the model is loaded and the caches fill.
     is_warm: bool,
-    growth: Option<f64>,
+    growth_per_sec: Option<f64>,
+    /// When it was first looked at.
+    since: Option<Stamp>,
 }
 
 impl Default for Troughs {
@@ -57,7 +59,8 @@ impl Default for Troughs {
             closed: Vec::new(),
             open: None,
             is_warm: false,
-            growth: None,
+            growth_per_sec: None,
+            since: None,
         }
     }
 }
@@ -65,6 +68,7 @@ impl Default for Troughs {
 impl Troughs {
     /// Takes what the process holds now, and how much it has to do (in any unit that grows with its need).
     pub(crate) fn push(&mut self, at: Stamp, bytes: f64, load: Option<f64>) {
+        self.since.get_or_insert(at);
         let open = self.open.get_or_insert(Open {
             since: at,
             bytes,
@@ -89,13 +93,14 @@ impl Troughs {
             self.closed = self.closed.chunks(2).filter_map(merged).collect();
             self.stretch *= 2;
         }
-        self.growth = self.find();
+        self.growth_per_sec = self.find();
     }
 
-    /// Bytes an hour that it grows by; 0 when chance may have made what is seen. `None` while too little is known, or
-    /// while the load rises as well: that may be all there is to it.
-    pub(crate) const fn growth_per_hour(&self) -> Option<f64> {
-        self.growth
+    /// Bytes that it grew by since it is watched; 0 when chance may have made what is seen. `None` while too little is
+    /// known, or while the load rises as well: that may be all there is to it.
+    pub(crate) fn leaked_bytes(&self, now: Stamp) -> Option<f64> {
+        let watched = self.since.map_or(0.0, |since| now.since(since).as_secs_f64());
+        self.growth_per_sec.map(|growth| growth * watched)
     }
 
     fn find(&self) -> Option<f64> {
@@ -107,11 +112,10 @@ impl Troughs {
             return Some(0.0);
         }
         let loads: Option<Vec<f64>> = self.closed.iter().map(|trough| trough.load).collect();
-        if loads.is_some_and(|loads| rises_by(&loads) > ONE_IN_20) {
+        if loads.is_some_and(|loads| is_growth(&loads)) {
             return None;
         }
-        let per_hour = HOUR_SECS / self.stretch.as_secs_f64();
-        slope(&bytes).map(|slope| (slope * per_hour).max(0.0))
+        slope(&bytes).map(|slope| (slope / self.stretch.as_secs_f64()).max(0.0))
     }
 }
 
@@ -152,6 +156,15 @@ fn rises_by(values: &[f64]) -> f64 {
     (score - score.signum().min(score.abs())) / variance.sqrt()
 }
 
+/// Whether a load grows by so much, and so certainly, that memory may grow with it.
+fn is_growth(loads: &[f64]) -> bool {
+    let mut sorted = loads.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+    let growth = slope(loads).unwrap_or(0.0) * loads.len() as f64;
+    rises_by(loads) > ONE_IN_100 && growth > GROWTH_SHARE * median
+}
+
 /// Theil and Sen's: the median of the slopes between any two values, per step.
 fn slope(values: &[f64]) -> Option<f64> {
     let mut slopes: Vec<f64> = Vec::with_capacity(values.len() * values.len() / 2);
@@ -182,7 +195,8 @@ mod tests {
             let held = 1_000.0 + leak_mib * secs as f64 / 60.0 + 40.0 * wave * load(secs);
             troughs.push(Stamp::at_secs(secs), held * MIB, Some(load(secs)));
         }
-        troughs.growth_per_hour().map(|bytes| bytes / MIB)
+        let leaked = troughs.leaked_bytes(Stamp::at_secs(minutes * 60));
+        leaked.map(|bytes| bytes / MIB / minutes as f64)
     }
 
     #[test]
@@ -190,7 +204,7 @@ mod tests {
         for minutes in [12, 60, 300, 1_500] {
             let found = watched(minutes, 1.0, |_| 1.0);
             assert!(
-                found.is_some_and(|mib| (mib - 60.0).abs() < 6.0),
+                found.is_some_and(|mib| (mib - 1.0).abs() < 0.1),
                 "{minutes}: {found:?}"
             );
         }
@@ -205,6 +219,11 @@ mod tests {
     #[test]
     fn memory_that_grows_with_the_load_is_no_leak() {
         assert_eq!(watched(60, 1.0, |secs| 1.0 + secs as f64 / 600.0), None);
+        let steady = watched(60, 1.0, |secs| 1.0 + secs as f64 / 100_000.0);
+        assert!(
+            steady.is_some_and(|mib| mib > 0.9),
+            "a load that hardly grows explains nothing: {steady:?}"
+        );
     }
 
     #[test]

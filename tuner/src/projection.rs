@@ -74,8 +74,8 @@ impl Sight<'_> {
         let value = self.value(clause)?;
         match &*clause.probe.signal {
             "engine.kv_used_ratio" => return Some(value * self.readings.backlog()? / relief.capacity?),
-            // No rung of ours moves what others hold.
-            "vram.others_bytes" => return Some(value),
+            // No rung moves what others hold, or what is lost.
+            "vram.others_bytes" | "run.leaked_bytes" => return Some(value),
             _ => {}
         }
         let freed = relief.bytes? as f64;

@@ -426,15 +426,15 @@ impl Signals {
             let load = signals
                 .get("engine.requests_running")
                 .and_then(|series| series.read(Stat::Last, Duration::ZERO, self.max_age, at));
-            let growth = own.and_then(|bytes| {
+            let leaked = own.and_then(|bytes| {
                 let troughs = self.troughs.entry(*run).or_default();
                 troughs.push(at, bytes, load.map(|load| load.value));
-                troughs.growth_per_hour()
+                troughs.leaked_bytes(at)
             });
             for (name, value) in [
                 ("run.vram_bytes", own),
                 ("vram.others_bytes", others),
-                ("run.leak_bytes_per_hour", growth),
+                ("run.leaked_bytes", leaked),
             ] {
                 if value.is_some() || signals.contains_key(name) {
                     let keep = self.windows.get(name).copied().unwrap_or_default();

@@ -46,7 +46,8 @@ impl Workload {
             .map_or(0, |step| step.bytes)
     }
 
-    /// Reads a CSV file with the columns `t_s,input_tokens,output_tokens` in any order, rows in order of time.
+    /// Reads a CSV file with the columns `t_s,input_tokens,output_tokens` in any order. Rows in any order too: they are
+    /// sorted by time.
     ///
     /// # Errors
     /// The file cannot be read, or a line is not as described; the error has the file and the line.
@@ -71,14 +72,9 @@ impl Workload {
         let mut arrivals: Vec<Arrival> = Vec::new();
         for (number, line) in lines {
             let arrival = columns.arrival(line).map_err(|reason| (number, reason))?;
-            if arrivals
-                .last()
-                .is_some_and(|before| before.at_secs > arrival.at_secs)
-            {
-                return Err((number, "t_s goes back in time; sort the file by t_s".to_owned()));
-            }
             arrivals.push(arrival);
         }
+        arrivals.sort_by(|a, b| a.at_secs.total_cmp(&b.at_secs));
         Ok(Self {
             arrivals,
             ..Self::default()
@@ -189,6 +185,18 @@ mod tests {
         );
     }
 
+    #[test]
+    fn rows_are_sorted_by_time() {
+        let text = "t_s,input_tokens,output_tokens\n5,1,1\n4,2,2\n5,3,3\n";
+        let workload = Workload::parse(text).expect("valid");
+        let inputs: Vec<u32> = workload
+            .arrivals
+            .iter()
+            .map(|arrival| arrival.input_tokens)
+            .collect();
+        assert_eq!(inputs, [2, 1, 3]);
+    }
+
     #[track_caller]
     fn refused(text: &str, line: usize, expect: &str) {
         let (at, reason) = Workload::parse(text).expect_err("refused");
@@ -205,7 +213,6 @@ mod tests {
         refused(&format!("{header}\n1,2,3.5\n"), 3, "\"3.5\", not a whole number");
         refused(&format!("{header}NaN,2,3\n"), 2, "\"NaN\"");
         refused(&format!("{header}-1,2,3\n"), 2, "\"-1\"");
-        refused(&format!("{header}5,2,3\n4,2,3\n"), 3, "back in time");
     }
 
     #[test]

@@ -28,8 +28,9 @@ pub fn carry_out(order: Order, live: &Live, journal: &dyn Journal) -> Report {
         Ok(Err(error)) => return Action::new(order, None).refuse(&chain(&error)),
         Err(panic) => return Action::new(order, None).refuse(&chain(&panic)),
     };
+    let order_restarts = order.restart;
     let action = Action::new(order, Some(&plan));
-    if plan.is_empty() {
+    if plan.is_empty() && !order_restarts {
         return action.end(
             Ended::Kept,
             DecisionOutcome::Kept,
@@ -73,7 +74,12 @@ impl Action {
             return self.refuse(&chain(&error));
         }
         let started = Instant::now();
-        if let Err(error) = file::replace(&plan.snapshot, &plan.after) {
+        let written = if plan.is_empty() {
+            Ok(())
+        } else {
+            file::replace(&plan.snapshot, &plan.after).map(drop)
+        };
+        if let Err(error) = written {
             if let Some(change) = &mut self.change {
                 change.outcome = ChangeOutcome::RolledBack;
             }

@@ -29,6 +29,8 @@ pub struct Order {
     pub active: Vec<Overlay>,
     /// The rungs that shall be taken.
     pub overlays: Vec<Overlay>,
+    /// Whether the engine is to be restarted even if the file already says so: that is all the rule does.
+    pub restart: bool,
     /// The keys that this action touches.
     pub keys: Vec<KeyPath>,
     /// What it costs the engine.

@@ -19,10 +19,13 @@ pub(super) fn clairvoyant(scenario: &Arc<Scenario>, worths: &[f64], constant: &[
     while courses.iter().any(|course| !course.is_over()) {
         let mut next: Vec<World> = Vec::new();
         for course in &courses {
-            let choices = (0..rungs).filter(|rung| *rung == course.rung() || course.is_up());
-            next.extend(choices.map(|rung| {
+            let choices = (0..rungs)
+                .map(|rung| scenario.rungs.taken(rung))
+                .chain(scenario.rungs.lower_limits());
+            let choices = choices.filter(|taken| *taken == course.taken() || course.is_up());
+            next.extend(choices.map(|taken| {
                 let mut other = course.clone();
-                other.change(scenario.rungs.taken(rung));
+                other.change(taken);
                 other
             }));
             if course.is_up() {

@@ -47,6 +47,9 @@ fn policy(case: &Case, score: &Score) -> Value {
         "downtime_secs": rounded(score.down_secs, 2),
         "lost_requests": score.lost,
         "rung_minutes": minutes,
+        "limits_taken_back": score.limits_taken_back,
+        "reaction_secs_max": rounded(score.reaction_secs.iter().copied().fold(0.0, f64::max), 2),
+        "false_alarms_per_hour": rounded(score.false_alarms as f64 / case.hours.max(1.0 / 60.0), 3),
     })
 }
 
@@ -123,8 +126,8 @@ pub fn markdown(measured: &[(&Case, Vec<Result>)]) -> String {
         )
         .ok();
     }
-    text += "\n| case | restart s | out of memory: none, best static, tuner | good %: none, best static, tuner | tuner's value at 0.5, 0.8, 0.95 of the clairvoyant's, % | restarts/h | minutes on each rung |\n";
-    text += "|---|---|---|---|---|---|---|\n";
+    text += "\n| case | restart s | out of memory: none, best static, tuner | good %: none, best static, tuner | tuner's value at 0.5, 0.8, 0.95 of the clairvoyant's, % | minutes on each rung | restarts/h | flaps | down s | lost % | slowest reaction s | false alarms/h | regret at 0.5, 0.8, 0.95, % of all |\n";
+    text += "|---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
     for (case, results) in measured {
         text += &row(case, results);
     }
@@ -148,6 +151,14 @@ fn row(case: &Case, results: &[Result]) -> String {
             format!("{:.1}", 100.0 * tuner.score.value(*worth) / best.max(1.0))
         })
         .collect();
+    let regret: Vec<String> = WORTHS
+        .iter()
+        .map(|worth| {
+            let best = find(&clairvoyant_name(*worth)).map_or(f64::NAN, |result| result.score.value(*worth));
+            let missed = best - tuner.score.value(*worth);
+            format!("{:.1}", 100.0 * missed / case.requests.max(1) as f64)
+        })
+        .collect();
     let minutes: Vec<String> = tuner
         .score
         .rung_secs
@@ -155,7 +166,7 @@ fn row(case: &Case, results: &[Result]) -> String {
         .map(|secs| format!("{:.0}", secs / 60.0))
         .collect();
     format!(
-        "| {} | {:.0} | {}, {}, {} | {:.1}, {:.1}, {:.1} | {} | {} | {} |\n",
+        "| {} | {:.0} | {}, {}, {} | {:.1}, {:.1}, {:.1} | {} | {} | {} | {} | {:.0} | {:.1} | {:.1} | {:.2} | {} |\n",
         case.name,
         case.restart_secs(),
         none.score.oom,
@@ -165,7 +176,13 @@ fn row(case: &Case, results: &[Result]) -> String {
         percent(statics().map(|result| result.score.good).max().unwrap_or(0)),
         percent(tuner.score.good),
         of_clairvoyant.join(", "),
-        tuner.score.restarts_per_hour(),
         minutes.join(" / "),
+        tuner.score.restarts_per_hour(),
+        tuner.score.flaps,
+        tuner.score.down_secs,
+        percent(tuner.score.lost),
+        tuner.score.reaction_secs.iter().copied().fold(0.0, f64::max),
+        tuner.score.false_alarms as f64 / case.hours.max(1.0 / 60.0),
+        regret.join(", "),
     )
 }

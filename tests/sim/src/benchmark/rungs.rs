@@ -1,14 +1,14 @@
 //! The configurations of an engine's ladder, from the person's own to the most reduced, and the rules that choose.
 //!
-//! | on demand | preallocated | rung | costs |
-//! |---|---|---|---|
-//! | 0 | 0 | the person's own: as many requests as come; what does not fit into a pool is put off | |
-//! | 1 | 1 | a limit on the tokens that run, and on how long a request may wait | hot |
-//! | 2, 3, 4 | | limits that leave 1.7, 3.3 and 5 GiB to others and to leaks | hot |
-//! | 5 | 2 | KV cache in 8 bits, limits as in 1 for what then fits | restart, quality |
-//! | 6 | 3 | weights in 8 bits as well | restart, quality |
+//! | rung | configuration | costs |
+//! |---|---|---|
+//! | 0 | the person's own: as many requests as come; what does not fit into a pool is put off | |
+//! | 1 | a limit on the tokens that run, and on how long a request may wait | hot |
+//! | 2 | KV cache in 8 bits, limits as in 1 for what then fits | restart, quality |
+//! | 3 | weights in 8 bits as well | restart, quality |
 //!
-//! The limits and the qualities can be taken together. Besides, the engine can be restarted as it is.
+//! On demand the limit has several steps, which leave room to others on the card and to leaks; they are taken on any rung
+//! from 1 on. Besides, the engine can be restarted as it is.
 
 use plimsoll_tuner::rule::{Cost, RuleError};
 use plimsoll_tuner::{Ladder, RuleConfig};
@@ -59,7 +59,17 @@ impl Kind {
     /// Memory that each of the limits leaves to others and to leaks, in bytes. A pool is the engine's, whoever comes.
     const fn reserves(self) -> &'static [u64] {
         match self {
-            Self::OnDemand => &[0, 1_700 << 20, 3_400 << 20, 5_100 << 20],
+            Self::OnDemand => &[
+                0,
+                1000 << 20,
+                1100 << 20,
+                1100 << 20,
+                2000 << 20,
+                2200 << 20,
+                3300 << 20,
+                4400 << 20,
+                5400 << 20,
+            ],
             Self::Preallocated => &[0],
         }
     }
@@ -114,42 +124,43 @@ impl Rungs {
         }
     }
 
-    /// How many rungs there are, the person's own included.
+    /// How many rungs there are, the person's own included: that, limits, and the two that cost quality.
     pub(super) const fn len(&self) -> usize {
-        self.kind.reserves().len() + QUALITIES.len()
+        1 + QUALITIES.len()
     }
 
     /// What is taken on a rung that is held for ever.
     pub(super) const fn taken(&self, rung: usize) -> Taken {
-        let limits = self.kind.reserves().len();
-        if rung <= limits {
-            Taken {
-                limits: rung,
-                quality: 0,
-            }
-        } else {
-            Taken {
-                limits: 1,
-                quality: rung - limits,
-            }
+        Taken {
+            limits: if rung > 0 { 1 } else { 0 },
+            quality: rung.saturating_sub(1),
         }
     }
 
-    /// The highest rung that is taken.
+    /// The limits on demand that leave something to others, as many as make a difference for a schedule.
+    pub(super) fn lower_limits(&self) -> impl Iterator<Item = Taken> {
+        let all = self.kind.reserves().len();
+        let chosen = if all > 1 { vec![all / 2, all] } else { Vec::new() };
+        chosen.into_iter().map(|limits| Taken { limits, quality: 0 })
+    }
+
+    /// The rung that this belongs to. All limits are one rung: how low they are follows what else is on the card.
     pub(super) const fn rung(&self, taken: Taken) -> usize {
         if taken.quality > 0 {
-            self.kind.reserves().len() + taken.quality
+            1 + taken.quality
+        } else if taken.limits > 0 {
+            1
         } else {
-            taken.limits
+            0
         }
     }
 
-    /// What is taken when these rungs are.
-    pub(super) fn all(&self, rungs: impl Iterator<Item = usize>) -> Taken {
+    /// What is taken when these rules are, by their positions in the ladder, counted from 1.
+    pub(super) fn all(&self, rules: impl Iterator<Item = usize>) -> Taken {
         let limits = self.kind.reserves().len();
-        rungs.fold(Taken::default(), |taken, rung| Taken {
-            limits: taken.limits.max(if rung <= limits { rung } else { 0 }),
-            quality: taken.quality.max(rung.saturating_sub(limits)),
+        rules.fold(Taken::default(), |taken, rule| Taken {
+            limits: taken.limits.max(if rule <= limits { rule } else { 0 }),
+            quality: taken.quality.max(rule.saturating_sub(limits)),
         })
     }
 
@@ -206,8 +217,11 @@ impl Rungs {
         for (position, mut rule) in file.rule.into_iter().enumerate() {
             // What an engine prints when it starts: how many tokens fit.
             let limit = |taken: Taken| f64::from(self.config(taken).max_batch_total_tokens);
-            let (before, own) = (self.taken(position), self.taken(position + 1));
-            let before = if own.quality == 1 { self.taken(1) } else { before };
+            let own = self.all(std::iter::once(position + 1).chain([1]));
+            let before = match own.quality {
+                0 | 1 => self.taken(1),
+                quality => self.taken(quality),
+            };
             let is_rung = position > 0 && !rule.restart;
             rule.capacity = is_rung.then(|| limit(own) / limit(before).max(1.0));
             rules.push(rule.resolve(Cost::Restart)?);

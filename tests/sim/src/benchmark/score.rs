@@ -48,6 +48,8 @@ pub struct Score {
     pub reaction_secs: Vec<f64>,
     /// Limits that were changed and changed back within ten minutes. They cost no restart.
     pub limits_taken_back: u32,
+    /// Changes against pressure that was not there.
+    pub false_alarms: usize,
     /// When the policy had a running engine restarted.
     restarts: Vec<(f64, Direction)>,
     /// When limits were last changed, and whether to lower ones.

@@ -24,7 +24,7 @@ pub enum Size {
     Roomy,
     /// There is room when 99 % of the requests come.
     Tight,
-    /// There is room when 85 % of the requests come.
+    /// There is room when 90 % of the requests come.
     Short,
 }
 
@@ -47,7 +47,7 @@ impl Size {
         match self {
             Self::Roomy => (1.0, 1.1),
             Self::Tight => (0.99, 1.0),
-            Self::Short => (0.85, 1.0),
+            Self::Short => (0.9, 1.0),
         }
     }
 }

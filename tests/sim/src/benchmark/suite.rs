@@ -21,6 +21,8 @@ pub const WORTHS: [f64; 3] = [0.5, 0.8, 0.95];
 const SCRIPT_GAP: f64 = 0.15;
 /// After the last request: as long as the longest good answer takes.
 const TAIL_SECS: f64 = 120.0;
+/// The longest load that is simulated, in seconds.
+const LONGEST_SECS: f64 = 172_800.0;
 /// Families of synthetic loads, and for how long each is simulated.
 const FAMILIES: [(scenario::Scenario, &str, f64); 6] = [
     (scenario::Scenario::Steady, "steady", 3_600.0),
@@ -116,10 +118,22 @@ pub fn clairvoyant_name(worth: f64) -> String {
 /// # Errors
 /// The file cannot be read or has no arrivals.
 pub fn of_file(path: &Path, restarts_secs: &[f64]) -> std::result::Result<Vec<Case>, BenchmarkError> {
-    let workload = Workload::read(path)?;
-    if workload.arrivals.is_empty() {
+    let mut workload = Workload::read(path)?;
+    let Some((first, last)) = workload.arrivals.first().zip(workload.arrivals.last()) else {
         return Err(BenchmarkError::Empty(path.display().to_string()));
+    };
+    // A file may begin at any time, such as that of the wall clock.
+    let (first_secs, span_secs) = (first.at_secs, last.at_secs - first.at_secs);
+    if span_secs > LONGEST_SECS {
+        return Err(BenchmarkError::Long(
+            path.display().to_string(),
+            span_secs / 3_600.0,
+        ));
     }
+    workload
+        .arrivals
+        .iter_mut()
+        .for_each(|arrival| arrival.at_secs -= first_secs);
     let name = path
         .file_stem()
         .map_or_else(|| "file".into(), |stem| stem.to_string_lossy());
@@ -237,8 +251,11 @@ pub enum BenchmarkError {
     #[error(transparent)]
     Workload(#[from] WorkloadError),
     /// The file has no arrivals.
-    #[error("{0} has no requests")]
+    #[error("{0} has a header and no requests below it")]
     Empty(String),
+    /// The file's arrivals are too far apart to be simulated second by second.
+    #[error("{0} spans {1:.0} hours; at most 48 are simulated, so cut it or check that t_s is in seconds")]
+    Long(String, f64),
     /// The benchmark's own rules are refused.
     #[error(transparent)]
     Ladder(#[from] RefusedLadder),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_trace::{Batch, DeviceSample, EngineSample, ProcessSample, Record, RunId, Stamp};
+use plimsoll_trace::{Batch, DeviceSample, EngineSample, ProcessSample, Record, RunId, Stamp, Verdict};
 use plimsoll_tuner::{EngineView, Ladder, LadderState, Outcome, Rule, Signals, Transition, evaluate};
 
 use super::rungs::LadderError;
@@ -25,6 +25,7 @@ pub(super) fn tuned(scenario: &Arc<Scenario>) -> Result<Score, LadderError> {
         run: None,
     };
     let mut deaths = 0;
+    let mut alarms = Alarms::default();
     // The rule whose change is being made, and when its condition began to hold, in seconds.
     let mut changing: Option<(String, f64)> = None;
     while !world.is_over() {
@@ -37,6 +38,7 @@ pub(super) fn tuned(scenario: &Arc<Scenario>) -> Result<Score, LadderError> {
             deaths = reading.oom;
             state.ran_out_of_memory(now);
         }
+        alarms.see(&reading);
         if let Some((rule, since)) = changing.take_if(|_| reading.ready) {
             kept(&mut state, &rule, now);
             world.score_mut().reaction_secs.push(reading.at_secs - since);
@@ -46,6 +48,12 @@ pub(super) fn tuned(scenario: &Arc<Scenario>) -> Result<Score, LadderError> {
         state = evaluation.state;
         for transition in &evaluation.transitions {
             let rule = &transition.rule;
+            // The limits are no alarm: they come with the first request.
+            if transition.verdict == Verdict::Apply
+                && ladder.rules.first().is_none_or(|first| first.name != *rule)
+            {
+                alarms.raised(reading.at_secs);
+            }
             if ladder.rule(rule).is_some_and(Rule::only_restarts) {
                 world.restart();
             } else {
@@ -62,7 +70,49 @@ pub(super) fn tuned(scenario: &Arc<Scenario>) -> Result<Score, LadderError> {
             }
         }
     }
+    world.score_mut().false_alarms = alarms.unfounded();
     Ok(world.into_score())
+}
+
+/// Changes against pressure, and whether there was any.
+#[derive(Default)]
+struct Alarms {
+    /// When each was raised, and whether pressure was seen near that time.
+    raised: Vec<(f64, bool)>,
+    /// When pressure was last seen.
+    pressed_secs: Option<f64>,
+}
+
+impl Alarms {
+    /// Pressure within this time before or after justifies an alarm: twice the horizon of a prediction.
+    const NEAR_SECS: f64 = 60.0;
+    /// Memory in use from which on there is pressure; so is there when requests are turned away or put off.
+    const FULL_RATIO: f64 = 0.95;
+
+    fn see(&mut self, reading: &Reading) {
+        let pressed = reading.used_ratio >= Self::FULL_RATIO
+            || reading.refused_ratio > 0.0
+            || reading.preemptions_per_sec > 0.0;
+        if !pressed {
+            return;
+        }
+        self.pressed_secs = Some(reading.at_secs);
+        let recent = self.raised.iter_mut().rev();
+        recent
+            .take_while(|(at, _)| reading.at_secs - *at <= Self::NEAR_SECS)
+            .for_each(|(_, founded)| *founded = true);
+    }
+
+    fn raised(&mut self, at_secs: f64) {
+        let founded = self
+            .pressed_secs
+            .is_some_and(|pressed| at_secs - pressed <= Self::NEAR_SECS);
+        self.raised.push((at_secs, founded));
+    }
+
+    fn unfounded(&self) -> usize {
+        self.raised.iter().filter(|(_, founded)| !founded).count()
+    }
 }
 
 fn kept(state: &mut LadderState, rule: &str, now: Stamp) {

@@ -123,6 +123,11 @@ impl World {
         self.scenario.rungs.rung(self.taken)
     }
 
+    /// All rungs in force, or on their way.
+    pub(super) const fn taken(&self) -> Taken {
+        self.taken
+    }
+
     pub(super) const fn score(&self) -> &Score {
         &self.score
     }

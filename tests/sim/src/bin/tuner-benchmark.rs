@@ -42,7 +42,12 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("tuner-benchmark: {}", chain(&error));
-            ExitCode::FAILURE
+            match error {
+                BenchmarkError::Ladder(_) => ExitCode::FAILURE,
+                BenchmarkError::Workload(_) | BenchmarkError::Empty(_) | BenchmarkError::Long(..) => {
+                    ExitCode::from(2)
+                }
+            }
         }
     }
 }

@@ -290,8 +290,8 @@ fn an_engine_file_that_somebody_has_open_for_writing() {
     press(&world.gpu);
     let decision = world.decision("quantize", "refused");
     let said = decision["explanation"].as_str().unwrap();
-    let own = format!("is open for writing in process {}", std::process::id());
-    assert!(said.contains(&own), "{said}");
+    // In this process, or in one that another test begins at this moment and that has not closed it yet.
+    assert!(said.contains("is open for writing in process "), "{said}");
     assert_eq!(world.read("engine.yaml"), world.engine_yaml());
     assert!(engine.is_running());
     assert_eq!(world.applied("/model/quantization"), json!("none"));

@@ -83,19 +83,14 @@ impl Pipeline {
         {
             records.extend(engine.finished(report, Stamp::now()));
         }
-        for record in &records {
-            if let Record::Decision(decision) = record
-                && report.ended != act::Ended::Unresolved
-            {
-                tracing::info!(engine = decision.engine, rule = decision.rule, outcome = %decision.outcome, "{}", decision.explanation);
-            }
-        }
-        let ended = records.iter().find_map(|record| match record {
+        // The last row of it is the whole one.
+        let ended = records.iter().rev().find_map(|record| match record {
             Record::Decision(decision) => Some(decision.clone()),
             _ => None,
         });
         self.store(records);
         if let Some(ended) = ended.filter(|_| report.ended != act::Ended::Unresolved) {
+            tracing::info!(engine = ended.engine, rule = ended.rule, outcome = %ended.outcome, "{}", ended.explanation);
             self.tell_ended(&ended);
         }
         if report.ended != act::Ended::Unresolved {

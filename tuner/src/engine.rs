@@ -1,6 +1,7 @@
 //! One engine under the tuner's eye: its ladder, its file, and what is under way. The face that the pipeline uses.
 
 mod edits;
+mod failures;
 mod marks;
 mod people;
 mod proposals;
@@ -308,9 +309,13 @@ impl Engine {
     }
 
     /// The engine died because memory was out. Its rules answer at the next look; what was taken shortly before did not help.
-    pub fn ran_out_of_memory(&mut self, now: Stamp) -> Record {
+    pub fn ran_out_of_memory(&mut self, now: Stamp) -> Vec<Record> {
+        let before = self.quarantined(now);
         self.memo.ladder.ran_out_of_memory(now);
-        self.memo()
+        let why = "the engine ran out of memory shortly after its rung was taken";
+        let mut records = self.newly_quarantined(&before, why, now);
+        records.push(self.memo());
+        records
     }
 
     /// Takes note of how an action ended. Answers with rows to store.
@@ -353,9 +358,11 @@ impl Engine {
             Record::Decision(decision) => Some(decision),
             _ => None,
         });
-        let decision = decision.map(|decision| self.settled(decision));
+        let consequence = decision.and_then(|decision| self.consequence(decision, now));
+        let decision = decision.map(|decision| self.settled(decision, consequence.as_ref()));
         let mut records = self.look_at_file(now);
         records.extend(decision);
+        records.extend(consequence.map(|consequence| Record::Event(consequence.event)));
         records.push(self.memo());
         records
     }

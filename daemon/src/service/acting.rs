@@ -81,7 +81,11 @@ impl Pipeline {
             .iter_mut()
             .find(|engine| engine.name() == report.engine)
         {
-            records.extend(engine.finished(report, Stamp::now()));
+            let settled = engine.finished(report, Stamp::now());
+            // A row that is told more fully comes once.
+            let is_settled = |record: &Record| settled.iter().any(|settled| is_same_decision(record, settled));
+            records.retain(|record| !is_settled(record));
+            records.extend(settled);
         }
         for record in &records {
             if let Record::Decision(decision) = record
@@ -90,7 +94,8 @@ impl Pipeline {
                 tracing::info!(engine = decision.engine, rule = decision.rule, outcome = %decision.outcome, "{}", decision.explanation);
             }
         }
-        let ended = records.iter().find_map(|record| match record {
+        let of_report = |record: &&Record| report.records.iter().any(|own| is_same_decision(own, record));
+        let ended = records.iter().find(of_report).and_then(|record| match record {
             Record::Decision(decision) => Some(decision.clone()),
             _ => None,
         });
@@ -305,4 +310,8 @@ fn still_unfinished(records: &[Record]) -> Option<Unfinished> {
         decision,
         changes: changes.collect(),
     })
+}
+
+fn is_same_decision(one: &Record, other: &Record) -> bool {
+    matches!((one, other), (Record::Decision(one), Record::Decision(other)) if one.id == other.id)
 }

@@ -358,7 +358,7 @@ impl Pipeline {
         };
         let died: Vec<bool> = runs.iter().map(|run| run.as_ref().is_some_and(died)).collect();
         for (engine, _) in self.engines.iter_mut().zip(died).filter(|(_, died)| *died) {
-            records.push(engine.ran_out_of_memory(table.at));
+            records.extend(engine.ran_out_of_memory(table.at));
         }
         self.store(records);
         self.follow_own(table);

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 use thiserror::Error;
 
+use super::failures::Consequence;
 use super::{Engine, Step};
 use crate::act;
 use crate::budget::{Host, exceeded};
@@ -425,7 +426,7 @@ impl Engine {
     }
 
     /// Takes note of who holds which rung after an action, and tells the decision where everything stands then.
-    pub(super) fn settled(&mut self, decision: &Decision) -> Record {
+    pub(super) fn settled(&mut self, decision: &Decision, consequence: Option<&Consequence>) -> Record {
         let (active, kept) = (self.active(), decision.outcome == DecisionOutcome::Kept);
         if kept && decision.verdict == Verdict::Apply {
             let of = |key: &str| decision.detail.get(key).cloned();
@@ -442,6 +443,9 @@ impl Engine {
         }
         self.memo.kept.retain(|rule, _| active.contains(rule));
         let mut decision = decision.clone();
+        if let Some(consequence) = consequence {
+            decision.explanation += &format!(" {}", consequence.sentence);
+        }
         if let Some(detail) = decision.detail.as_object_mut() {
             let standing = self.memo.ladder.standing(&self.ladder);
             detail.insert("state_after".to_owned(), json!(standing));

@@ -1,6 +1,7 @@
 //! One engine under the tuner's eye: its ladder, its file, and what is under way. The face that the pipeline uses.
 
 mod edits;
+mod effects;
 mod failures;
 mod marks;
 mod people;
@@ -18,7 +19,7 @@ use serde_json::json;
 
 use crate::act::{Ended, Order, Report};
 use crate::adopt::Base;
-use crate::budget::Spent;
+use crate::budget::{Balance, Host, Spent};
 use crate::desired::Overlay;
 use crate::edit::KeyPath;
 use crate::evaluate::{Evaluation, evaluate};
@@ -52,6 +53,8 @@ pub struct Engine {
     pace: Pace,
     /// Its last run.
     run: Option<RunId>,
+    /// What the other engines had cost when the rules were looked at last.
+    host: Host,
 }
 
 /// What survives a restart of the daemon.
@@ -64,6 +67,8 @@ struct Memo {
     scores: Vec<(String, f64)>,
     /// The decision that took each rung in force, by rule.
     kept: BTreeMap<String, i64>,
+    /// What the effects of each rule's rung were seen with, as a hash.
+    seen_with: BTreeMap<String, String>,
 }
 
 /// More scores than this are not remembered.
@@ -100,6 +105,7 @@ impl Engine {
             left: Left::default(),
             pace: Pace::default(),
             run: None,
+            host: Host::default(),
         };
         engine.tell_of_absent();
         engine
@@ -217,6 +223,9 @@ impl Engine {
             };
         }
         self.follow(run, now);
+        if self.host != *readings.host() {
+            self.host.clone_from(readings.host());
+        }
         let mut orphans = self.orphans();
         orphans.extend(self.mark_before(readings, now));
         let Evaluation {
@@ -455,8 +464,18 @@ impl Engine {
         let because = decision.detail.get("because_of");
         let ladder = &self.memo.ladder;
         let restart = self.ladder.rule(&decision.rule).is_some_and(Rule::only_restarts);
+        let cost = ladder.under_way.as_ref().map_or(Cost::Restart, |it| it.cost);
+        // Without the change itself, which has cost nothing yet.
+        let budget = Balance::new(
+            &ladder.spent,
+            &self.ladder.limits,
+            &self.host,
+            cost,
+            ladder.at.unwrap_or_default(),
+        );
         Order {
-            cost: ladder.under_way.as_ref().map_or(Cost::Restart, |it| it.cost),
+            cost,
+            budget,
             promised_bytes,
             changed_at: ladder.changed_at,
             scores: self.memo.scores.iter().cloned().collect(),

@@ -54,12 +54,7 @@ impl Engine {
     }
 
     /// An event for each rule that is in quarantine now and was not `before`.
-    pub(super) fn newly_quarantined(
-        &self,
-        before: &BTreeSet<String>,
-        why: &str,
-        now: Stamp,
-    ) -> Vec<Record> {
+    pub(super) fn newly_quarantined(&self, before: &BTreeSet<String>, why: &str, now: Stamp) -> Vec<Record> {
         let rules = self.memo.ladder.rules.iter();
         let new = rules.filter(|(rule, _)| !before.contains(*rule));
         let events = new.filter_map(|(rule, state)| self.quarantine(rule, state, why, now));

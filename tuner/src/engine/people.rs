@@ -240,6 +240,7 @@ impl Engine {
     ) -> Result<Step, OrderError> {
         let engine = self.name().to_owned();
         self.is_idle()?;
+        self.host.clone_from(host);
         if let Some(stopped) = &self.memo.ladder.stopped {
             return Err(OrderError::Stopped {
                 engine,
@@ -431,7 +432,9 @@ impl Engine {
         if kept && decision.verdict == Verdict::Apply {
             let of = |key: &str| decision.detail.get(key).cloned();
             let taken: Option<Vec<String>> = of("taken").and_then(|taken| serde_json::from_value(taken).ok());
-            for rung in taken.unwrap_or_else(|| vec![decision.rule.clone()]) {
+            let taken = taken.unwrap_or_else(|| vec![decision.rule.clone()]);
+            self.seen_with(&taken);
+            for rung in taken {
                 self.memo.kept.insert(rung, decision.id.0);
             }
         }

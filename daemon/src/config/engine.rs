@@ -232,13 +232,6 @@ pub(super) fn assemble(
                     rule.name
                 ));
             }
-            for signal in probes.filter(|signal| !is_fed(signal)) {
-                let text = format!(
-                    "rule '{}' of [engine.{name}]: nothing feeds {signal} in this version, so it stays unknown",
-                    rule.name
-                );
-                warnings.push(text);
-            }
         }
         for (rule, (index, _)) in ladder.rules.iter().zip(&own) {
             let signals = rule.when.clauses().iter().map(|clause| &clause.probe.signal);
@@ -270,13 +263,13 @@ pub(super) fn assemble(
 /// Whether the signal is read where the engine's processes are.
 fn is_of_processes(name: &str) -> bool {
     let source = signal::find(name).map(|signal| signal.source);
-    matches!(source, Some(Source::Device | Source::Run | Source::Engine)) && is_fed(name)
+    matches!(source, Some(Source::Device | Source::Run | Source::Engine))
 }
 
 /// Whether the signal is read from the engine's metrics.
 fn is_of_metrics(name: &str) -> bool {
     let source = signal::find(name).map(|signal| signal.source);
-    source == Some(Source::Engine) && is_fed(name)
+    source == Some(Source::Engine)
 }
 
 /// No two engines may have one file: each would take the other's change for a person's.
@@ -298,15 +291,6 @@ fn check_files(engines: &[(Engine, Ladder)], at: &Locator<'_>) -> Result<(), Con
         }
     }
     Ok(())
-}
-
-/// Whether this version collects what the signal is made of.
-fn is_fed(name: &str) -> bool {
-    let source = signal::find(name).map(|signal| signal.source);
-    matches!(
-        source,
-        Some(Source::Device | Source::Run | Source::Agent | Source::Host | Source::Engine)
-    ) && name != "engine.restarts"
 }
 
 /// What helps somebody whose signal looks like none that there is, or whose rule is at odds with another one.

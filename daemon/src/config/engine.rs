@@ -251,6 +251,7 @@ pub(super) fn assemble(
             }
         }
         if !written.is_recorded() {
+            check_restarts(name, &engine.spec, &own, at)?;
             check_acting(name, section, &engine.spec, &own, at)?;
         }
         let source = written.source(name, cost);
@@ -392,6 +393,32 @@ fn resolve(
             guards: section.guards(),
         },
     })
+}
+
+/// A rule that restarts its engine has nothing but the engine's reload to do it with.
+fn check_restarts(
+    name: &str,
+    spec: &EngineSpec,
+    rules: &[(usize, &RuleConfig)],
+    at: &Locator<'_>,
+) -> Result<(), ConfigError> {
+    let how = match &spec.reload {
+        Reload::Signal(_) => "a signal",
+        Reload::Http(_) => "a call",
+        // A command may well be one, and without any a person restarts it.
+        Reload::Restart(_) | Reload::Command(_) | Reload::None => return Ok(()),
+    };
+    match rules.iter().find(|(_, rule)| rule.restart) {
+        None => Ok(()),
+        Some((index, rule)) => {
+            let message = format!(
+                "rule `{}` of [engine.{name}] cannot restart it: its `reload` is {how}, after which the same process goes on; \
+                 write reload = {{ restart = \"NAME.service\" }}, or a command that restarts it",
+                rule.name
+            );
+            Err(at.error(&["rule", &index.to_string(), "restart"], message, None))
+        }
+    }
 }
 
 /// A rule may act only where Plimsoll knows the file, a way to reload and how to tell that the engine serves.

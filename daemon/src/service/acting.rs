@@ -83,7 +83,8 @@ impl Pipeline {
         {
             let settled = engine.finished(report, Stamp::now());
             // A row that is told more fully comes once.
-            let is_settled = |record: &Record| settled.iter().any(|settled| is_same_decision(record, settled));
+            let is_settled =
+                |record: &Record| settled.iter().any(|settled| is_same_decision(record, settled));
             records.retain(|record| !is_settled(record));
             records.extend(settled);
         }

@@ -53,7 +53,8 @@ impl Restarts {
     /// What is to be said now of an engine that runs, if that is anything new or was not said for a while.
     pub(super) fn sample(&mut self, engine: &str, run: RunId, at: Stamp) -> Option<Record> {
         let seen = self.engines.get_mut(engine)?;
-        seen.at_ns.retain(|then| at.unix_ns.saturating_sub(*then) < HOUR_NS);
+        seen.at_ns
+            .retain(|then| at.unix_ns.saturating_sub(*then) < HOUR_NS);
         let count = seen.at_ns.len();
         let is_known = seen.said.is_some_and(|(said_of, said, then)| {
             (said_of, said) == (run, count) && at.unix_ns.saturating_sub(then) < AGAIN_NS

@@ -273,7 +273,11 @@ impl Engine {
                 limit: exceeded.limit,
             });
         }
-        let rungs = self.rungs_with(&rule, verdict);
+        let (rungs, taken) = if rule.only_restarts() {
+            (self.active(), Vec::new())
+        } else {
+            (self.rungs_with(&rule, verdict), vec![rule.name.clone()])
+        };
         let Some(mut decision) = self.proposals.remove(name) else {
             return Err(OrderError::Edited { engine });
         };
@@ -286,7 +290,6 @@ impl Engine {
             );
         }
         self.memo.ladder.forget_proposal(name);
-        let taken = vec![rule.name.clone()];
         Ok(self.begin(decision, change, &rungs, under_way(&rule, verdict, taken, now)))
     }
 

@@ -20,11 +20,11 @@ fn rolls_back(fault: &str, config: impl Fn(&World) -> String) {
     assert_eq!(world.http("POST", "/v1/completions").0, 200, "the model answers");
     let change = world.row("SELECT * FROM config_changes");
     assert_eq!(change["outcome"], "rolled_back");
-    let event = world.event("quarantine");
+    let event = world.event("rolled_back");
     assert!(event["message"].as_str().unwrap().contains("quantize"), "{event}");
 
     // The pressure stays, the rule does not try again.
-    let later = "SELECT count(*) AS n FROM device_samples WHERE at_ns > (SELECT max(at_ns) FROM events WHERE kind = 'quarantine')";
+    let later = "SELECT count(*) AS n FROM device_samples WHERE at_ns > (SELECT max(at_ns) FROM events WHERE kind = 'rolled_back')";
     until("some ticks", || {
         (world.sql(later)[0]["n"].as_i64()? >= 10).then_some(())
     });

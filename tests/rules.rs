@@ -279,6 +279,60 @@ fn an_engine_that_systemd_restarts() {
 }
 
 #[test]
+fn an_engine_that_leaks_is_restarted_as_it_is() {
+    let world = World::new();
+    systemctl(&world, "until [ -e restarted ]; do sleep 0.05; done");
+    let rule = r#"
+[[rule]]
+name = "leak"
+engine = "chat"
+mode = "act"
+when = { all = [ { signal = "run.vram_bytes", enter = "15GiB", exit = "14GiB" },
+                 { signal = "engine.restarts", enter = 3, exit = 4 } ] }
+restart = true
+for = "0"
+"#;
+    // Each request leaves something behind.
+    let leaking = ["--scenario", "leak", "--seed", "1", "--speed", "120"];
+    let mut engine = world.engine(&leaking);
+    let _daemon = world.daemon(&world.config_with("reload = { restart = \"chat.service\" }", rule));
+    until("systemctl is called", || {
+        world.path("asked").exists().then_some(())
+    });
+    engine.signal(rustix::process::Signal::TERM);
+    engine.wait();
+    let _engine = world.engine(&[]);
+    world.write("restarted", "");
+    let decision = world.decision("leak", "kept");
+    assert_eq!(decision["signal"], "run.vram_bytes");
+    assert_eq!(
+        world.read("engine.yaml"),
+        world.engine_yaml(),
+        "the file is not touched"
+    );
+    assert!(world.sql("SELECT * FROM config_changes").is_empty());
+    world.row("SELECT * FROM engine_samples WHERE signal = 'engine.restarts' AND value = 1 AND run_id = 2");
+    assert_eq!(world.read("asked"), "restart chat.service\n");
+    let guards = "SELECT json_extract(detail, '$.guards.before') AS before FROM decisions";
+    let guards = world.row(guards)["before"].as_str().unwrap().to_owned();
+    let before: serde_json::Value = serde_json::from_str(&guards).unwrap();
+    let budget = before
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|guard| guard["guard"] == "budget")
+        .unwrap();
+    assert_eq!(budget["finding"], "pass", "{budget}");
+    assert_eq!(
+        (
+            &budget["engine"]["restarts_within_hour"],
+            &budget["engine"]["restarts_per_hour"]
+        ),
+        (&json!(0), &json!(2))
+    );
+}
+
+#[test]
 fn a_restart_that_systemd_refuses() {
     let world = World::new();
     systemctl(&world, "echo 'Unit chat.service not found.' >&2; exit 5");

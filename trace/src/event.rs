@@ -41,8 +41,14 @@ words! {
         EngineFileLeft = "engine_file_left",
         /// Samples are missing for a while.
         SamplingGap = "sampling_gap",
-        /// A rule is not tried again for a while.
+        /// A change was taken back, and its rule rests for a while.
+        RolledBack = "rolled_back",
+        /// A rule failed again and again, and is not tried for a long while.
         Quarantine = "quarantine",
+        /// A person suspended all acting.
+        Paused = "paused",
+        /// A person let rules act again; `detail` says which, if not all.
+        Resumed = "resumed",
         /// An agent in an engine process began to report.
         AgentAttached = "agent_attached",
         /// Another profiler took the agent's place.

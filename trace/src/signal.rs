@@ -32,7 +32,7 @@ pub enum Unit {
 pub enum Source {
     /// The driver, per device. With several devices the one under most pressure speaks.
     Device,
-    /// The driver, summed over the run's processes.
+    /// The run's processes: the driver's word summed over them, and the kernel's.
     Run,
     /// The agent in the engine, or the engine's allocator.
     Agent,
@@ -89,7 +89,7 @@ catalogue! {
     "engine.preemptions_per_sec" PerSecond Engine "requests thrown out of the batch"
     "engine.ttft_p95_secs" Seconds Engine "95th percentile of the time to the first token"
     "engine.tpot_p95_secs" Seconds Engine "95th percentile of the time per output token"
-    "engine.restarts" Count Engine "restarts of the engine's process seen by Plimsoll"
+    "engine.restarts" Count Run "how often another process took the engine's place within the last hour"
     "host.memory_available_bytes" Bytes Host "host memory that can be had without swapping"
     "host.swap_used_bytes" Bytes Host "swap in use"
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use plimsoll_trace::Stamp;
 use plimsoll_trace::units::show_duration;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::rule::Cost;
 
@@ -54,7 +55,7 @@ impl Default for Limits {
 }
 
 /// What changes may cost all engines of a host together.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostLimits {
     /// Restarts within any 60 minutes.
     pub restarts_per_hour: u32,
@@ -77,7 +78,7 @@ impl Default for HostLimits {
 }
 
 /// What an engine's rules are to know of its host.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// What all engines may cost together.
     pub limits: HostLimits,
@@ -86,11 +87,11 @@ pub struct Host {
 }
 
 /// What an engine was put through because of its rules, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Spent(Vec<Spending>);
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Spending {
     at: Stamp,
     cost: Cost,
@@ -106,6 +107,30 @@ pub(crate) struct Exceeded {
     pub(crate) remaining: Duration,
 }
 
+/// What was spent of each limit when a change was ordered, and whether that is too much.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Balance {
+    /// For programs: an object with what is spent and what may be, of the engine and of the host.
+    pub numbers: Value,
+    /// The first limit that the change passes, for people.
+    pub exceeded: Option<String>,
+}
+
+impl Balance {
+    pub(crate) fn new(own: &Spent, limits: &Limits, host: &Host, cost: Cost, now: Stamp) -> Self {
+        let of_engine = Rate::of_engine(limits);
+        let all = own.and(&host.others);
+        Self {
+            numbers: json!({
+                "engine": own.numbers(&of_engine, now), "host": all.numbers(&Rate::of_host(&host.limits), now),
+            }),
+            exceeded: exceeded(own, limits, host, cost, now)
+                .next()
+                .map(|exceeded| exceeded.limit),
+        }
+    }
+}
+
 /// How much within which time.
 struct Rate {
     restarts_per_hour: u32,
@@ -113,6 +138,26 @@ struct Rate {
     downtime_per_hour: Duration,
     /// " on this host", or nothing.
     of: &'static str,
+}
+
+impl Rate {
+    const fn of_engine(limits: &Limits) -> Self {
+        Self {
+            restarts_per_hour: limits.restarts_per_hour,
+            restarts_per_day: limits.restarts_per_day,
+            downtime_per_hour: limits.downtime_per_hour,
+            of: "",
+        }
+    }
+
+    const fn of_host(limits: &HostLimits) -> Self {
+        Self {
+            restarts_per_hour: limits.restarts_per_hour,
+            restarts_per_day: limits.restarts_per_day,
+            downtime_per_hour: limits.downtime_per_hour,
+            of: " on this host",
+        }
+    }
 }
 
 /// The limits that a change of this cost would pass now: the engine's own, and those of the host. What costs nothing
@@ -124,18 +169,7 @@ pub(crate) fn exceeded(
     cost: Cost,
     now: Stamp,
 ) -> impl Iterator<Item = Exceeded> {
-    let of_engine = Rate {
-        restarts_per_hour: limits.restarts_per_hour,
-        restarts_per_day: limits.restarts_per_day,
-        downtime_per_hour: limits.downtime_per_hour,
-        of: "",
-    };
-    let of_host = Rate {
-        restarts_per_hour: host.limits.restarts_per_hour,
-        restarts_per_day: host.limits.restarts_per_day,
-        downtime_per_hour: host.limits.downtime_per_hour,
-        of: " on this host",
-    };
+    let (of_engine, of_host) = (Rate::of_engine(limits), Rate::of_host(&host.limits));
     let of_all = || own.and(&host.others).exceeded(&of_host, cost, now);
     own.exceeded(&of_engine, cost, now).into_iter().chain(of_all())
 }
@@ -203,6 +237,18 @@ impl Spent {
             })
             .flatten()
             .or_else(|| self.downtime(limits, now))
+    }
+
+    fn numbers(&self, limits: &Rate, now: Stamp) -> Value {
+        let within = |time: Duration| self.0.iter().filter(move |it| now.since(it.at) < time);
+        let restarts = |time| within(time).filter(|it| it.cost == Cost::Restart).count();
+        let away: Duration = within(HOUR).map(|it| Duration::from_nanos(it.away_ns)).sum();
+        json!({
+            "restarts_within_hour": restarts(HOUR), "restarts_per_hour": limits.restarts_per_hour,
+            "restarts_within_day": restarts(DAY), "restarts_per_day": limits.restarts_per_day,
+            "downtime_within_hour_secs": away.as_secs_f64(),
+            "downtime_per_hour_secs": limits.downtime_per_hour.as_secs_f64(),
+        })
     }
 
     fn downtime(&self, limits: &Rate, now: Stamp) -> Option<Exceeded> {

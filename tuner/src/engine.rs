@@ -1,6 +1,8 @@
 //! One engine under the tuner's eye: its ladder, its file, and what is under way. The face that the pipeline uses.
 
 mod edits;
+mod effects;
+mod failures;
 mod marks;
 mod people;
 mod proposals;
@@ -17,7 +19,7 @@ use serde_json::json;
 
 use crate::act::{Ended, Order, Report};
 use crate::adopt::Base;
-use crate::budget::Spent;
+use crate::budget::{Balance, Host, Spent};
 use crate::desired::Overlay;
 use crate::edit::KeyPath;
 use crate::evaluate::{Evaluation, evaluate};
@@ -51,6 +53,8 @@ pub struct Engine {
     pace: Pace,
     /// Its last run.
     run: Option<RunId>,
+    /// What the other engines had cost when the rules were looked at last.
+    host: Host,
 }
 
 /// What survives a restart of the daemon.
@@ -63,6 +67,8 @@ struct Memo {
     scores: Vec<(String, f64)>,
     /// The decision that took each rung in force, by rule.
     kept: BTreeMap<String, i64>,
+    /// What the effects of each rule's rung were seen with, as a hash.
+    seen_with: BTreeMap<String, String>,
 }
 
 /// More scores than this are not remembered.
@@ -99,6 +105,7 @@ impl Engine {
             left: Left::default(),
             pace: Pace::default(),
             run: None,
+            host: Host::default(),
         };
         engine.tell_of_absent();
         engine
@@ -216,6 +223,9 @@ impl Engine {
             };
         }
         self.follow(run, now);
+        if self.host != *readings.host() {
+            self.host.clone_from(readings.host());
+        }
         let mut orphans = self.orphans();
         orphans.extend(self.mark_before(readings, now));
         let Evaluation {
@@ -308,9 +318,13 @@ impl Engine {
     }
 
     /// The engine died because memory was out. Its rules answer at the next look; what was taken shortly before did not help.
-    pub fn ran_out_of_memory(&mut self, now: Stamp) -> Record {
+    pub fn ran_out_of_memory(&mut self, now: Stamp) -> Vec<Record> {
+        let before = self.quarantined(now);
         self.memo.ladder.ran_out_of_memory(now);
-        self.memo()
+        let why = "the engine ran out of memory shortly after its rung was taken";
+        let mut records = self.newly_quarantined(&before, why, now);
+        records.push(self.memo());
+        records
     }
 
     /// Takes note of how an action ended. Answers with rows to store.
@@ -353,9 +367,11 @@ impl Engine {
             Record::Decision(decision) => Some(decision),
             _ => None,
         });
-        let decision = decision.map(|decision| self.settled(decision));
+        let consequence = decision.and_then(|decision| self.consequence(decision, now));
+        let decision = decision.map(|decision| self.settled(decision, consequence.as_ref()));
         let mut records = self.look_at_file(now);
         records.extend(decision);
+        records.extend(consequence.map(|consequence| Record::Event(consequence.event)));
         records.push(self.memo());
         records
     }
@@ -448,8 +464,18 @@ impl Engine {
         let because = decision.detail.get("because_of");
         let ladder = &self.memo.ladder;
         let restart = self.ladder.rule(&decision.rule).is_some_and(Rule::only_restarts);
+        let cost = ladder.under_way.as_ref().map_or(Cost::Restart, |it| it.cost);
+        // Without the change itself, which has cost nothing yet.
+        let budget = Balance::new(
+            &ladder.spent,
+            &self.ladder.limits,
+            &self.host,
+            cost,
+            ladder.at.unwrap_or_default(),
+        );
         Order {
-            cost: ladder.under_way.as_ref().map_or(Cost::Restart, |it| it.cost),
+            cost,
+            budget,
             promised_bytes,
             changed_at: ladder.changed_at,
             scores: self.memo.scores.iter().cloned().collect(),

@@ -40,7 +40,9 @@ pub enum Phase {
     Committed,
     /// Its rung is being let go.
     Releasing,
-    /// It did not help, and is not tried for a while.
+    /// It was taken back once, and rests.
+    RolledBack,
+    /// It failed again and again, and is not tried for a long while.
     Quarantined,
     /// A person changed its keys.
     Suspended,
@@ -48,7 +50,7 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Idle,
         Self::Unknown,
         Self::Pending,
@@ -59,6 +61,7 @@ impl Phase {
         Self::Verifying,
         Self::Committed,
         Self::Releasing,
+        Self::RolledBack,
         Self::Quarantined,
         Self::Suspended,
     ];
@@ -77,6 +80,7 @@ impl Phase {
             Self::Verifying => "verifying",
             Self::Committed => "committed",
             Self::Releasing => "releasing",
+            Self::RolledBack => "rolled_back",
             Self::Quarantined => "quarantined",
             Self::Suspended => "suspended",
         }
@@ -306,11 +310,10 @@ impl Scene<'_> {
             Rung::Proposed { since } => return (Phase::Proposed, Some(since)),
             Rung::Off => {}
         }
-        if state
-            .barred_at(self.now)
-            .is_some_and(|barred| barred.why == BarReason::Quarantined)
-        {
-            return (Phase::Quarantined, None);
+        match state.barred_at(self.now).map(|barred| barred.why) {
+            Some(BarReason::RolledBack) => return (Phase::RolledBack, state.failures.last().copied()),
+            Some(BarReason::Quarantined) => return (Phase::Quarantined, state.failures.last().copied()),
+            Some(BarReason::Refused | BarReason::Interrupted | BarReason::Released) | None => {}
         }
         match (rule.when.entered(|clause| self.sight.value(clause)), &state.held) {
             (None, held) => (Phase::Unknown, held.as_ref().map(|held| held.since)),

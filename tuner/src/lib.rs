@@ -33,7 +33,7 @@ mod transition;
 pub mod trial;
 
 pub use allow::{AllowError, Allowed};
-pub use budget::{Host, HostLimits, Limits, Spent};
+pub use budget::{Balance, Host, HostLimits, Limits, Spent};
 pub use edit::{Format, KeyPath};
 pub use engine::{Engine, Named, OrderError, Planned, Step};
 pub use evaluate::{Evaluation, LONGEST_HOLD, PROPOSAL_STANDS, Withdrawal, evaluate};

@@ -15,10 +15,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use plimsoll_trace::{Batch, MarkKind, Mode, Stamp, Verdict};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use past::{Difference, Mark, Past};
 
+use crate::budget::Host;
 use crate::evaluate::evaluate;
 use crate::explain::{RuleExplanation, explain};
 use crate::intake::Intake;
@@ -43,6 +44,7 @@ pub struct Replay {
     signals: Signals,
     intake: Intake,
     view: EngineView,
+    host: Host,
     /// Set until the next mark: the rules were not evaluated.
     held: bool,
     /// No mark has said yet where the ladder stood.
@@ -111,6 +113,7 @@ impl Replay {
             signals,
             intake: Intake::default(),
             view: EngineView::default(),
+            host: Host::default(),
             held: false,
             waits: true,
             instead: None,
@@ -137,6 +140,7 @@ impl Replay {
         }
         self.signals.set_interval(mark.max_age / 3);
         self.view.clone_from(&mark.view);
+        self.host.clone_from(&mark.host);
         self.recorded = mark
             .rules_hash
             .as_ref()
@@ -195,6 +199,7 @@ impl Replay {
             return;
         }
         let mut readings = self.signals.readings(&self.ladder, &self.view, now);
+        readings.set_host(self.host.clone());
         if let Some(estimate) = &mut self.estimate {
             estimate.move_on(&self.ladder, &mut self.state, &mut readings, now);
         }
@@ -320,6 +325,20 @@ impl LadderState {
         let mut state: Self = serde_json::from_str(text)?;
         state.each_stamp(&mut |stamp| stamp.mono_ns = stamp.unix_ns);
         Ok(state)
+    }
+}
+
+impl Host {
+    /// What the state of a mark says of the host, with times as a replay has them; nothing was noted by former versions.
+    pub(crate) fn recorded(text: &str) -> Result<Self, serde_json::Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Noted {
+            host: Host,
+        }
+        let mut host = serde_json::from_str::<Noted>(text)?.host;
+        host.others.each_stamp(&mut |stamp| stamp.mono_ns = stamp.unix_ns);
+        Ok(host)
     }
 }
 

@@ -262,7 +262,7 @@ mod tests {
         let mut run = other.begin();
         assert_eq!(
             at(&mut run, 30),
-            (vec!["apply quantize".to_owned()], "quarantined")
+            (vec!["apply quantize".to_owned()], "rolled_back")
         );
     }
 }

@@ -232,13 +232,6 @@ pub(super) fn assemble(
                     rule.name
                 ));
             }
-            for signal in probes.filter(|signal| !is_fed(signal)) {
-                let text = format!(
-                    "rule '{}' of [engine.{name}]: nothing feeds {signal} in this version, so it stays unknown",
-                    rule.name
-                );
-                warnings.push(text);
-            }
         }
         for (rule, (index, _)) in ladder.rules.iter().zip(&own) {
             let signals = rule.when.clauses().iter().map(|clause| &clause.probe.signal);
@@ -258,6 +251,7 @@ pub(super) fn assemble(
             }
         }
         if !written.is_recorded() {
+            check_restarts(name, &engine.spec, &own, at)?;
             check_acting(name, section, &engine.spec, &own, at)?;
         }
         let source = written.source(name, cost);
@@ -270,13 +264,13 @@ pub(super) fn assemble(
 /// Whether the signal is read where the engine's processes are.
 fn is_of_processes(name: &str) -> bool {
     let source = signal::find(name).map(|signal| signal.source);
-    matches!(source, Some(Source::Device | Source::Run | Source::Engine)) && is_fed(name)
+    matches!(source, Some(Source::Device | Source::Run | Source::Engine))
 }
 
 /// Whether the signal is read from the engine's metrics.
 fn is_of_metrics(name: &str) -> bool {
     let source = signal::find(name).map(|signal| signal.source);
-    source == Some(Source::Engine) && is_fed(name)
+    source == Some(Source::Engine)
 }
 
 /// No two engines may have one file: each would take the other's change for a person's.
@@ -298,15 +292,6 @@ fn check_files(engines: &[(Engine, Ladder)], at: &Locator<'_>) -> Result<(), Con
         }
     }
     Ok(())
-}
-
-/// Whether this version collects what the signal is made of.
-fn is_fed(name: &str) -> bool {
-    let source = signal::find(name).map(|signal| signal.source);
-    matches!(
-        source,
-        Some(Source::Device | Source::Run | Source::Agent | Source::Host | Source::Engine)
-    ) && name != "engine.restarts"
 }
 
 /// What helps somebody whose signal looks like none that there is, or whose rule is at odds with another one.
@@ -408,6 +393,32 @@ fn resolve(
             guards: section.guards(),
         },
     })
+}
+
+/// A rule that restarts its engine has nothing but the engine's reload to do it with.
+fn check_restarts(
+    name: &str,
+    spec: &EngineSpec,
+    rules: &[(usize, &RuleConfig)],
+    at: &Locator<'_>,
+) -> Result<(), ConfigError> {
+    let how = match &spec.reload {
+        Reload::Signal(_) => "a signal",
+        Reload::Http(_) => "a call",
+        // A command may well be one, and without any a person restarts it.
+        Reload::Restart(_) | Reload::Command(_) | Reload::None => return Ok(()),
+    };
+    match rules.iter().find(|(_, rule)| rule.restart) {
+        None => Ok(()),
+        Some((index, rule)) => {
+            let message = format!(
+                "rule `{}` of [engine.{name}] cannot restart it: its `reload` is {how}, after which the same process goes on; \
+                 write reload = {{ restart = \"NAME.service\" }}, or a command that restarts it",
+                rule.name
+            );
+            Err(at.error(&["rule", &index.to_string(), "restart"], message, None))
+        }
+    }
 }
 
 /// A rule may act only where Plimsoll knows the file, a way to reload and how to tell that the engine serves.

@@ -123,6 +123,9 @@ fn mistakes_name_their_place() {
             "{ all = [\n  { signal = \"vram.used_ratio\", enter = 0.8 },\n  { signal = \"vram.free_bytes\", enter = \"80%\" } ] }",
         ),
         rule("\"vram.used_ratio > 80%\""),
+        rule("{ signal = \"run.leaked_bytes\", enter = \"2GiB\", exit = 0 }")
+            .replace("[[rule]]", "reload = { signal = \"HUP\" }\n[[rule]]")
+            .replace("set = { a = 1 }", "restart = true"),
         rule("{ signal = \"vram.used_ratio\", enter = 0.8 }").replace("name = \"r\"\n", ""),
         rule("{ signal = \"vram.used_ratio\", enter = 0.8 }").replace("[[rule]]", "[rule]"),
         rule("{ signal = \"vram.used_ratio\", enter = 0.8 }") + "mode = \"Act\"",

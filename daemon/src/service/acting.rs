@@ -81,16 +81,27 @@ impl Pipeline {
             .iter_mut()
             .find(|engine| engine.name() == report.engine)
         {
-            records.extend(engine.finished(report, Stamp::now()));
+            let settled = engine.finished(report, Stamp::now());
+            // A row that is told more fully comes once.
+            let is_settled =
+                |record: &Record| settled.iter().any(|settled| is_same_decision(record, settled));
+            records.retain(|record| !is_settled(record));
+            records.extend(settled);
         }
-        // The last row of it is the whole one.
-        let ended = records.iter().rev().find_map(|record| match record {
+        for record in &records {
+            if let Record::Decision(decision) = record
+                && report.ended != act::Ended::Unresolved
+            {
+                tracing::info!(engine = decision.engine, rule = decision.rule, outcome = %decision.outcome, "{}", decision.explanation);
+            }
+        }
+        let of_report = |record: &&Record| report.records.iter().any(|own| is_same_decision(own, record));
+        let ended = records.iter().find(of_report).and_then(|record| match record {
             Record::Decision(decision) => Some(decision.clone()),
             _ => None,
         });
         self.store(records);
         if let Some(ended) = ended.filter(|_| report.ended != act::Ended::Unresolved) {
-            tracing::info!(engine = ended.engine, rule = ended.rule, outcome = %ended.outcome, "{}", ended.explanation);
             self.tell_ended(&ended);
         }
         if report.ended != act::Ended::Unresolved {
@@ -300,4 +311,8 @@ fn still_unfinished(records: &[Record]) -> Option<Unfinished> {
         decision,
         changes: changes.collect(),
     })
+}
+
+fn is_same_decision(one: &Record, other: &Record) -> bool {
+    matches!((one, other), (Record::Decision(one), Record::Decision(other)) if one.id == other.id)
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use plimsoll_trace::{Batch, Record, RunId, RunStart, Stamp};
+use plimsoll_trace::{Batch, Event, EventKind, Record, RunId, RunStart, Stamp};
 use plimsoll_tuner::Engine;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::control::{self, Call, Request};
-use super::pipeline::{Command, Ended, Event, Pipeline, host_name};
+use super::pipeline::{self, Command, Ended, Pipeline, host_name};
 
 /// How long the end of a run waits for what its agents wrote.
 const FLUSH: Duration = Duration::from_secs(3);
@@ -30,16 +30,19 @@ impl Pipeline {
             Request::Revert { decision } => return self.revert(decision, call.peer.uid, call.answer),
             Request::Pause => {
                 let now = Stamp::now();
-                let memos = self.engines.iter_mut().map(|engine| engine.pause(now)).collect();
-                self.store(memos);
+                let mut records: Vec<Record> =
+                    self.engines.iter_mut().map(|engine| engine.pause(now)).collect();
+                records.push(ordered(EventKind::Paused, call.peer.uid, None));
+                self.store(records);
                 json!({ "paused": true })
             }
             Request::Resume { rule: None } => {
-                let memos = self.engines.iter_mut().map(Engine::resume_all).collect();
-                self.store(memos);
+                let mut records: Vec<Record> = self.engines.iter_mut().map(Engine::resume_all).collect();
+                records.push(ordered(EventKind::Resumed, call.peer.uid, None));
+                self.store(records);
                 json!({ "paused": false })
             }
-            Request::Resume { rule: Some(rule) } => self.resume_rule(&rule),
+            Request::Resume { rule: Some(rule) } => self.resume_rule(&rule, call.peer.uid),
             Request::RunBegin {
                 name,
                 pid,
@@ -85,8 +88,8 @@ impl Pipeline {
         drop(call.answer.send(answer));
     }
 
-    fn resume_rule(&mut self, rule: &str) -> Value {
-        let records: Vec<Record> = self
+    fn resume_rule(&mut self, rule: &str, uid: u32) -> Value {
+        let mut records: Vec<Record> = self
             .engines
             .iter_mut()
             .filter_map(|engine| engine.resume_rule(rule))
@@ -94,6 +97,7 @@ impl Pipeline {
         if records.is_empty() {
             return control::error(&format!("there is no rule '{rule}'"));
         }
+        records.push(ordered(EventKind::Resumed, uid, Some(rule)));
         self.store(records);
         json!({ "resumed": rule })
     }
@@ -116,7 +120,7 @@ impl Pipeline {
             if tokio::time::timeout(FLUSH, flushed).await.is_err() {
                 tracing::warn!("a run ends before all that its agents wrote is read; the rest comes later");
             }
-            drop(events.send(Event::CommandEnded(ended)).await);
+            drop(events.send(pipeline::Event::CommandEnded(ended)).await);
         });
     }
 
@@ -153,4 +157,15 @@ impl Pipeline {
             .map(|rule| json!(rule))
             .collect()
     }
+}
+
+/// What a person ordered: who, and of which rule, if not of all.
+fn ordered(kind: EventKind, uid: u32, rule: Option<&str>) -> Record {
+    let message = match (kind, rule) {
+        (EventKind::Paused, _) => format!("the user {uid} suspended all acting"),
+        (_, None) => format!("the user {uid} let all rules act again"),
+        (_, Some(rule)) => format!("the user {uid} let rule {rule} act again"),
+    };
+    let detail = json!({ "actor": { "kind": "person", "uid": uid }, "rule": rule });
+    Record::Event(Event::new(kind, message).with_detail(detail))
 }

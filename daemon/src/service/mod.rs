@@ -11,6 +11,7 @@ mod pace;
 mod pipeline;
 mod places;
 mod remember;
+mod restarts;
 mod runs;
 mod secrets;
 mod snapshot;

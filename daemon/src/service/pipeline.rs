@@ -19,6 +19,7 @@ use super::control::Control;
 use super::orders::Ordered;
 use super::pace::Pace;
 use super::remember::remembering;
+use super::restarts::Restarts;
 use super::runs::{Runs, watch_name};
 use super::snapshot::Snapshots;
 use super::socket::Door;
@@ -90,6 +91,7 @@ pub(crate) struct Pipeline {
     sources: Sources,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) runs: Runs,
+    restarts: Restarts,
     pub(super) signals: Signals,
     pub(super) engines: Vec<Engine>,
     /// What was known of engines that are not configured now, should they come back.
@@ -145,6 +147,8 @@ impl Pipeline {
                 .push(left);
         }
         let runs = Runs::new(host_name(), boot_id(), reader.open_runs().await?);
+        let an_hour_ago = Stamp::now().unix_ns.saturating_sub(3_600_000_000_000);
+        let restarts = Restarts::new(reader.restarts(an_hour_ago).await?);
         let (engines, moved) = remembering(&config, &mut memos, |_| false);
         let mut signals = Signals::new(config.sampling.interval.0);
         signals.watch(engines.iter().map(Engine::ladder));
@@ -157,6 +161,7 @@ impl Pipeline {
             sources,
             events,
             runs,
+            restarts,
             signals,
             engines,
             memos,
@@ -358,9 +363,11 @@ impl Pipeline {
         };
         let died: Vec<bool> = runs.iter().map(|run| run.as_ref().is_some_and(died)).collect();
         for (engine, _) in self.engines.iter_mut().zip(died).filter(|(_, died)| *died) {
-            records.push(engine.ran_out_of_memory(table.at));
+            records.extend(engine.ran_out_of_memory(table.at));
         }
+        self.restarts.follow(&records, table.at);
         self.store(records);
+        self.tell_restarts(table.at);
         self.follow_own(table);
         self.place_agents(table.at);
         for engine in &table.engines {
@@ -373,6 +380,19 @@ impl Pipeline {
         // Also of engines whose processes nobody looks for.
         let waiting: Vec<String> = self.unfinished.keys().cloned().collect();
         waiting.iter().for_each(|engine| self.recover(engine));
+    }
+
+    /// Shows the rules how often their engines were restarted.
+    fn tell_restarts(&mut self, at: Stamp) {
+        let mut batch = Batch::new(at);
+        for engine in &self.engines {
+            let run = self.runs.of_engine(engine.name());
+            let sample = run.and_then(|run| self.restarts.sample(engine.name(), run, at));
+            batch.records.extend(sample);
+        }
+        if !batch.records.is_empty() {
+            self.take_batch(batch);
+        }
     }
 
     pub(super) fn is_acting(&self) -> bool {

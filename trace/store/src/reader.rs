@@ -128,6 +128,23 @@ impl Reader {
             .collect())
     }
 
+    /// When engines were started anew since an instant, by engine, ns since the Unix epoch; and each engine that has ever run,
+    /// with 0.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub async fn restarts(&self, since_ns: i64) -> Result<Vec<(String, i64)>, StoreError> {
+        let sql = "SELECT engine, 0 FROM _run WHERE engine IS NOT NULL GROUP BY engine
+             UNION ALL SELECT engine, started_ns FROM _run AS run WHERE engine IS NOT NULL AND started_ns >= ?
+                 AND id > (SELECT min(id) FROM _run WHERE engine = run.engine)";
+        let table = self.query(sql, &[since_ns.into()]).await?;
+        let row = |row: Vec<Value>| match row.as_slice() {
+            [Value::Text(engine), Value::Integer(at_ns)] => Some((engine.clone(), *at_ns)),
+            _ => None,
+        };
+        Ok(table.rows.into_iter().filter_map(row).collect())
+    }
+
     /// Runs that have not ended, oldest first.
     ///
     /// # Errors

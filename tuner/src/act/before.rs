@@ -49,6 +49,7 @@ pub(super) fn look(order: &Order, plan: &Plan, live: &Live) -> Before {
     if !down && guards.iter().all(|guard| guard.finding != Finding::Fail) {
         guards.push(left_alone(order, plan, live));
     }
+    guards.push(budget(order));
     guards.push(room(plan));
     guards.push(fits(order));
     let (guard, baseline) = baseline(order, live, down);
@@ -135,6 +136,21 @@ fn is_younger(process: ProcessRef, than: Duration) -> bool {
         ..now
     };
     started_after(process, then)
+}
+
+/// Rules are held back before they decide anything. What takes back is not: a person's order, or the daemon's end.
+fn budget(order: &Order) -> Guard {
+    let name = "budget";
+    let guard = match &order.budget.exceeded {
+        Some(limit) => Guard::unable(name, format!("{limit}, which holds back no way back")),
+        None if order.cost == Cost::Hot => Guard::new(name, Finding::Pass, "a hot change costs none"),
+        None => Guard::new(
+            name,
+            Finding::Pass,
+            "it is within the limits of the engine and of the host",
+        ),
+    };
+    guard.with(order.budget.numbers.clone())
 }
 
 /// A disk that fills up in the middle of a write would cost nothing but the write, and one that is full costs the rows.

@@ -20,6 +20,9 @@ use crate::file;
 use crate::guard::{Baseline, Consequence, Finding, Guard, consequence};
 use crate::spec::Reload;
 
+/// So soon another process is seen at the latest, or within three looks.
+const SEEN_WITHIN: Duration = Duration::from_secs(3);
+
 /// Carries `order` out and reports. Blocks for as long as the engine may take to reload, twice in the worst case.
 #[must_use]
 pub fn carry_out(order: Order, live: &Live, journal: &dyn Journal) -> Report {
@@ -106,6 +109,11 @@ impl Action {
             }
         };
         self.note_guards("during", &[guard]);
+        if ready.is_ok() && self.order.restart && self.is_same_process(&before, live) {
+            let why = "its `reload` left the same process running, so it was no restart";
+            self.change = None;
+            return self.refuse(why);
+        }
         match ready {
             Ok((read_back, after)) => {
                 // It is up now, whatever it was.
@@ -114,6 +122,14 @@ impl Action {
             }
             Err(problem) => self.roll_back(&problem, live, journal),
         }
+    }
+
+    /// Whether the process that was to be replaced still runs; unknown is no.
+    fn is_same_process(&self, before: &Latest, live: &Live) -> bool {
+        let engine = &self.order.engine.name;
+        let deadline = Instant::now() + SEEN_WITHIN.max(live.interval() * 3);
+        let is_another = |now: &Latest| (now.root != before.root).then_some(());
+        before.root.is_some() && live.wait_for(engine, deadline, is_another).is_none()
     }
 
     /// The engine serves with the new values. What did it do to memory, to requests, to the answers?
@@ -171,6 +187,10 @@ impl Action {
             json!({ "before_bytes": held, "after_bytes": watched.after_bytes, "freed_bytes": effect }),
         );
         let unsure = match consequence(&guards, self.order.cost) {
+            // A restart changed nothing that could be taken back, and a second one would cost as much again.
+            Consequence::TakeBack(problem) if self.change.is_none() => {
+                format!("; there is nothing to take back, though {problem}")
+            }
             Consequence::TakeBack(problem) => return self.roll_back(&problem, live, journal),
             Consequence::KeepAndSay(unsure) => format!("; it stays, though {unsure}"),
             Consequence::Keep => String::new(),

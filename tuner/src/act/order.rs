@@ -7,6 +7,7 @@ use std::time::Duration;
 use plimsoll_trace::{Decision, Record, Stamp};
 
 use crate::adopt::Base;
+use crate::budget::Balance;
 use crate::desired::Overlay;
 use crate::edit::KeyPath;
 use crate::rule::Cost;
@@ -35,6 +36,8 @@ pub struct Order {
     pub keys: Vec<KeyPath>,
     /// What it costs the engine.
     pub cost: Cost,
+    /// What was spent of the limits when it was ordered.
+    pub budget: Balance,
     /// How much memory it is to free, bytes; `None` when that is not known, negative when a rung is let go.
     pub promised_bytes: Option<i64>,
     /// When the engine's configuration was last changed. How it served before that is no measure.

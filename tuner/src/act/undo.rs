@@ -85,16 +85,7 @@ impl Action {
             ready::wait_until_ready(&engine, &wanted, Instant::now())
         });
         self.away += began.elapsed();
-        let rule = &self.order.decision.rule;
         let run = self.order.decision.run;
-        if !self.resumed {
-            let message = format!(
-                "rule {rule} of {} is not tried again for a while: {problem}",
-                engine.name
-            );
-            self.events
-                .push(Event::new(EventKind::Quarantine, message).in_run(run));
-        }
         match ready {
             // It was down before: the file is as it was, and so is the engine.
             Readiness::NotReady(again) if self.down => {

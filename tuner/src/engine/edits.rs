@@ -60,10 +60,13 @@ impl Engine {
             return Vec::new();
         }
         self.seen = Some(snapshot.bytes.clone());
-        if before == snapshot.bytes {
-            return Vec::new();
-        }
-        self.take_over(&before, &snapshot.bytes, now)
+        let records = if before == snapshot.bytes {
+            Vec::new()
+        } else {
+            self.take_over(&before, &snapshot.bytes, now)
+        };
+        self.forget_effects();
+        records
     }
 
     /// The configuration names another file now. What the former one holds of ours stays there: whether it is still

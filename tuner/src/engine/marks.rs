@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_trace::{LadderMark, MarkKind, Record, Stamp};
+use serde::Serialize;
 
 use super::Engine;
+use crate::budget::Host;
 use crate::rule::Source;
 use crate::signals::{EngineView, Readings};
 use crate::state::LadderState;
@@ -29,6 +31,16 @@ pub(super) struct Evaluated {
     source: Source,
     view: EngineView,
     max_age: Duration,
+    host: Host,
+}
+
+/// What a mark holds besides what its row has columns for.
+#[derive(Serialize)]
+struct Noted<'a> {
+    #[serde(flatten)]
+    ladder: &'a LadderState,
+    /// What the other engines had cost: a limit of the host holds a rule back without any trace in its own state.
+    host: &'a Host,
 }
 
 impl Engine {
@@ -41,7 +53,8 @@ impl Engine {
                 if left.ladder == self.memo.ladder
                     && left.source == self.ladder.source
                     && left.view == *readings.view()
-                    && left.max_age == readings.max_age() =>
+                    && left.max_age == readings.max_age()
+                    && left.host == *readings.host() =>
             {
                 return None;
             }
@@ -63,6 +76,7 @@ impl Engine {
             source: self.ladder.source.clone(),
             view: readings.view().clone(),
             max_age: readings.max_age(),
+            host: readings.host().clone(),
         }));
     }
 
@@ -89,7 +103,11 @@ impl Engine {
             max_age_ns: i64::try_from(readings.max_age().as_nanos()).unwrap_or(i64::MAX),
             run: view.run,
             devices: view.devices.clone(),
-            state: serde_json::to_string(&self.memo.ladder).unwrap_or_default(),
+            state: serde_json::to_string(&Noted {
+                ladder: &self.memo.ladder,
+                host: readings.host(),
+            })
+            .unwrap_or_default(),
         })
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 use thiserror::Error;
 
+use super::failures::Consequence;
 use super::{Engine, Step};
 use crate::act;
 use crate::budget::{Host, exceeded};
@@ -239,6 +240,7 @@ impl Engine {
     ) -> Result<Step, OrderError> {
         let engine = self.name().to_owned();
         self.is_idle()?;
+        self.host.clone_from(host);
         if let Some(stopped) = &self.memo.ladder.stopped {
             return Err(OrderError::Stopped {
                 engine,
@@ -271,7 +273,11 @@ impl Engine {
                 limit: exceeded.limit,
             });
         }
-        let rungs = self.rungs_with(&rule, verdict);
+        let (rungs, taken) = if rule.only_restarts() {
+            (self.active(), Vec::new())
+        } else {
+            (self.rungs_with(&rule, verdict), vec![rule.name.clone()])
+        };
         let Some(mut decision) = self.proposals.remove(name) else {
             return Err(OrderError::Edited { engine });
         };
@@ -284,7 +290,6 @@ impl Engine {
             );
         }
         self.memo.ladder.forget_proposal(name);
-        let taken = vec![rule.name.clone()];
         Ok(self.begin(decision, change, &rungs, under_way(&rule, verdict, taken, now)))
     }
 
@@ -425,12 +430,14 @@ impl Engine {
     }
 
     /// Takes note of who holds which rung after an action, and tells the decision where everything stands then.
-    pub(super) fn settled(&mut self, decision: &Decision) -> Record {
+    pub(super) fn settled(&mut self, decision: &Decision, consequence: Option<&Consequence>) -> Record {
         let (active, kept) = (self.active(), decision.outcome == DecisionOutcome::Kept);
         if kept && decision.verdict == Verdict::Apply {
             let of = |key: &str| decision.detail.get(key).cloned();
             let taken: Option<Vec<String>> = of("taken").and_then(|taken| serde_json::from_value(taken).ok());
-            for rung in taken.unwrap_or_else(|| vec![decision.rule.clone()]) {
+            let taken = taken.unwrap_or_else(|| vec![decision.rule.clone()]);
+            self.seen_with(&taken);
+            for rung in taken {
                 self.memo.kept.insert(rung, decision.id.0);
             }
         }
@@ -442,6 +449,9 @@ impl Engine {
         }
         self.memo.kept.retain(|rule, _| active.contains(rule));
         let mut decision = decision.clone();
+        if let Some(consequence) = consequence {
+            decision.explanation += &format!(" {}", consequence.sentence);
+        }
         if let Some(detail) = decision.detail.as_object_mut() {
             let standing = self.memo.ladder.standing(&self.ladder);
             detail.insert("state_after".to_owned(), json!(standing));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use plimsoll_trace::{Decision, DecisionOutcome, LadderMark, MarkKind, Mode, Stamp, Verdict};
 use serde::Serialize;
 
+use crate::budget::Host;
 use crate::signals::EngineView;
 use crate::state::LadderState;
 use crate::transition::Transition;
@@ -24,6 +25,8 @@ pub struct Mark {
     pub view: EngineView,
     /// The state of the ladder; `None` when there was none.
     pub state: Option<LadderState>,
+    /// What the other engines of the host had cost.
+    pub host: Host,
 }
 
 impl Mark {
@@ -42,6 +45,7 @@ impl Mark {
                 run: mark.run,
             },
             state: Some(LadderState::recorded(&mark.state)?),
+            host: Host::recorded(&mark.state)?,
         })
     }
 }

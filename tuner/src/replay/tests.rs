@@ -34,6 +34,15 @@ struct Second {
 
 /// Evaluates as a daemon does, with an action that ends some seconds after it began.
 fn record(ladder: &Ladder, readings: &[(u64, bool)]) -> (Vec<Second>, Vec<Past>) {
+    record_beside(&|_| Host::default(), ladder, readings)
+}
+
+/// The same, on a host where other engines have cost something by each second.
+fn record_beside(
+    others: &dyn Fn(usize) -> Host,
+    ladder: &Ladder,
+    readings: &[(u64, bool)],
+) -> (Vec<Second>, Vec<Past>) {
     let view = EngineView {
         devices: vec![DeviceId::from("GPU-a")],
         run: None,
@@ -57,7 +66,8 @@ fn record(ladder: &Ladder, readings: &[(u64, bool)]) -> (Vec<Second>, Vec<Past>)
             };
             state.on_outcome(&rule, outcome, now.plus(Duration::from_millis(1)));
         }
-        let mark = (left.as_ref() != Some(&state)).then(|| Mark {
+        let host = others(second);
+        let mark = (left.as_ref() != Some(&(state.clone(), host.clone()))).then(|| Mark {
             at_ns: now.unix_ns,
             kind: if left.is_none() {
                 MarkKind::Start
@@ -68,6 +78,7 @@ fn record(ladder: &Ladder, readings: &[(u64, bool)]) -> (Vec<Second>, Vec<Past>)
             max_age: Duration::from_secs(10),
             view: view.clone(),
             state: Some(state.clone()),
+            host: host.clone(),
         });
         let device = Record::Device(DeviceSample {
             used_bytes: Some(used_gib * GIB),
@@ -82,7 +93,9 @@ fn record(ladder: &Ladder, readings: &[(u64, bool)]) -> (Vec<Second>, Vec<Past>)
             if !intake.take(&mut signals, batch) {
                 continue;
             }
-            let evaluation = evaluate(ladder, &state, &signals.readings(ladder, &view, now), now);
+            let mut readings = signals.readings(ladder, &view, now);
+            readings.set_host(host.clone());
+            let evaluation = evaluate(ladder, &state, &readings, now);
             state = evaluation.state;
             past.extend(
                 evaluation
@@ -100,7 +113,7 @@ fn record(ladder: &Ladder, readings: &[(u64, bool)]) -> (Vec<Second>, Vec<Past>)
                     .collect::<Vec<_>>(),
             );
         }
-        left = Some(state.clone());
+        left = Some((state.clone(), host));
         seconds.push(Second {
             mark,
             batches: batches.into(),
@@ -161,4 +174,60 @@ proptest! {
             prop_assert_eq!(kept, found);
         }
     }
+}
+
+#[test]
+fn what_other_engines_had_cost_is_part_of_a_recording() {
+    let (ladder, second) = (ladder(0.8), 1_000_000_000);
+    // Until the 30th second another engine has spent the host's time without service.
+    let host = |at: usize| {
+        let mut host = Host::default();
+        if at < 30 {
+            let away = host.limits.downtime_per_hour;
+            let began = Stamp::recorded(1_800_000_000_000_000_000 - second);
+            host.others.add(crate::rule::Cost::Reload, away, began);
+        }
+        host
+    };
+    let (seconds, past) = record_beside(&host, &ladder, &[(20, true); 60]);
+    let first = past
+        .iter()
+        .find(|past| past.mode == Mode::Act)
+        .expect("an action");
+    assert_eq!(first.at_ns, 1_800_000_000_000_000_000 + 30 * second, "held back");
+    let sets = [(ladder.source.hash().to_string(), ladder.clone())].into();
+    let log = play(Replay::new(ladder, false, sets, past.clone()), &seconds);
+    assert_eq!((log.exact_until, log.missing.len()), (None, 0));
+    assert_eq!(log.decisions.len(), past.len());
+}
+
+#[test]
+fn a_mark_gives_back_what_it_noted_of_the_host() {
+    use crate::{Engine, EngineSpec, Reload};
+
+    let spec = EngineSpec {
+        name: "e".to_owned(),
+        config: None,
+        reload: Reload::None,
+        health: None,
+        applied: None,
+        guards: crate::guard::Guards::default(),
+    };
+    let mut readings = Readings::unknown(Duration::from_secs(10));
+    let mut host = Host::default();
+    host.others.add(
+        crate::rule::Cost::Restart,
+        Duration::from_secs(40),
+        Stamp::recorded(7),
+    );
+    readings.set_host(host.clone());
+    let mut engine = Engine::new(spec, ladder(0.8), None);
+    let step = engine.tick(&readings, None, Stamp::recorded(8), || {
+        unreachable!("nothing is decided")
+    });
+    let marks = step.records.iter().filter_map(|record| match record {
+        Record::LadderMark(mark) => Some(Mark::new(mark).unwrap().host),
+        _ => None,
+    });
+    assert_eq!(marks.collect::<Vec<_>>(), [host]);
 }

@@ -43,10 +43,18 @@ fn what_does_not_work_is_taken_back() {
             "{fault:?}: {said}"
         );
         assert!(
-            rows.events.iter().any(|event| event.starts_with("quarantine")),
+            rows.events
+                .iter()
+                .any(|event| event.starts_with("rolled_back") && event.contains("rests for 10 min")),
             "{:?}",
             rows.events
         );
+        assert!(
+            !rows.events.iter().any(|event| event.starts_with("quarantine")),
+            "once is none: {:?}",
+            rows.events
+        );
+        assert!(said.ends_with(" The rule rests for 10 min."), "{said}");
         assert!(
             !rows.events.iter().any(|event| event.contains("human_edit")),
             "{:?}",

@@ -11,4 +11,5 @@ mod faults;
 mod interleavings;
 mod kills;
 mod memory;
+mod restarts;
 mod world;

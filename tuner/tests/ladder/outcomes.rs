@@ -47,14 +47,14 @@ fn roll_back_at(drive: &mut Drive, at: i64) {
 fn a_rollback_that_stands_alone_is_no_quarantine() {
     let mut drive = Drive::new(one_rung("act", "saves = '5GiB'"));
     roll_back_at(&mut drive, 0);
-    assert_eq!(drive.phase(), "gated");
+    assert_eq!(drive.phase(), "rolled_back");
     assert_eq!(
         drive.blocks(0)[0],
         "taken back a short while ago: 9 min 59 s to go"
     );
     // A day later the first is forgotten; ten minutes after that the second is not.
     roll_back_at(&mut drive, 86_400);
-    assert_eq!(drive.phase(), "gated");
+    assert_eq!(drive.phase(), "rolled_back");
     roll_back_at(&mut drive, 87_200);
     assert_eq!(drive.phase(), "quarantined");
     assert_eq!(

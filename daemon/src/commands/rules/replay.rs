@@ -11,7 +11,7 @@ use plimsoll_store::{Reader, StoreError, Value as Cell};
 use plimsoll_trace::{DeviceId, MarkKind, RunId};
 use plimsoll_tuner::replay::{Log, Mark, Past, Replay};
 use plimsoll_tuner::signals::LONGEST_WINDOW;
-use plimsoll_tuner::{EngineView, Ladder, LadderState};
+use plimsoll_tuner::{EngineView, Host, Ladder, LadderState};
 use serde_json::{Value, json};
 
 use super::super::query::{failed, open};
@@ -205,6 +205,7 @@ impl Recording {
                 run: Some(RunId(self.run)),
             },
             state: Some(LadderState::default()),
+            host: Host::default(),
         })
     }
 

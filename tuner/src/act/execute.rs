@@ -16,7 +16,7 @@ use super::plan::{self, Plan};
 use super::ready::{self, ReadBack, Readiness};
 use super::recover::recover;
 use super::{Journal, before, reload};
-use crate::file;
+use crate::file::{self, FileError};
 use crate::guard::{Baseline, Consequence, Finding, Guard, consequence};
 use crate::spec::Reload;
 
@@ -83,10 +83,7 @@ impl Action {
             file::replace(&plan.snapshot, &plan.after).map(drop)
         };
         if let Err(error) = written {
-            if let Some(change) = &mut self.change {
-                change.outcome = ChangeOutcome::RolledBack;
-            }
-            return self.refuse(&chain(&error));
+            return self.not_written(&error);
         }
         let ready = match self.tell(&before, Stamp::now(), live) {
             Ok(()) if self.down => ready::wait_until_ready(&engine, &plan.wanted, Instant::now()),
@@ -216,6 +213,22 @@ impl Action {
         self.note("panic", json!(panic.to_string()));
         self.order.decision.outcome = DecisionOutcome::Applying;
         recover(self.order, self.change, live, journal)
+    }
+
+    /// The engine was told nothing. What a person saved over ours in the moment that it was in place may hold ours.
+    fn not_written(mut self, error: &FileError) -> Report {
+        let why = chain(error);
+        if matches!(error, FileError::Contended { .. })
+            && let Err(error) = self.restore()
+        {
+            self.ours_left = true;
+            let said = format!("{why}; {}", chain(&error));
+            return self.end(Ended::Failed, DecisionOutcome::Failed, &said, None);
+        }
+        if let Some(change) = &mut self.change {
+            change.outcome = ChangeOutcome::RolledBack;
+        }
+        self.refuse(&why)
     }
 
     fn refuse(self, why: &str) -> Report {

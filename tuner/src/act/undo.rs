@@ -117,7 +117,7 @@ impl Action {
 
     /// Puts the former bytes back. If a person changed the file meanwhile, only what is ours is taken out of their text;
     /// where that cannot be told apart, the text stays as it is. Answers with what the file says now.
-    fn restore(&mut self) -> Result<Vec<u8>, FileError> {
+    pub(super) fn restore(&mut self) -> Result<Vec<u8>, FileError> {
         let Some(change) = &mut self.change else {
             return Ok(Vec::new());
         };
@@ -143,6 +143,11 @@ impl Action {
             };
             match done {
                 Ok(text) => break text,
+                Err(error @ FileError::Contended { .. }) if Instant::now() < deadline => {
+                    let run = self.order.decision.run;
+                    let event = Event::new(EventKind::HumanEdit, error.to_string()).in_run(run);
+                    self.events.push(event);
+                }
                 // They are writing at this very moment: look again.
                 Err(
                     FileError::ChangedMeanwhile { .. }

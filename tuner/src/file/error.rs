@@ -88,12 +88,12 @@ pub enum FileError {
         path: PathBuf,
     },
     /// A process has the file open for writing.
-    #[error("{} is open for writing in process {pid}; close it there, or try again", .path.display())]
+    #[error("{} is open for writing in {}; close it there, or try again", .path.display(), process(*.pid))]
     BeingWritten {
         /// Where.
         path: PathBuf,
-        /// The process.
-        pid: u32,
+        /// The process, if it can be seen.
+        pid: Option<u32>,
     },
     /// The file is a mount of its own.
     #[error(
@@ -110,8 +110,9 @@ pub enum FileError {
         /// Where.
         folder: PathBuf,
     },
-    /// A person saved again and again while their text was put back; one of their texts is kept beside the file.
-    #[error("{} was saved many times at once; one of the texts is kept in {}", .path.display(), .kept.display())]
+    /// A person saved twice while their text was put back, the second time perhaps without having seen the first; one of
+    /// their texts is kept beside the file.
+    #[error("{} was saved several times at once; one of the texts is kept in {}", .path.display(), .kept.display())]
     Contended {
         /// Where.
         path: PathBuf,
@@ -128,6 +129,10 @@ pub enum FileError {
         /// The system's reason.
         source: io::Error,
     },
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 /// What to write in the configuration in place of a link.

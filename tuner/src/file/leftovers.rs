@@ -1,11 +1,11 @@
 //! Files of our own that a crash left behind.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{AtFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::place::Locked;
@@ -177,6 +177,26 @@ pub(super) fn keep(directory: &Locked, folder: &Path, name: &str, file: &str) ->
         }
     }
     Ok(folder.join(name))
+}
+
+/// Writes a person's text beside the file, as [`keep`] does with a file that is there.
+pub(super) fn keep_copy(
+    directory: &Locked,
+    folder: &Path,
+    text: &Snapshot,
+    file: &str,
+) -> io::Result<PathBuf> {
+    let name = Name::complete(&text.hash, &text.hash, file);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(text.mode & 0o600);
+    let mut copy = fs::File::from(rustix::fs::openat(directory, &name, flags, mode)?);
+    copy.write_all(&text.bytes)?;
+    if let Err(error) = std::os::unix::fs::fchown(&copy, Some(text.uid), Some(text.gid)) {
+        tracing::debug!("the copy {name} belongs to us: {error}");
+    }
+    rustix::fs::fchmod(&copy, Mode::from_raw_mode(text.mode))?;
+    copy.sync_all()?;
+    keep(directory, folder, &name, file)
 }
 
 #[cfg(test)]

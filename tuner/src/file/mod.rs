@@ -10,6 +10,7 @@
 
 mod draft;
 mod error;
+mod lease;
 mod leftovers;
 mod place;
 mod replace;

@@ -17,11 +17,12 @@ const THEIRS: &str = "# mine, edited\na: 3\n";
 const LATER: &str = "# mine, edited again\na: 4\n";
 
 /// Every step in the order of a replacement that succeeds.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     Step::Permitted,
     Step::Drafted,
     Step::Named,
     Step::Checked,
+    Step::Leased,
     Step::Exchanged,
     Step::Done,
 ];
@@ -248,7 +249,7 @@ fn what_cannot_be_read_is_not_taken_for_the_same() {
     let snapshot = read(&path).expect("read");
     let large = crate::edit::MAX_BYTES as u64 + 1;
     let outcome = replace_with(&snapshot, NEW.as_bytes(), &mut |step| match step {
-        Step::Checked => {
+        Step::Leased => {
             let beside = path.with_extension("swp");
             let file = fs::File::create(&beside).expect("created");
             file.set_len(large).expect("set");
@@ -284,42 +285,84 @@ fn a_save_at_any_moment_stays() {
         for moment in STEPS {
             let (_folder, path) = file();
             let snapshot = read(&path).expect("read");
-            let outcome = replace_with(&snapshot, NEW.as_bytes(), &mut |step| {
-                if step == moment {
-                    save(&path, how, THEIRS);
-                }
+            let outcome = std::thread::scope(|scope| {
+                replace_with(&snapshot, NEW.as_bytes(), &mut |step| {
+                    if step != moment {
+                        return;
+                    }
+                    let saved = scope.spawn(|| save(&path, how, THEIRS));
+                    // Whoever comes to write into the old file now waits until it is decided where that is.
+                    if step != Step::Leased || how == Save::Rename {
+                        saved.join().expect("saved");
+                    }
+                })
             });
             assert_eq!(text(&path), THEIRS, "{how:?} at {moment:?}: {outcome:?}");
-            let after_us = matches!(moment, Step::Exchanged | Step::Done);
             match outcome {
-                Ok(_) => assert!(after_us, "{how:?} at {moment:?}"),
-                Err(error) => assert!(
-                    matches!(error, FileError::ChangedMeanwhile { .. }) && !after_us,
-                    "{how:?} at {moment:?}: {error}"
+                Ok(_) => assert!(
+                    moment >= Step::Exchanged || (moment == Step::Leased && how != Save::Rename),
+                    "{how:?} at {moment:?}"
                 ),
+                Err(FileError::ChangedMeanwhile { .. }) => assert!(moment < Step::Exchanged),
+                Err(FileError::BeingWritten { .. }) => assert_eq!(moment, Step::Leased),
+                Err(error) => panic!("{how:?} at {moment:?}: {error}"),
             }
             assert!(only_file_in(&path), "{how:?} at {moment:?}");
         }
     }
 }
 
+/// The second text may have been made from ours, before the first was back.
 #[test]
-fn a_second_save_while_the_first_is_given_back_stays() {
-    for first in SAVES {
-        for second in SAVES {
-            let (_folder, path) = file();
-            let snapshot = read(&path).expect("read");
-            let outcome = replace_with(&snapshot, NEW.as_bytes(), &mut |step| match step {
-                Step::Checked => save(&path, first, THEIRS),
-                Step::GivingBack => save(&path, second, LATER),
+fn of_two_saves_while_ours_is_in_place_none_is_lost() {
+    for second in SAVES {
+        let (_folder, path) = file();
+        let snapshot = read(&path).expect("read");
+        let outcome = replace_with(&snapshot, NEW.as_bytes(), &mut |step| match step {
+            Step::Leased => save(&path, Save::Rename, THEIRS),
+            Step::GivingBack => save(&path, second, LATER),
+            _ => {}
+        });
+        let Err(FileError::Contended { kept, .. }) = outcome else {
+            panic!("{second:?}: {outcome:?}")
+        };
+        assert_eq!(
+            (text(&path).as_str(), text(&kept).as_str()),
+            (LATER, THEIRS),
+            "{second:?}"
+        );
+    }
+}
+
+/// A program read ours, and saves when the first text is back already.
+#[test]
+fn a_text_that_is_saved_over_without_having_been_read_is_kept() {
+    let ours_and_more = format!("{NEW}b: 1\n");
+    let theirs_and_more = format!("{THEIRS}b: 1\n");
+    for (later, is_kept) in [(ours_and_more, true), (theirs_and_more, false)] {
+        let (_folder, path) = file();
+        let snapshot = read(&path).expect("read");
+        let outcome = std::thread::scope(|scope| {
+            replace_with(&snapshot, NEW.as_bytes(), &mut |step| match step {
+                Step::Leased => save(&path, Save::Rename, THEIRS),
+                Step::GivingBack => {
+                    scope.spawn(|| {
+                        while text(&path) != THEIRS {
+                            std::thread::yield_now();
+                        }
+                        save(&path, Save::Rename, &later);
+                    });
+                }
                 _ => {}
-            });
-            assert!(
-                matches!(outcome, Err(FileError::ChangedMeanwhile { .. })),
-                "{first:?}, {second:?}: {outcome:?}"
-            );
-            assert_eq!(text(&path), LATER, "{first:?}, {second:?}");
-            assert!(only_file_in(&path), "{first:?}, {second:?}");
+            })
+        });
+        assert_eq!(text(&path), later);
+        match outcome {
+            Err(FileError::Contended { kept, .. }) => {
+                assert_eq!((text(&kept).as_str(), is_kept), (THEIRS, true))
+            }
+            Err(FileError::ChangedMeanwhile { .. }) => assert!(!is_kept && only_file_in(&path)),
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -343,7 +386,7 @@ fn an_editor_in_the_middle_of_a_write_gets_its_file_back() {
         });
         let error = outcome.expect_err("refused");
         assert!(
-            matches!(error, FileError::BeingWritten { pid, .. } if pid == std::process::id()),
+            matches!(error, FileError::BeingWritten { pid: Some(pid), .. } if pid == std::process::id()),
             "{error}"
         );
         editor
@@ -360,7 +403,7 @@ fn a_link_or_nothing_put_in_place_at_the_last_moment_stays() {
     let (_folder, path) = file();
     let snapshot = read(&path).expect("read");
     let outcome = replace_with(&snapshot, NEW.as_bytes(), &mut |step| {
-        if step == Step::Checked {
+        if step == Step::Leased {
             fs::remove_file(&path).expect("removed");
             symlink("elsewhere", &path).expect("linked");
         }
@@ -375,7 +418,7 @@ fn a_link_or_nothing_put_in_place_at_the_last_moment_stays() {
     let (_folder, path) = file();
     let snapshot = read(&path).expect("read");
     let outcome = replace_with(&snapshot, NEW.as_bytes(), &mut |step| match step {
-        Step::Checked => save(&path, Save::Rename, THEIRS),
+        Step::Leased => save(&path, Save::Rename, THEIRS),
         Step::GivingBack => fs::remove_file(&path).expect("removed"),
         _ => {}
     });
@@ -396,7 +439,7 @@ fn an_editor_that_opened_our_text_keeps_a_file_to_write_to() {
     let snapshot = read(&path).expect("read");
     let mut editor = None;
     let outcome = replace_with(&snapshot, NEW.as_bytes(), &mut |step| match step {
-        Step::Checked => save(&path, Save::Rename, THEIRS),
+        Step::Leased => save(&path, Save::Rename, THEIRS),
         Step::GivingBack => editor = Some(OpenOptions::new().append(true).open(&path).expect("opened")),
         _ => {}
     });
@@ -523,7 +566,10 @@ fn child_that_is_killed() {
     let wanted = std::env::var(CHILD_STEP).expect("a step");
     let snapshot = read(&path).expect("read");
     let outcome = replace_with(&snapshot, NEW.as_bytes(), &mut |step| {
-        if step == Step::Checked && wanted == "GivingBack" {
+        let (wanted, edited) = wanted
+            .strip_suffix(" after a save")
+            .map_or((wanted.as_str(), false), |wanted| (wanted, true));
+        if step == Step::Leased && edited {
             save(&path, Save::Rename, THEIRS);
         }
         if format!("{step:?}") == wanted {
@@ -536,10 +582,12 @@ fn child_that_is_killed() {
 
 #[test]
 fn killed_at_any_step_it_leaves_one_whole_text_and_cleans_up_later() {
-    for step in STEPS.into_iter().chain([Step::GivingBack]) {
+    let edited = [(Step::Exchanged, true), (Step::GivingBack, true)];
+    for (step, edited) in STEPS.map(|step| (step, false)).into_iter().chain(edited) {
         let (folder, path) = file();
+        let after = if edited { " after a save" } else { "" };
         let status = child("child_that_is_killed", &path)
-            .env(CHILD_STEP, format!("{step:?}"))
+            .env(CHILD_STEP, format!("{step:?}{after}"))
             .output();
         let signal = std::os::unix::process::ExitStatusExt::signal(&status.expect("ran").status);
         assert_eq!(signal, Some(9), "at {step:?}");
@@ -548,7 +596,7 @@ fn killed_at_any_step_it_leaves_one_whole_text_and_cleans_up_later() {
         let cleaned = clean_leftovers(folder.path()).expect("cleaned");
         assert!(only_file_in(&path), "at {step:?}: {cleaned:?}");
         match step {
-            Step::GivingBack => {
+            _ if edited => {
                 assert_eq!(cleaned, [Leftover::Restored(folder.path().join("server.yaml"))]);
                 assert_eq!(text(&path), THEIRS);
             }

@@ -1,6 +1,8 @@
 //! A person and an action, in thousands of orders: at the action's own steps, and at moments that nobody chose. What the
 //! person wrote last is in the file in the end, and what is ours can be taken out of it again.
 
+use std::fs::File;
+use std::io::Seek;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,6 +13,9 @@ use plimsoll_tuner::act;
 use plimsoll_tuner::guard::{Guards, Waits};
 use plimsoll_tuner::{EngineSpec, Reload};
 
+use rustix::fs::CWD;
+
+use super::book::Rows;
 use super::engine::When;
 use super::world::{Daemon, GIB, PERSON, Paths, RULES};
 
@@ -47,30 +52,60 @@ struct Edit {
     reads_for: Duration,
 }
 
+fn line(number: u64) -> String {
+    format!("theirs_{number}: {number} # mine\n")
+}
+
 impl Edit {
     fn line(self) -> String {
-        format!("theirs_{}: {} # mine\n", self.number, self.number)
+        line(self.number)
     }
 
-    fn carry_out(self, paths: &Paths) {
-        use std::io::Write;
+    /// Says whether they knew what they saved over. A program that reads, computes and saves may save over a text that it
+    /// has not seen, and bring back what was in the one that it read: that is its own race.
+    fn carry_out(self, paths: &Paths) -> Knew {
+        use std::io::{Read, Write};
 
         // An editor that finds the file empty waits for whoever fills it; here that is nobody but itself.
-        let text = paths.text() + &self.line();
+        let read = paths.text();
+        let text = format!("{read}{}", self.line());
         spin(self.reads_for);
-        match self.saves {
-            Saves::Anew => paths.save(&text),
+        let replaced = match self.saves {
+            Saves::Anew => {
+                let draft = paths.folder.join("draft");
+                std::fs::write(&draft, &text).unwrap();
+                // The two change places, so that what was there can be looked at.
+                let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(CWD, &draft, CWD, paths.file(), exchange).unwrap();
+                let replaced = std::fs::read_to_string(&draft).unwrap();
+                std::fs::remove_file(&draft).unwrap();
+                replaced
+            }
             Saves::InPlace => {
-                let mut file = std::fs::File::create(paths.file()).unwrap();
+                let mut file = File::options().read(true).write(true).open(paths.file()).unwrap();
+                let mut replaced = String::new();
+                file.read_to_string(&mut replaced).unwrap();
+                file.set_len(0).unwrap();
+                file.rewind().unwrap();
                 spin(self.reads_for / 4);
                 file.write_all(text.as_bytes()).unwrap();
+                replaced
             }
             Saves::Behind => {
-                let mut file = std::fs::File::options().append(true).open(paths.file()).unwrap();
+                let mut file = File::options().append(true).open(paths.file()).unwrap();
                 file.write_all(self.line().as_bytes()).unwrap();
+                return Knew::All;
             }
-        }
+        };
+        if replaced == read { Knew::All } else { Knew::Less }
     }
+}
+
+/// Whether a person had seen the text that they replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Knew {
+    All,
+    Less,
 }
 
 fn spin(time: Duration) {
@@ -110,7 +145,7 @@ fn spec(paths: &Paths) -> EngineSpec {
     }
 }
 
-fn interleave(seed: u64, kinds: &[Saves], most: u64) {
+fn interleave(seed: u64, kinds: &[Saves], most: u64) -> Seen {
     let mut random = Random(seed);
     let folder = folder();
     let paths = Paths {
@@ -160,23 +195,24 @@ fn interleave(seed: u64, kinds: &[Saves], most: u64) {
             Ok(())
         })
     };
-    let report = std::thread::scope(|scope| {
+    let (report, knew) = std::thread::scope(|scope| {
         let (paths, step) = (&paths, &step);
         let over = Arc::new(AtomicUsize::new(0));
         let ended = Arc::clone(&over);
-        scope.spawn(move || {
+        let person = scope.spawn(move || {
             while at_step.is_some()
                 && step.load(Ordering::Acquire) == usize::MAX
                 && ended.load(Ordering::Acquire) == 0
             {
                 std::thread::sleep(Duration::from_micros(20));
             }
-            for (edit, pause) in edits.iter().zip(&pauses) {
+            let edits = edits.iter().zip(&pauses).map(|(edit, pause)| {
                 if at_step.is_none() {
                     spin(*pause);
                 }
-                edit.carry_out(paths);
-            }
+                edit.carry_out(paths)
+            });
+            edits.collect::<Vec<_>>()
         });
         let live = &daemon.live;
         let hold = move || live.update("e", |latest| latest.vram = Some((Stamp::now(), 8.0 * GIB)));
@@ -192,37 +228,80 @@ fn interleave(seed: u64, kinds: &[Saves], most: u64) {
         }
         let report = act::carry_out(order, live, &journal);
         over.store(1, Ordering::Release);
-        report
+        (report, person.join().unwrap())
     });
     daemon.finished(&report);
     let records = daemon.engine.file_changed(daemon.now);
     daemon.store(records);
     daemon.check(&what);
-    let text = paths.text();
-    // What they wrote last is there, and it is the whole of what they read with it.
-    let last = format!("theirs_{}: ", text.matches("# mine").count().saturating_sub(1));
-    assert!(
-        text.contains("theirs_") && text.contains(&last),
-        "{what}:\n{text}"
-    );
+    let what = format!("{what}, {knew:?}, {:?}", report.records);
+    let lines: Vec<String> = (0..knew.len() as u64).map(line).collect();
+    // Each word of theirs is in the file, or in a text beside it that is told of.
+    let beside = told_of(&paths, &daemon.book.rows());
+    let is_there = |text: &str| {
+        for line in &lines {
+            assert!(
+                text.contains(line) || beside.iter().any(|text| text.contains(line)),
+                "{what}, {line}{text}\nbeside: {beside:?}"
+            );
+        }
+    };
+    is_there(&paths.text());
     drop(daemon);
 
-    // All that is ours goes, and nothing of theirs. What they saved from a text that was read before the action is theirs,
-    // though rules had written it.
+    // All that is ours goes, and nothing of theirs.
     let mut daemon = Daemon::start_with(&paths, paths.book(), spec(&paths), RULES);
     daemon.stop_feeding();
     let record = daemon.engine.resume_all();
     daemon.store(vec![record]);
     daemon.release_all();
     let released = paths.text();
-    let theirs = text.lines().filter(|line| line.starts_with("theirs_"));
-    for line in theirs {
-        assert!(released.contains(line), "{what}, {line}:\n{released}");
+    is_there(&released);
+    if knew.contains(&Knew::Less) {
+        // They saved from a text that was read before the action ended: that is theirs, though rules had written it.
+        return Seen::Stale;
     }
+    if beside.is_empty() {
+        assert_eq!(released, PERSON.to_owned() + &lines.concat(), "{what}");
+        return Seen::Whole;
+    }
+    for ours in ["int8", "swap", "batch: 32"] {
+        assert!(!released.contains(ours), "{what}:\n{released}");
+    }
+    Seen::Beside
+}
+
+/// What an order came to, so that a test can say that it saw each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// In the end the file is as the person wrote it.
+    Whole,
+    /// A text is kept beside the file.
+    Beside,
+    /// The person saved over a text that they had not seen.
+    Stale,
+}
+
+/// The texts beside the file that Plimsoll tells of.
+fn told_of(paths: &Paths, rows: &Rows) -> Vec<String> {
+    let entries = std::fs::read_dir(&paths.folder).unwrap();
+    let saved = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().contains(".yaml.saved"));
+    let told = |path: &PathBuf| {
+        let path = path.to_string_lossy();
+        let said = rows.decisions.values().map(|decision| &decision.explanation);
+        said.chain(&rows.events).any(|said| said.contains(&*path))
+    };
+    saved
+        .filter(told)
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect()
 }
 
 /// Most of the time somebody waits for somebody, so many go on side by side.
 fn interleave_all(seeds: std::ops::Range<u64>, kinds: &[Saves], most: u64) {
+    let seen = [Seen::Whole, Seen::Beside, Seen::Stale].map(|seen| (seen, AtomicU64::new(0)));
     let next = AtomicU64::new(seeds.start);
     std::thread::scope(|scope| {
         for _ in 0..12 {
@@ -232,20 +311,27 @@ fn interleave_all(seeds: std::ops::Range<u64>, kinds: &[Saves], most: u64) {
                     if !seeds.contains(&seed) {
                         break;
                     }
-                    interleave(seed, kinds, most);
+                    let came = interleave(seed, kinds, most);
+                    for (seen, count) in &seen {
+                        count.fetch_add(u64::from(*seen == came), Ordering::Relaxed);
+                    }
                 }
             });
         }
     });
+    println!("{seen:?}");
+}
+
+const ALL: [Saves; 3] = [Saves::Anew, Saves::InPlace, Saves::Behind];
+
+#[test]
+fn no_edit_is_lost_in_any_order() {
+    interleave_all(0..200, &ALL, 3);
 }
 
 #[test]
-fn no_edit_that_is_saved_as_a_whole_is_lost_in_any_order() {
-    interleave_all(0..200, &[Saves::Anew], 1);
-}
-
-#[test]
-#[ignore = "takes minutes, and still finds, about once in a thousand orders, an edit lost among several within microseconds"]
+#[ignore = "takes minutes; SEED, a number, says from which order on"]
 fn no_edit_is_lost_in_ten_thousand_orders() {
-    interleave_all(0..10_000, &[Saves::Anew, Saves::InPlace, Saves::Behind], 3);
+    let first = std::env::var("SEED").map_or(0, |seed| seed.parse().unwrap());
+    interleave_all(first..first + 10_000, &ALL, 3);
 }

@@ -3,12 +3,14 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use plimsoll_trace::{ChangeOutcome, DecisionOutcome};
+use plimsoll_tuner::guard::Quality;
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
 use super::engine::{Fault, When};
-use super::world::{Daemon, PERSON, Paths, World, file_values};
+use super::world::{Daemon, PERSON, Paths, RULES, World, file_values};
 
 const FOLDER: &str = "TEST_ACT_FOLDER";
 const PORT: &str = "TEST_ACT_PORT";
@@ -31,9 +33,27 @@ fn a_daemon_that_is_killed() {
         }
         Ok(())
     });
-    let mut daemon = Daemon::start(&paths, book);
-    daemon.act(var(RATIO).parse().unwrap());
+    let mut spec = paths.spec();
+    let mut rules = RULES.to_owned();
+    if let Ok(script) = std::env::var(QUALITY) {
+        spec.guards.quality = Some(Quality {
+            command: ["sh", "-c", &script].map(str::to_owned).to_vec(),
+            timeout: Duration::from_secs(60),
+        });
+        // Before a restart the answers are looked at, too.
+        rules = rules.replace("mode =", "cost = \"restart\"\nmode =");
+    }
+    let mut daemon = Daemon::start_with(&paths, book, spec, &rules);
+    match var(RATIO).as_str() {
+        REVERT => drop(daemon.revert_last()),
+        ratio => drop(daemon.act(ratio.parse().unwrap())),
+    }
 }
+
+/// What the daemon does, in place of a reading for its rules: a person takes the last decision back.
+const REVERT: &str = "revert";
+/// The quality command, a shell's.
+const QUALITY: &str = "TEST_ACT_QUALITY";
 
 /// Where the daemon is killed.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +63,11 @@ enum Point {
 }
 
 /// Runs a daemon in a process of its own, killed at `point`; says whether it came that far.
-fn killed(world: &World, ratio: f64, point: Point) -> bool {
+fn killed(world: &World, ratio: impl ToString, point: Point) -> bool {
+    killed_with(world, &ratio.to_string(), point, None)
+}
+
+fn killed_with(world: &World, ratio: &str, point: Point, quality: Option<&str>) -> bool {
     let kill = match point {
         Point::Commit(number, when) => format!("{number} {when:?}"),
         Point::Request(..) => String::new(),
@@ -70,7 +94,8 @@ fn killed(world: &World, ratio: f64, point: Point) -> bool {
     command
         .env(FOLDER, &world.folder)
         .env(PORT, world.port.to_string());
-    command.env(RATIO, ratio.to_string()).env(KILL, kill);
+    command.env(RATIO, ratio).env(KILL, kill);
+    command.envs(quality.map(|script| (QUALITY, script)));
     command
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::piped());
@@ -160,15 +185,19 @@ fn check_after(world: &World, point: Point, before: &str, planned: &str) {
 }
 
 /// Prepares a world, kills the next action everywhere, and looks at what comes after.
-fn everywhere(prepare: impl Fn(&World), faults: &[Fault], ratio: f64) {
+fn everywhere(prepare: impl Fn(&World), faults: &[Fault], ratio: impl ToString) {
+    let ratio = &ratio.to_string();
     // What it comes to when nobody kills it.
     let world = World::new();
     prepare(&world);
     let before = world.text();
     world.engine.faults(faults);
-    Daemon::start(&world.paths, world.book())
-        .act(ratio)
-        .expect("an action");
+    let mut daemon = Daemon::start(&world.paths, world.book());
+    match ratio.as_str() {
+        REVERT => Some(daemon.revert_last()),
+        ratio => daemon.act(ratio.parse().unwrap()),
+    }
+    .expect("an action");
     let planned = world.text();
     let points = each_point(|point| {
         let world = World::new();
@@ -221,6 +250,43 @@ fn while_the_last_rung_is_let_go() {
 fn while_a_change_is_taken_back() {
     everywhere(taken(1), &[Fault::Refuses], 0.95);
     everywhere(taken(0), &[Fault::Refuses], 0.95);
+}
+
+#[test]
+fn while_a_person_takes_a_decision_back() {
+    everywhere(taken(1), &[], REVERT);
+    everywhere(taken(1), &[Fault::Refuses], REVERT);
+}
+
+/// The command that judges the answers ends the daemon that waits for it: before anything is written, and after.
+#[test]
+fn while_the_answers_are_judged() {
+    let mut came = Vec::new();
+    for count in [0, 1] {
+        for kill_at in 1..=3 {
+            let world = World::new();
+            taken(count)(&world);
+            let before = world.text();
+            let script = format!(
+                "echo run >> {0}; [ $(wc -l < {0}) = {kill_at} ] && kill -9 $PPID; echo '{{\"score\": 1}}'",
+                world.folder.join("runs").display()
+            );
+            let point = Point::Commit(usize::MAX, When::Before);
+            let was_killed = killed_with(&world, "0.95", point, Some(&script));
+            if !was_killed {
+                assert_eq!(kill_at, 3, "it is judged before and after");
+                continue;
+            }
+            let planned = world.text();
+            came.push(planned == before);
+            check_after(&world, point, &before, &planned);
+        }
+    }
+    assert_eq!(
+        came,
+        [true, false, true, false],
+        "nothing written yet, and written"
+    );
 }
 
 #[test]

@@ -301,6 +301,21 @@ impl Daemon {
         Some(report)
     }
 
+    /// A person takes the last decision back.
+    pub(crate) fn revert_last(&mut self) -> Report {
+        self.now = self.now.plus(Duration::from_secs(10));
+        let last = self.book.rows().last().id.0;
+        self.ids += 1;
+        let ids = (DecisionId(self.ids), self.ids);
+        let (step, records) = self.engine.revert(last, 1000, None, self.now, ids);
+        self.store(records);
+        let step = step.expect("an order");
+        self.store(step.records);
+        let report = act::carry_out(step.order.expect("an order"), &self.live, &self.book);
+        self.finished(&report);
+        report
+    }
+
     /// Lets everything go that may be let go.
     pub(crate) fn release_all(&mut self) {
         self.now = self.now.plus(Duration::from_secs(90_000));

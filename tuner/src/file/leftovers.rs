@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::place::Locked;
-use super::{FileError, Snapshot, read};
+use super::{FileError, Snapshot, hash, read};
 
 const PREFIX: &str = ".plimsoll-";
 const PART: &str = "part";
@@ -186,7 +186,9 @@ pub(super) fn keep_copy(
     text: &Snapshot,
     file: &str,
 ) -> io::Result<PathBuf> {
-    let name = Name::complete(&text.hash, &text.hash, file);
+    // After a crash right here it is kept as a person's, for it is neither a text before ours nor ours.
+    let neither = hash(b"");
+    let name = Name::complete(&neither, &neither, file);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(text.mode & 0o600);
     let mut copy = fs::File::from(rustix::fs::openat(directory, &name, flags, mode)?);
@@ -202,7 +204,6 @@ pub(super) fn keep_copy(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::hash;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).expect("listed");

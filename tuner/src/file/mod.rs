@@ -10,6 +10,8 @@
 
 mod draft;
 mod error;
+mod give_back;
+mod held;
 mod lease;
 mod leftovers;
 mod place;

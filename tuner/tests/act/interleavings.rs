@@ -175,12 +175,26 @@ fn interleave(seed: u64, kinds: &[Saves], most: u64) -> Seen {
         })
         .collect();
     let what = format!("seed {seed}, {taken} taken, {ratio}, {edits:?}");
-    // At a step of the action, or whenever it comes.
-    let at_step = (random.below(2) == 0).then(|| (random.below(4), random.below(2) == 0));
+    let comes = match random.below(3) {
+        0 => Comes::AtStep(random.below(4), random.below(2) == 0),
+        1 => Comes::Sometime,
+        _ => Comes::AtWrite,
+    };
+    let at_step = match comes {
+        Comes::AtStep(step, before) => Some((step, before)),
+        _ => None,
+    };
+    let longest = match comes {
+        Comes::AtStep(..) => 1,
+        Comes::Sometime => 900_000,
+        // The two files change places within this time.
+        Comes::AtWrite => 200_000,
+    };
     let pauses: Vec<Duration> = edits
         .iter()
-        .map(|_| Duration::from_nanos(random.below(900_000)))
+        .map(|_| Duration::from_nanos(random.below(longest)))
         .collect();
+    let what = format!("{what}, {comes:?}");
     let step = Arc::new(AtomicUsize::new(usize::MAX));
     let journal = {
         let step = Arc::clone(&step);
@@ -206,10 +220,11 @@ fn interleave(seed: u64, kinds: &[Saves], most: u64) -> Seen {
             {
                 std::thread::sleep(Duration::from_micros(20));
             }
+            while comes == Comes::AtWrite && ended.load(Ordering::Acquire) == 0 && !is_writing(paths) {
+                std::thread::yield_now();
+            }
             let edits = edits.iter().zip(&pauses).map(|(edit, pause)| {
-                if at_step.is_none() {
-                    spin(*pause);
-                }
+                spin(*pause);
                 edit.carry_out(paths)
             });
             edits.collect::<Vec<_>>()
@@ -269,6 +284,22 @@ fn interleave(seed: u64, kinds: &[Saves], most: u64) -> Seen {
         assert!(!released.contains(ours), "{what}:\n{released}");
     }
     Seen::Beside
+}
+
+/// When the person comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comes {
+    /// At a step of the action: its number, and whether before it is stored.
+    AtStep(u64, bool),
+    Sometime,
+    /// When the new text has a name, but is not yet in place.
+    AtWrite,
+}
+
+fn is_writing(paths: &Paths) -> bool {
+    let entries = std::fs::read_dir(&paths.folder).unwrap();
+    let mut names = entries.flatten().map(|entry| entry.file_name());
+    names.any(|name| name.to_string_lossy().starts_with(".plimsoll"))
 }
 
 /// What an order came to, so that a test can say that it saw each kind.

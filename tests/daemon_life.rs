@@ -99,6 +99,16 @@ fn a_pause_lasts_until_resume_also_over_a_restart() {
     assert!(world.call(&["resume"]).status.success());
     world.decision("quantize", "kept");
     assert_eq!(paused(), serde_json::json!([]));
+    // Who said so is on record.
+    for kind in ["paused", "resumed"] {
+        let event = world.event(kind);
+        let detail: serde_json::Value = serde_json::from_str(event["detail"].as_str().unwrap()).unwrap();
+        assert_eq!(
+            detail["actor"]["uid"],
+            rustix::process::getuid().as_raw(),
+            "{event}"
+        );
+    }
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn a_signal_that_would_kill_is_refused_before_the_file_is_touched() {
 fn a_persons_edit_is_the_new_base_and_suspends_the_rule() {
     let world = World::new();
     let engine = world.engine(&[]);
-    let _daemon = world.daemon(&world.config(QUANTIZE));
+    let _daemon = world.daemon(&world.config(&format!("{QUANTIZE}saves = \"5GiB\"\n")));
     press(&world.gpu);
     world.decision("quantize", "kept");
     // An unrelated edit on top of ours: kept, and the rung can still be let go around it.
@@ -194,8 +194,8 @@ fn a_persons_edit_is_the_new_base_and_suspends_the_rule() {
     let said = crate::world::text(&why.stdout);
     assert!(said.contains("suspended"), "{said}");
 
-    // Given back, it acts on the pressure that is there. But int8 takes more than their int4, and not less as it did from
-    // none: that is seen, and theirs comes back.
+    // Given back, it acts on the pressure that is there. What it freed from none is no promise any more, its `saves` is. But
+    // int8 takes more than their int4: that is seen, and theirs comes back.
     assert!(world.call(&["resume", "quantize"]).status.success());
     let decision = world.row("SELECT * FROM decisions WHERE id = 3 AND outcome = 'rolled_back'");
     let said = decision["explanation"].as_str().unwrap();

@@ -3,7 +3,7 @@
 use plimsoll_sim_gpu::Gpu;
 use serde_json::json;
 
-use crate::world::{GIB, World, until};
+use crate::world::{GIB, World, text, until};
 
 pub(crate) const QUANTIZE: &str = r#"
 [[rule]]
@@ -72,6 +72,16 @@ fn a_crossed_line_changes_the_engine_and_nothing_else() {
         "{ready}"
     );
     assert_eq!(ready["run_id"], 1);
+
+    let why = world.call(&["why", "1"]);
+    let why = text(&why.stdout);
+    for said in [
+        "before, healthy passed",
+        "before, budget passed",
+        "after, alive passed",
+    ] {
+        assert!(why.contains(said), "{why}");
+    }
 
     // The engine was told, not restarted.
     assert_eq!(world.sql("SELECT count(*) AS n FROM runs")[0]["n"], 1);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use plimsoll_trace::units::show_duration;
-use serde_json::Value as Json;
+use plimsoll_trace::units::{show_bytes, show_duration, show_ratio};
+use serde_json::{Map, Value as Json};
 
 /// So many digits of a hash tell it from others.
 const DIGITS: usize = 12;
@@ -35,38 +35,72 @@ fn standing(detail: &Json) -> Option<String> {
     (!all.is_empty()).then(|| format!("rungs: {}", all.join("; ")))
 }
 
-/// What each guard said, with its numbers.
+/// What each guard said, with its numbers: in the order in which they were asked.
 fn guards(detail: &Json) -> Vec<String> {
-    let guard = |name: Option<&str>, guard: &Json| {
-        let word = |keys: &[&str]| keys.iter().find_map(|key| guard.get(key)?.as_str());
-        let name = name
-            .or_else(|| word(&["guard", "name", "check"]))
-            .unwrap_or("guard");
-        let verdict = word(&["verdict", "result", "outcome"])
-            .or(guard.as_str())
-            .unwrap_or("unknown");
-        let said = word(&["text", "said", "why", "message"]);
-        let numbers = || {
-            let pairs = guard.as_object().into_iter().flatten();
-            let pairs = pairs.filter(|(_, value)| value.is_number() || value.is_boolean());
-            pairs
-                .map(|(key, value)| format!("{key} {value}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        let said = said.map_or_else(numbers, str::to_owned);
-        let said = if said.is_empty() {
-            said
-        } else {
-            format!(": {said}")
-        };
-        format!("guard {}: {verdict}{said}", name.replace('_', " "))
+    let when = ["before", "during", "after"];
+    let asked = when.iter().flat_map(|when| {
+        let of = detail
+            .pointer(&format!("/guards/{when}"))
+            .and_then(Json::as_array);
+        of.into_iter().flatten().map(move |one| (when, one))
+    });
+    asked
+        .filter_map(|(when, one)| guard(when, one.as_object()?))
+        .collect()
+}
+
+fn guard(when: &str, one: &Map<String, Json>) -> Option<String> {
+    let word = |key| one.get(key).and_then(Json::as_str);
+    let name = word("guard")?.replace('_', " ");
+    let finding = match word("finding")? {
+        "pass" => "passed",
+        "fail" => "failed",
+        "inconclusive" => "cannot tell",
+        other => other,
     };
-    match detail.get("guards") {
-        Some(Json::Array(list)) => list.iter().map(|one| guard(None, one)).collect(),
-        Some(Json::Object(all)) => all.iter().map(|(name, one)| guard(Some(name), one)).collect(),
-        _ => Vec::new(),
-    }
+    let said = word("said").map(|said| format!(": {said}")).unwrap_or_default();
+    let numbers = numbers(one);
+    let numbers = if numbers.is_empty() {
+        numbers
+    } else {
+        format!(" ({numbers})")
+    };
+    Some(format!("{when}, {name} {finding}{said}{numbers}"))
+}
+
+/// "free 31.5 GiB, needed 257 KiB"; what lies deeper with what it is of.
+fn numbers(of: &Map<String, Json>) -> String {
+    let each = of.iter().filter_map(|(key, value)| match value {
+        Json::Object(inner) => Some(numbers(inner))
+            .filter(|inner| !inner.is_empty())
+            .map(|inner| format!("{}: {inner}", key.replace('_', " "))),
+        Json::Number(number) => Some(quantity(key, number.as_f64()?)),
+        _ => None,
+    });
+    let all: Vec<String> = each.collect();
+    let is_nested = of.values().any(Json::is_object);
+    all.join(if is_nested { "; " } else { ", " })
+}
+
+/// A number by the unit that its name ends with.
+fn quantity(key: &str, value: f64) -> String {
+    let (name, value) = if let Some(name) = key.strip_suffix("_secs") {
+        let time = Duration::try_from_secs_f64(value).map(show_duration);
+        (name, time.unwrap_or_else(|_| value.to_string()))
+    } else if let Some(name) = key.strip_suffix("_bytes") {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "bytes of memory, far below 2^53"
+        )]
+        let bytes = show_bytes(value.abs() as u64);
+        (name, if value < 0.0 { format!("-{bytes}") } else { bytes })
+    } else if let Some(name) = key.strip_suffix("_ratio") {
+        (name, show_ratio(value))
+    } else {
+        (key, ((value * 1e4).round() / 1e4).to_string())
+    };
+    format!("{} {value}", name.replace('_', " "))
 }
 
 /// How the engine was told, and how it answered.
@@ -108,10 +142,16 @@ mod tests {
         let detail = json!({
             "state_before": { "a": "taken", "b": "not taken" },
             "state_after": { "a": "taken", "b": "taken" },
-            "guards": [
-                { "guard": "latency_p95", "verdict": "pass", "baseline_secs": 0.5, "now_secs": 0.55 },
-                { "name": "errors", "verdict": "inconclusive", "text": "too few requests" },
-            ],
+            "guards": {
+                "after": [
+                    { "guard": "errors", "finding": "inconclusive", "said": "too few requests" },
+                    { "guard": "latency", "finding": "fail", "said": "it is slower", "before": { "ttft_p95_secs": 0.5 }, "latency_max": 0.2 },
+                ],
+                "before": [
+                    { "guard": "left_alone", "finding": "pass", "said": "nobody else is at it", "waited_secs": 2.0 },
+                    { "guard": "disk", "finding": "pass", "said": "it has room", "free_bytes": 3_221_225_472_u64, "needed_bytes": 1024 },
+                ],
+            },
             "file": { "reload": "signal HUP", "hash_before": "0123456789abcdef", "hash_after": "fedcba9876543210" },
             "ready": { "after_secs": 0.25, "read_back": "equal" },
             "rules_hash": "aaaaaaaaaaaaaaaaaaaa",
@@ -120,8 +160,10 @@ mod tests {
             lines(&detail),
             [
                 "rungs: a stays taken; b was not taken and is taken",
-                "guard latency p95: pass: baseline_secs 0.5, now_secs 0.55",
-                "guard errors: inconclusive: too few requests",
+                "before, left alone passed: nobody else is at it (waited 2.0 s)",
+                "before, disk passed: it has room (free 3.0 GiB, needed 1.0 KiB)",
+                "after, errors cannot tell: too few requests",
+                "after, latency failed: it is slower (before: ttft p95 500 ms; latency max 0.2)",
                 "the engine was told by signal HUP; it served again after 250 ms and showed the new values",
                 "by hash: rules aaaaaaaaaaaa; file 0123456789ab to fedcba987654",
             ]

@@ -92,9 +92,9 @@ impl Action {
                 Some(process) if started_after(process, written) => return Started::Knowing,
                 // It read the former file; it can be told now that it serves.
                 Some(process) if serves.is_some() => return Started::Unknowing(Some(process)),
-                // Perhaps nobody knows its processes.
+                // Perhaps nobody knows its processes. Or it was started between its death and the look before the write.
                 None if serves.is_some_and(|since| since.elapsed() >= UNSEEN) => {
-                    return Started::Unknowing(None);
+                    return Started::Unknowing(process);
                 }
                 _ if Instant::now() >= deadline => return Started::No,
                 _ => {

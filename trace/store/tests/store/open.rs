@@ -98,7 +98,7 @@ async fn a_newer_store_is_left_to_a_newer_program() {
         "{error:?}"
     );
     assert!(
-        error.to_string().contains("schema version 9000") && error.to_string().contains("up to 9"),
+        error.to_string().contains("schema version 9000") && error.to_string().contains("up to 10"),
         "{error}"
     );
 }

@@ -114,7 +114,8 @@ mod tests {
     #[test]
     fn restarts_before_the_daemons_own_count() {
         let at_ns = Stamp::at_secs(100).unix_ns;
-        let mut restarts = Restarts::new(vec![("e".into(), 0), ("e".into(), at_ns)]);
+        let long_ago_ns = at_ns - 2 * HOUR_NS;
+        let mut restarts = Restarts::new(vec![("e".into(), long_ago_ns), ("e".into(), at_ns)]);
         restarts.follow(&[start(7)], Stamp::at_secs(200));
         assert_eq!(value(&mut restarts, 7, 200), Some(2.0));
     }

@@ -69,10 +69,10 @@ struct Demand {
 /// Chooses engines for a load, one for each size.
 pub(super) fn fit(workload: &Workload, duration_secs: f64, sizes: &[Size]) -> Vec<(Size, Fit)> {
     // Others on the card are no part of what the engine is bought for.
-    let workload = Workload {
+    let workload = Arc::new(Workload {
         arrivals: workload.arrivals.clone(),
         ..Workload::default()
-    };
+    });
     let own = Rungs::new(Kind::OnDemand, 1, USABLE_BYTES);
     let activation = memory::activation_token_bytes(&own.config(super::rungs::Taken::default()));
     let room_bytes =
@@ -103,7 +103,7 @@ pub(super) fn fit(workload: &Workload, duration_secs: f64, sizes: &[Size]) -> Ve
 }
 
 /// The lowest speed that suffices.
-fn slowest(workload: &Workload, duration_secs: f64, kv_bytes_per_token: u32) -> f64 {
+fn slowest(workload: &Arc<Workload>, duration_secs: f64, kv_bytes_per_token: u32) -> f64 {
     let good = |speed| endless(workload, duration_secs, kv_bytes_per_token, speed).good as f64;
     let (mut low, mut high) = SPEEDS;
     let wanted = good(high) * GOOD_SHARE;
@@ -118,9 +118,9 @@ fn slowest(workload: &Workload, duration_secs: f64, kv_bytes_per_token: u32) -> 
     high
 }
 
-fn endless(workload: &Workload, duration_secs: f64, kv_bytes_per_token: u32, speed: f64) -> Demand {
+fn endless(workload: &Arc<Workload>, duration_secs: f64, kv_bytes_per_token: u32, speed: f64) -> Demand {
     let scenario = Scenario {
-        workload: workload.clone(),
+        workload: Arc::clone(workload),
         duration_secs,
         hardware: Hardware {
             usable_bytes: 1 << 60,

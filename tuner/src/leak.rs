@@ -1,6 +1,7 @@
 //! Whether a process's memory grows while its load does not: what it holds at the least in even stretches of time, the
-//! slope through these troughs (Theil-Sen: the median of the slopes between any two), and whether they rise at all
-//! (Mann-Kendall: how many more pairs rise than fall, against what chance would make of it).
+//! slope through these troughs (Theil-Sen: of the slopes between any two the median, less a standard deviation), and
+//! whether they rise at all (Mann-Kendall: how many more pairs rise than fall, against what chance would make
+//! of it).
 //!
 //! Troughs, because what requests need comes and goes on top of what is never given back. The stretches begin with a
 //! minute and grow with the time that is looked at, up to hours: a fast leak is found soon, and a slow one in spite of
@@ -115,7 +116,7 @@ impl Troughs {
         if loads.is_some_and(|loads| is_growth(&loads)) {
             return None;
         }
-        slope(&bytes).map(|slope| (slope / self.stretch.as_secs_f64()).max(0.0))
+        certain_slope(&bytes).map(|slope| (slope / self.stretch.as_secs_f64()).max(0.0))
     }
 }
 
@@ -142,6 +143,15 @@ fn rises_by(values: &[f64]) -> f64 {
             }
         })
         .sum();
+    let deviation = deviation(values);
+    if deviation <= 0.0 {
+        return 0.0;
+    }
+    (score - score.signum().min(score.abs())) / deviation
+}
+
+/// How far chance moves the number of rising pairs less that of falling ones: one standard deviation.
+fn deviation(values: &[f64]) -> f64 {
     let spread = |n: f64| n * (n - 1.0) * (2.0 * n + 5.0);
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -149,11 +159,7 @@ fn rises_by(values: &[f64]) -> f64 {
         .chunk_by(|a, b| a == b)
         .map(|same| spread(same.len() as f64))
         .sum();
-    let variance = (spread(values.len() as f64) - ties) / 18.0;
-    if variance <= 0.0 {
-        return 0.0;
-    }
-    (score - score.signum().min(score.abs())) / variance.sqrt()
+    ((spread(values.len() as f64) - ties) / 18.0).max(0.0).sqrt()
 }
 
 /// Whether a load grows by so much, and so certainly, that memory may grow with it.
@@ -167,6 +173,21 @@ fn is_growth(loads: &[f64]) -> bool {
 
 /// Theil and Sen's: the median of the slopes between any two values, per step.
 fn slope(values: &[f64]) -> Option<f64> {
+    let slopes = slopes(values);
+    slopes.get(slopes.len() / 2).copied()
+}
+
+/// The slope, per step, less what one standard deviation of chance makes of it: where the values scatter widely, a trend
+/// that chance made is much less than it looks.
+fn certain_slope(values: &[f64]) -> Option<f64> {
+    let slopes = slopes(values);
+    let below = (slopes.len() as f64 - deviation(values)) / 2.0;
+    let position = (0..slopes.len()).rev().find(|position| *position as f64 <= below);
+    slopes.get(position.unwrap_or(0)).copied()
+}
+
+/// The slopes between any two values, per step, lowest first.
+fn slopes(values: &[f64]) -> Vec<f64> {
     let mut slopes: Vec<f64> = Vec::with_capacity(values.len() * values.len() / 2);
     for (position, first) in values.iter().enumerate() {
         let later = values.iter().skip(position + 1);
@@ -177,7 +198,7 @@ fn slope(values: &[f64]) -> Option<f64> {
         );
     }
     slopes.sort_unstable_by(f64::total_cmp);
-    slopes.get(slopes.len() / 2).copied()
+    slopes
 }
 
 #[cfg(test)]
@@ -233,5 +254,9 @@ mod tests {
         assert!((rises_by(&rising) - 27.0 / (1_176.0_f64 / 18.0).sqrt()).abs() < 1e-9);
         assert!(rises_by(&[1.0; 9]).abs() < 1e-9, "all the same");
         assert_eq!(slope(&[0.0, 1.0, 2.0, 50.0, 4.0]), Some(1.0), "one outlier");
+        // Of ten slopes, half of what a deviation (4.08) leaves.
+        assert_eq!(certain_slope(&[0.0, 1.0, 2.0, 50.0, 4.0]), Some(1.0));
+        assert_eq!(certain_slope(&[0.0, 3.0, 2.0, 5.0, 4.0]), Some(1.0 / 3.0));
+        assert_eq!(certain_slope(&rising), Some(1.0), "no scatter");
     }
 }

@@ -162,6 +162,11 @@ impl Running {
         self.unread_tokens() <= 0.0
     }
 
+    /// Whether it goes on writing in the next step.
+    fn has_first_token(&self) -> bool {
+        self.is_writing() && self.first_token_at_secs.is_some()
+    }
+
     /// Tokens in the KV cache.
     fn kv_tokens(&self) -> f64 {
         self.read_tokens + self.written_tokens - (self.prompt_tokens - f64::from(self.request.input_tokens))
@@ -388,6 +393,9 @@ impl Engine {
 
     /// Lets requests that wait run, first come first served, while the limits and the pool have room for them.
     fn admit(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
         let limit_tokens = match self.config.max_batch_total_tokens {
             0 => f64::INFINITY,
             limit => f64::from(limit),
@@ -427,12 +435,12 @@ impl Engine {
     fn read_prompts(&mut self, now_secs: f64, slower: f64, step: &mut Step) -> f64 {
         let flops = PREFILL_FLOPS * self.hardware.speed;
         let tokens_per_sec = flops / (2e9 * self.config.model.parameters_billions) / slower;
-        let anyone_writes = self.running.iter().any(Running::is_writing);
-        let share = if anyone_writes { PREFILL_SHARE } else { 1.0 };
+        // They begin in order and read in order, so those that write come first.
+        let writing = self.running.partition_point(Running::has_first_token);
+        let share = if writing > 0 { PREFILL_SHARE } else { 1.0 };
         let budget = STEP_SECS * share * tokens_per_sec;
         let mut left = budget;
-        let unread = |r: &&mut Running| !r.is_writing() || r.first_token_at_secs.is_none();
-        for running in self.running.iter_mut().filter(unread) {
+        for running in self.running.iter_mut().skip(writing) {
             let read = running.unread_tokens().min(left);
             running.read_tokens += read;
             left -= read;
@@ -454,19 +462,19 @@ impl Engine {
         let held = memory::weights_bytes(&self.config) + memory::kv_bytes(&self.config, self.kv_tokens());
         let bandwidth = MEMORY_BANDWIDTH * self.hardware.speed;
         let iteration_secs = (ITERATION_SECS + held as f64 / bandwidth) * slower;
-        let mut used_secs = 0.0;
-        for running in self
-            .running
-            .iter_mut()
-            .filter(|r| r.is_writing() && r.first_token_at_secs.is_some() && !r.done())
-        {
+        let most = secs / iteration_secs;
+        let (mut longest, mut generated) = (0.0, 0.0);
+        for running in self.running.iter_mut().filter(|r| r.has_first_token()) {
             let left = f64::from(running.request.output_tokens) - running.written_tokens;
-            let written = (secs / iteration_secs).min(left);
-            running.written_tokens += written;
-            step.generated_tokens += written;
-            used_secs = secs.min(f64::max(used_secs, written * iteration_secs));
+            let written = if most < left { most } else { left };
+            if written > 0.0 {
+                running.written_tokens += written;
+                generated += written;
+                longest = if written > longest { written } else { longest };
+            }
         }
-        used_secs
+        step.generated_tokens += generated;
+        secs.min(longest * iteration_secs)
     }
 
     fn take_memory(&mut self, limit_bytes: u64) -> Result<Memory, OutOfMemory> {

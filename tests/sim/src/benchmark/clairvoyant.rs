@@ -7,42 +7,27 @@ use super::score::Score;
 use super::world::{Scenario, World};
 
 /// A schedule may change its rung this often, in seconds.
-const EPOCH_SECS: f64 = 30.0;
+const DECISION_SECS: f64 = 120.0;
+/// How long after that the courses are compared, in seconds. Those that restarted are on rungs of their own by then.
+const LOOK_SECS: f64 = 60.0;
 /// So many of the best courses are kept for each rung and worth.
 const KEPT: usize = 2;
+/// A score that is at least this share of all requests, at any worth, is not searched for a better one.
+const AS_GOOD_AS_ALL: f64 = 0.995;
 
-/// The best schedule found for each worth, where a degraded good request is worth that much of a full one. `constant`
-/// are the scores of those that stay on one rung: they are schedules too, so none of them is better.
-pub(super) fn clairvoyant(scenario: &Arc<Scenario>, worths: &[f64], constant: &[Score]) -> Vec<Score> {
-    let rungs = scenario.rungs.len();
-    let mut courses = vec![World::new(Arc::clone(scenario), 0)];
-    while courses.iter().any(|course| !course.is_over()) {
-        let mut next: Vec<World> = Vec::new();
-        for course in &courses {
-            let choices = (0..rungs)
-                .map(|rung| scenario.rungs.taken(rung))
-                .chain(scenario.rungs.lower_limits());
-            let choices = choices.filter(|taken| *taken == course.taken() || course.is_up());
-            next.extend(choices.map(|taken| {
-                let mut other = course.clone();
-                other.change(taken);
-                other
-            }));
-            if course.is_up() {
-                let mut other = course.clone();
-                other.restart();
-                next.push(other);
-            }
-        }
-        for course in &mut next {
-            course.advance(EPOCH_SECS);
-        }
-        courses = kept(next, rungs, worths);
-    }
+/// The best schedule found for each worth, where a degraded good request is worth that much of a full one. `others` are
+/// the scores of other policies: they are schedules too, so none of them is better.
+pub(super) fn clairvoyant(scenario: &Arc<Scenario>, worths: &[f64], others: &[&Score]) -> Vec<Score> {
+    let enough = AS_GOOD_AS_ALL * scenario.workload.arrivals.len() as f64;
+    let courses = if others.iter().any(|score| score.full as f64 >= enough) {
+        Vec::new()
+    } else {
+        courses(scenario, worths)
+    };
     let best = |worth: &f64| {
         let scheduled = courses.iter().map(World::score);
         scheduled
-            .chain(constant)
+            .chain(others.iter().copied())
             .max_by(|a, b| a.value(*worth).total_cmp(&b.value(*worth)))
             .cloned()
             .unwrap_or_default()
@@ -50,8 +35,46 @@ pub(super) fn clairvoyant(scenario: &Arc<Scenario>, worths: &[f64], constant: &[
     worths.iter().map(best).collect()
 }
 
-/// The best courses for each rung and worth; one that is good for several is kept once.
-fn kept(courses: Vec<World>, rungs: usize, worths: &[f64]) -> Vec<World> {
+/// Courses of the whole load, among them the best for each worth.
+fn courses(scenario: &Arc<Scenario>, worths: &[f64]) -> Vec<World> {
+    let rungs = scenario.rungs.len();
+    let mut courses = vec![World::new(Arc::clone(scenario), 0)];
+    while courses.iter().any(|course| !course.is_over()) {
+        let mut next: Vec<World> = Vec::new();
+        for course in courses {
+            if course.is_up() {
+                let choices = (0..rungs)
+                    .map(|rung| scenario.rungs.taken(rung))
+                    .chain(scenario.rungs.lower_limits());
+                next.extend(choices.filter(|taken| *taken != course.taken()).map(|taken| {
+                    let mut other = course.clone();
+                    other.change(taken);
+                    other
+                }));
+                if course.is_leaky() {
+                    let mut other = course.clone();
+                    other.restart();
+                    next.push(other);
+                }
+            }
+            next.push(course);
+        }
+        for course in &mut next {
+            course.advance(LOOK_SECS);
+        }
+        courses = kept(next, rungs, worths);
+        for course in &mut courses {
+            course.advance(DECISION_SECS - LOOK_SECS);
+        }
+    }
+    courses
+}
+
+/// The best courses for each rung and worth; one that is good for several is kept once, and so are those that cannot be
+/// told from each other.
+fn kept(mut courses: Vec<World>, rungs: usize, worths: &[f64]) -> Vec<World> {
+    courses.sort_by_key(World::seen);
+    courses.dedup_by_key(|course| course.seen());
     let mut keep = vec![false; courses.len()];
     for worth in worths {
         let mut order: Vec<usize> = (0..courses.len()).collect();

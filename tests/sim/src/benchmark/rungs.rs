@@ -67,6 +67,8 @@ impl Kind {
                 2000 << 20,
                 2200 << 20,
                 3300 << 20,
+                3300 << 20,
+                4400 << 20,
                 4400 << 20,
                 5400 << 20,
             ],
@@ -83,7 +85,7 @@ const QUALITIES: [(KvCacheDtype, Quantization); 3] = [
 ];
 
 /// The rungs that are taken: of those that limit what runs the highest, and of those that cost quality. None at first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Taken {
     limits: usize,
     quality: usize,

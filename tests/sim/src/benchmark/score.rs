@@ -16,15 +16,13 @@ pub(super) fn is_good(finished: &Finished) -> bool {
         && finished.per_token_secs.is_none_or(|secs| secs <= PER_TOKEN_SECS)
 }
 
-/// Where a restart leads.
+/// Where a change leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
     /// To a reduced configuration.
     Down,
     /// Back from one.
     Up,
-    /// To the same.
-    Same,
 }
 
 /// What became of the load so far.
@@ -38,7 +36,7 @@ pub struct Score {
     pub full: u64,
     /// Requests turned away, dropped, or refused while there was no engine.
     pub lost: u64,
-    /// Restarts that were taken back within ten minutes.
+    /// Changes of the rung, whatever they cost, that were taken back within ten minutes.
     pub flaps: u32,
     /// Time without an engine that takes requests, in seconds.
     pub down_secs: f64,
@@ -46,14 +44,16 @@ pub struct Score {
     pub rung_secs: Vec<f64>,
     /// From a condition's first second to the change in force, in seconds, for each rung that was taken.
     pub reaction_secs: Vec<f64>,
-    /// Limits that were changed and changed back within ten minutes. They cost no restart.
+    /// Steps inside rung 1 (how much its limit leaves to others) that were taken back within ten minutes.
     pub limits_taken_back: u32,
     /// Changes against pressure that was not there.
     pub false_alarms: usize,
     /// When the policy had a running engine restarted.
-    restarts: Vec<(f64, Direction)>,
-    /// When limits were last changed, and whether to lower ones.
-    limited: Option<(f64, bool)>,
+    restarts: Vec<f64>,
+    /// When the rung was last changed, and which way.
+    moved: Option<(f64, Direction)>,
+    /// When limits were last changed within their rung, and which way.
+    limited: Option<(f64, Direction)>,
 }
 
 impl Score {
@@ -79,34 +79,35 @@ impl Score {
         }
     }
 
-    pub(super) fn restarted(&mut self, now: f64, to: Direction) {
-        let recent = self
-            .restarts
-            .iter()
-            .rev()
-            .take_while(|(at, _)| now - at <= FLAP_SECS);
-        let last = recent
-            .map(|(_, before)| *before)
-            .find(|before| *before != Direction::Same);
-        let back = to != Direction::Same && last.is_some_and(|before| before != to);
-        self.flaps += u32::from(back);
-        self.restarts.push((now, to));
+    pub(super) fn restarted(&mut self, now: f64) {
+        self.restarts.push(now);
     }
 
-    pub(super) fn limited(&mut self, now: f64, reduces: bool) {
-        let back = |(at, before): (f64, bool)| now - at <= FLAP_SECS && before != reduces;
-        self.limits_taken_back += u32::from(self.limited.is_some_and(back));
-        self.limited = Some((now, reduces));
+    /// The policy went to another rung.
+    pub(super) fn moved(&mut self, now: f64, to: Direction) {
+        self.flaps += u32::from(is_taken_back(self.moved, now, to));
+        self.moved = Some((now, to));
+    }
+
+    /// The policy went to another limit of the same rung.
+    pub(super) fn limited(&mut self, now: f64, to: Direction) {
+        self.limits_taken_back += u32::from(is_taken_back(self.limited, now, to));
+        self.limited = Some((now, to));
+    }
+
+    /// Whether a restart, or a death, had any part in this: if not, it is the same whatever restarts cost.
+    pub(super) fn was_never_down(&self) -> bool {
+        self.down_secs <= 0.0
     }
 
     /// The most restarts within any 60 minutes.
     #[must_use]
     pub fn restarts_per_hour(&self) -> usize {
         let from = |start: f64| {
-            let within = |&&(at, _): &&(f64, Direction)| (start..start + HOUR_SECS).contains(&at);
+            let within = |at: &&f64| (start..start + HOUR_SECS).contains(*at);
             self.restarts.iter().filter(within).count()
         };
-        self.restarts.iter().map(|(at, _)| from(*at)).max().unwrap_or(0)
+        self.restarts.iter().map(|at| from(*at)).max().unwrap_or(0)
     }
 
     /// Good requests, a degraded one counted `worth` of a full one.
@@ -116,23 +117,38 @@ impl Score {
     }
 }
 
+fn is_taken_back(before: Option<(f64, Direction)>, now: f64, to: Direction) -> bool {
+    before.is_some_and(|(at, before)| now - at <= FLAP_SECS && before != to)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn restarts_are_counted_in_the_worst_hour_and_flaps_by_their_distance() {
+    fn restarts_are_counted_in_the_worst_hour() {
+        let mut score = Score::new(2);
+        for at in [0.0, 601.0, 700.0, 1_200.0, 4_000.0] {
+            score.restarted(at);
+        }
+        assert_eq!(score.restarts_per_hour(), 4);
+    }
+
+    #[test]
+    fn a_rung_that_is_taken_back_within_ten_minutes_is_a_flap_whatever_it_costs() {
         let mut score = Score::new(2);
         for (at, to) in [
             (0.0, Direction::Down),
             (601.0, Direction::Up),
-            (700.0, Direction::Same),
-            (1_200.0, Direction::Down),
-            (4_000.0, Direction::Up),
+            (1_201.0, Direction::Down),
+            (1_300.0, Direction::Down),
+            (1_301.0, Direction::Up),
         ] {
-            score.restarted(at, to);
+            score.moved(at, to);
         }
-        assert_eq!((score.restarts_per_hour(), score.flaps), (4, 1));
+        score.limited(1_302.0, Direction::Up);
+        score.limited(1_303.0, Direction::Down);
+        assert_eq!((score.flaps, score.limits_taken_back), (2, 1));
     }
 
     #[test]

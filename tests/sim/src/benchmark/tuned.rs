@@ -162,8 +162,6 @@ fn shown(reading: &Reading, usable_bytes: u64) -> Batch {
         ("engine.requests_waiting", Some(reading.waiting as f64)),
         ("engine.refused_ratio", Some(reading.refused_ratio)),
         ("engine.preemptions_per_sec", Some(reading.preemptions_per_sec)),
-        ("engine.ttft_p95_secs", reading.ttft_p95_secs),
-        ("engine.tpot_p95_secs", reading.tpot_p95_secs),
     ] {
         batch.records.extend(value.map(|value| {
             Record::Engine(EngineSample {

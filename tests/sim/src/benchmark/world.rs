@@ -4,7 +4,6 @@
 //! and then the scenario's time until its model answers. A death by memory loses everything in flight and takes
 //! [`SUPERVISOR_SECS`] longer. Requests that come meanwhile are lost.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::rungs::{Rungs, Taken};
@@ -16,14 +15,12 @@ use crate::workload::Workload;
 const DRAIN_SECS: f64 = 10.0;
 /// From the death of an engine to the start of the next, in seconds.
 const SUPERVISOR_SECS: f64 = 10.0;
-/// Latencies of the last so many seconds make the percentiles.
-const LATENCY_SECS: f64 = 30.0;
 
 /// What stays the same while an engine is simulated.
 #[derive(Debug)]
 pub(super) struct Scenario {
     /// What clients ask.
-    pub(super) workload: Workload,
+    pub(super) workload: Arc<Workload>,
     /// How long, in seconds.
     pub(super) duration_secs: f64,
     /// The card.
@@ -57,10 +54,6 @@ pub(super) struct Reading {
     pub(super) refused_ratio: f64,
     /// Requests put off, per second.
     pub(super) preemptions_per_sec: f64,
-    /// 95th percentile of the time to the first token, of what ended lately.
-    pub(super) ttft_p95_secs: Option<f64>,
-    /// 95th percentile of the time per token, of what ended lately.
-    pub(super) tpot_p95_secs: Option<f64>,
     /// Deaths by memory so far.
     pub(super) oom: u32,
     /// Which process it is, counted from 1.
@@ -93,8 +86,6 @@ pub(super) struct World {
     /// The neighbor did not get what it asked for. It comes again the next time.
     neighbor_died: bool,
     preempted: u32,
-    /// When a request ended, its time to the first token, and its time per token.
-    latencies: VecDeque<(f64, f64, Option<f64>)>,
     score: Score,
 }
 
@@ -112,7 +103,6 @@ impl World {
             neighbor_bytes: 0,
             neighbor_died: false,
             preempted: 0,
-            latencies: VecDeque::new(),
             score: Score::new(scenario.rungs.len()),
             scenario,
         }
@@ -150,6 +140,27 @@ impl World {
         matches!(self.life, Life::Up(_))
     }
 
+    /// Whether a restart as it is can free anything: the engine leaks.
+    pub(super) fn is_leaky(&self) -> bool {
+        self.scenario.workload.leak_bytes_per_request > 0
+    }
+
+    /// What tells courses of the same length apart: those that are the same in all of it go on the same way.
+    pub(super) fn seen(&self) -> (Taken, bool, i64, u64, u64, u64, u64, u64) {
+        let Score { good, full, lost, .. } = self.score;
+        let tokens = self.kv_tokens().to_bits();
+        (
+            self.taken,
+            self.is_up(),
+            self.lives,
+            self.own_bytes,
+            tokens,
+            good,
+            full,
+            lost,
+        )
+    }
+
     /// Requests that came so far.
     pub(super) const fn arrived(&self) -> usize {
         self.arrived
@@ -174,29 +185,33 @@ impl World {
             return;
         }
         let (from, now) = (std::mem::replace(&mut self.taken, taken), self.now_secs());
+        let to = if taken.is_below(from) {
+            Direction::Down
+        } else {
+            Direction::Up
+        };
+        if self.scenario.rungs.rung(from) == self.scenario.rungs.rung(taken) {
+            self.score.limited(now, to);
+        } else {
+            self.score.moved(now, to);
+        }
         if !from.is_hot(taken) {
-            let direction = if taken.is_below(from) {
-                Direction::Down
-            } else {
-                Direction::Up
-            };
-            self.drain(from, direction);
+            self.drain(from);
         } else if let Life::Up(engine) = &mut self.life {
-            self.score.limited(now, taken.is_below(from));
             engine.limit(&self.scenario.rungs.config(taken));
         }
     }
 
     /// Restarts the engine as it is.
     pub(super) fn restart(&mut self) {
-        self.drain(self.taken, Direction::Same);
+        self.drain(self.taken);
     }
 
-    fn drain(&mut self, from: Taken, direction: Direction) {
+    fn drain(&mut self, from: Taken) {
         let now = self.now_secs();
         self.life = match std::mem::replace(&mut self.life, Life::Down(now)) {
             Life::Up(mut engine) => {
-                self.score.restarted(now, direction);
+                self.score.restarted(now);
                 self.score.lose(engine.drop_waiting().len());
                 Life::Drains(engine, now + DRAIN_SECS, from)
             }
@@ -212,13 +227,6 @@ impl World {
             self.advance_step();
         }
         let now = self.now_secs();
-        while self
-            .latencies
-            .front()
-            .is_some_and(|(at, ..)| *at < now - LATENCY_SECS)
-        {
-            self.latencies.pop_front();
-        }
         let usable = self.scenario.hardware.usable_bytes as f64;
         let used_bytes = self.own_bytes + self.neighbor_bytes;
         let mut reading = Reading {
@@ -238,8 +246,6 @@ impl World {
             reading.kv_used_ratio = engine.kv_used_ratio();
             let refused = (self.score.lost - lost) as f64;
             reading.refused_ratio = refused / (self.arrived - arrived).max(1) as f64;
-            reading.ttft_p95_secs = p95(self.latencies.iter().map(|(_, first, _)| *first));
-            reading.tpot_p95_secs = p95(self.latencies.iter().filter_map(|(_, _, per)| *per));
         }
         reading
     }
@@ -320,12 +326,9 @@ impl World {
     }
 
     fn finish(&mut self, finished: &[Finished], taken: Taken) {
-        let now = self.now_secs();
         let full = taken.is_full_quality();
         for one in finished {
             self.score.finished(is_good(one), full);
-            self.latencies
-                .push_back((now, one.first_token_secs, one.per_token_secs));
         }
     }
 }
@@ -336,10 +339,4 @@ fn start(scenario: &Scenario, taken: Taken) -> Engine {
         scenario.hardware,
         scenario.workload.leak_bytes_per_request,
     )
-}
-
-fn p95(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() * 95 / 100).copied()
 }

@@ -63,8 +63,7 @@ fn run(args: &Args) -> Result<String, BenchmarkError> {
             suite::synthetic(args.seeds, args.family.as_deref(), &restarts),
         ),
     };
-    let results = suite::in_parallel("cases", &cases, |case| case.measure(!args.no_clairvoyant));
-    let results: Vec<_> = results.into_iter().collect::<Result<_, _>>()?;
+    let results = suite::measure(&cases, restarts.len(), !args.no_clairvoyant)?;
     let measured: Vec<(&Case, Vec<suite::Result>)> = cases.iter().zip(results).collect();
     let requests = cases.iter().map(|case| case.requests);
     let requests = match &args.workload {

@@ -123,7 +123,7 @@ impl Clause {
         })
     }
 
-    /// Whether the pressure goes by itself, by how the value changed from the first half of [`FALL`] to the second.
+    /// Whether the pressure goes by itself, by how the value changed from the first half of `FALL` to the second.
     #[must_use]
     pub fn falls(&self, change: f64) -> bool {
         if self.is_under() {

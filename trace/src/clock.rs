@@ -37,8 +37,11 @@ impl Stamp {
         let known_ns = OFFSET_NS.load(Ordering::Relaxed);
         if known_ns.saturating_sub(offset_ns).saturating_abs() < STEP_NS {
             offset_ns = known_ns;
-        } else {
-            OFFSET_NS.store(offset_ns, Ordering::Relaxed);
+        } else if let Err(theirs_ns) =
+            OFFSET_NS.compare_exchange(known_ns, offset_ns, Ordering::Relaxed, Ordering::Relaxed)
+        {
+            // Another thread found it at this moment. Theirs is as good, and there must be one only.
+            offset_ns = theirs_ns;
         }
         Self {
             mono_ns,

@@ -202,15 +202,14 @@ fn by_pid_file() {
     let mut watcher = Watcher::new(&format!(r#"{{"pid_file":"{}"}}"#, file.display()));
     assert_eq!(watcher.engine().root, None, "there is no file yet");
 
-    let first = Shell::new("read line", &word());
+    let mut first = Shell::new("echo 1; read line", &word());
+    // While it is being replaced by the shell, a process has no command line for a moment.
+    assert_eq!(first.number(), 1);
     write(first.pid());
     let engine = watcher.engine();
     assert_eq!(engine.root.map(|root| root.pid), Some(first.pid()));
-    assert!(
-        engine
-            .command
-            .is_some_and(|command| command.starts_with("sh -c read line"))
-    );
+    let command = engine.command.expect("its command line");
+    assert!(command.starts_with("sh -c echo 1; read line"), "{command}");
 
     // It now names another: the first gives way, though it still runs.
     let second = Shell::new("read line", &word());

@@ -6,6 +6,7 @@ mod failures;
 mod marks;
 mod people;
 mod proposals;
+mod refusal;
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,7 +34,8 @@ use crate::spec::EngineSpec;
 use crate::state::LadderState;
 use crate::transition::Transition;
 use marks::Left;
-pub use people::{Named, OrderError, Planned};
+pub use people::{Named, Planned};
+pub use refusal::OrderError;
 
 /// An engine and everything that is remembered about it.
 #[derive(Debug)]

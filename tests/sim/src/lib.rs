@@ -26,5 +26,5 @@ mod traced;
 pub mod workload;
 
 pub use args::{EngineArgs, ReloadFault};
-pub use process::run_engine;
+pub use process::{chain, run_engine};
 pub use supervisor::Supervisor;

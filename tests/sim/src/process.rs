@@ -77,7 +77,8 @@ pub fn run_engine(args: &EngineArgs) -> i32 {
 }
 
 /// An error with everything that led to it, on one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
     let sources = std::iter::successors(error.source(), |&source| source.source());
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

@@ -20,6 +20,7 @@ mod tell;
 mod undo;
 mod watch;
 
+pub(crate) use action::chain;
 pub use execute::carry_out;
 pub use http::HttpError;
 pub use live::{Latest, Live, ProcessRef};

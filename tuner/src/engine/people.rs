@@ -4,9 +4,9 @@
 use plimsoll_trace::{Decision, DecisionId, DecisionOutcome, Mode, Record, RunId, Stamp, Verdict};
 use serde::Serialize;
 use serde_json::json;
-use thiserror::Error;
 
 use super::failures::Consequence;
+use super::refusal::OrderError;
 use super::{Engine, Step};
 use crate::act;
 use crate::budget::{Host, exceeded};
@@ -15,7 +15,7 @@ use crate::projection::Effect;
 use crate::rule::Rule;
 use crate::signals::Readings;
 use crate::spec::Reload;
-use crate::state::{BarReason, UnderWay};
+use crate::state::UnderWay;
 
 /// What would be done next about one rule.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,85 +48,6 @@ pub struct Planned {
     pub expected_outage_secs: Option<f64>,
     /// What keeps it from happening now.
     pub blocks: Vec<Block>,
-}
-
-/// Why a person's order is not carried out. Nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum OrderError {
-    /// Something else is under way.
-    #[error("{engine} is being changed at this moment; try again when that has ended (`plimsoll status`)")]
-    Busy {
-        /// The engine.
-        engine: String,
-    },
-    /// Nobody may act on this engine.
-    #[error("acting on {engine} is {why}; `plimsoll resume` lifts that")]
-    Stopped {
-        /// The engine.
-        engine: String,
-        /// How.
-        why: &'static str,
-    },
-    /// The rule is not tried for a while.
-    #[error(
-        "rule {rule} is {why} for a while longer (`plimsoll why {rule}`); `plimsoll resume {rule}` lifts that"
-    )]
-    Barred {
-        /// The rule.
-        rule: String,
-        /// Why.
-        why: &'static str,
-    },
-    /// A person changed its keys.
-    #[error(
-        "somebody changed what rule {rule} sets in the engine's file; `plimsoll resume {rule}` lets it have those keys back"
-    )]
-    Suspended {
-        /// The rule.
-        rule: String,
-    },
-    /// A limit of the engine.
-    #[error("it would pass a limit of {engine}: {limit}")]
-    Limit {
-        /// The engine.
-        engine: String,
-        /// Which.
-        limit: String,
-    },
-    /// The engine cannot be acted on.
-    #[error(
-        "[engine.{engine}] has no {missing} in Plimsoll's configuration, without which nothing is changed"
-    )]
-    Unfit {
-        /// The engine.
-        engine: String,
-        /// The key that is missing.
-        missing: &'static str,
-    },
-    /// The file was edited a moment ago.
-    #[error("somebody edited the file of {engine} just now; look at `plimsoll plan` again")]
-    Edited {
-        /// The engine.
-        engine: String,
-    },
-    /// Nothing of the decision is in force.
-    #[error(
-        "nothing of decision {decision} is in force any more; `plimsoll why {decision}` says what became of it"
-    )]
-    NotInForce {
-        /// Its number.
-        decision: i64,
-    },
-    /// Another decision came later.
-    #[error("decision {later} (rule {rule}) came on top of decision {decision}; revert {later} first")]
-    NotOnTop {
-        /// The one to revert.
-        decision: i64,
-        /// The one on top.
-        later: i64,
-        /// Whose it is.
-        rule: String,
-    },
 }
 
 /// How a person names a proposal: by its number, or by the rule.
@@ -162,7 +83,7 @@ impl Engine {
         let order = self.order(draft, 0, self.overlays(&self.active()), &rungs);
         let (diff, problem) = match act::preview(&order) {
             Ok(diff) => (Some(diff), None),
-            Err(error) => (None, Some(chain(&error))),
+            Err(error) => (None, Some(act::chain(&error))),
         };
         let outage = self.memo.ladder.spent.last_away(rule.cost);
         Some(Planned {
@@ -488,36 +409,5 @@ fn draft(engine: &str, rule: &Rule, stands: &RuleExplanation) -> Decision {
         threshold: clause.map(|clause| clause.enter),
         explanation: String::new(),
         detail: json!({}),
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
-impl crate::state::StopReason {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Paused => "paused",
-            Self::Failed => "stopped after a rollback failed",
-        }
-    }
-}
-
-impl BarReason {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::RolledBack => "resting after a rollback",
-            Self::Quarantined => "in quarantine after rollbacks",
-            Self::Refused => "backing off after a refusal",
-            Self::Interrupted => "backing off after an interruption",
-            Self::Released => "resting after its release",
-        }
     }
 }

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("tuner-benchmark: {}", chain(&error));
+            eprintln!("tuner-benchmark: {}", plimsoll_sim::chain(&error));
             match error {
                 BenchmarkError::Ladder(_) => ExitCode::FAILURE,
                 BenchmarkError::Workload(_) | BenchmarkError::Empty(_) | BenchmarkError::Long(..) => {
@@ -76,12 +76,4 @@ fn run(args: &Args) -> Result<String, BenchmarkError> {
     } else {
         report::markdown(&measured)
     })
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    std::iter::once(error.to_string())
-        .chain(sources.map(ToString::to_string))
-        .collect::<Vec<_>>()
-        .join(": ")
 }
